@@ -1,0 +1,114 @@
+"""Every error that this package raises on purpose. Each carries its facts as fields, and says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class DistToolkitError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(DistToolkitError, ValueError):
+    """What was asked for cannot be done; raised before anything started."""
+
+
+class PeerError(DistToolkitError):
+    """An operation failed on some ranks; raised on every rank.
+
+    Attributes:
+        failures: rank -> what that rank said.
+    """
+
+    def __init__(self, what: str, failures: Mapping[int, str]) -> None:
+        self.failures = dict(failures)
+        listed = "; ".join(f"rank {rank}: {words}" for rank, words in sorted(self.failures.items()))
+        super().__init__(f"{what} failed on {len(self.failures)} rank(s): {listed}")
+
+
+class MismatchedCallError(DistToolkitError):
+    """The ranks entered one collective operation with different arguments."""
+
+
+class CheckpointError(DistToolkitError):
+    """Base of the checkpoint errors."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """No committed checkpoint (of this step) is in the directory."""
+
+    def __init__(self, root: str | Path, step: int | None = None) -> None:
+        self.root, self.step = str(root), step
+        what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
+        super().__init__(f"{what} in {root}")
+
+
+class CheckpointCorrupt(CheckpointError):
+    """Bytes of a checkpoint are not what its commit record says.
+
+    Attributes:
+        path: the damaged file.
+        reason: what does not fit, with the tensor's name where there is one.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"{path}: {reason}")
+
+
+class AllCheckpointsCorrupt(CheckpointError):
+    """Every committed checkpoint in the directory is damaged; nothing was loaded."""
+
+    def __init__(self, root: str | Path, reasons: Sequence[str]) -> None:
+        self.root, self.reasons = str(root), tuple(reasons)
+        super().__init__(f"no checkpoint in {root} is whole: " + "; ".join(reasons))
+
+
+class StateMismatch(CheckpointError):
+    """The checkpoint is whole, but it is not a checkpoint of this program.
+
+    Attributes:
+        part: which part does not fit: `model`, `optim`, `rng`, `loader`, or a name of the user's state.
+    """
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part, self.reason = part, reason
+        super().__init__(reason)
+
+
+class NotSerializable(CheckpointError, TypeError):
+    """A value in a state_dict is neither a tensor nor plain data, and checkpoints hold no pickle."""
+
+    def __init__(self, key: str, value: object) -> None:
+        self.key, self.type_name = key, type(value).__name__
+        super().__init__(
+            f"state {key!r} is a {self.type_name}; a checkpoint holds tensors, numbers, strings, None, "
+            "lists and dicts of them, and no pickle: convert it in state_dict()"
+        )
+
+
+class StorageNotShared(CheckpointError):
+    """The checkpoint directory is not the same directory on all ranks."""
+
+    def __init__(self, root: str | Path, hosts: Mapping[int, str]) -> None:
+        self.root, self.hosts = str(root), dict(hosts)
+        who = ", ".join(f"rank {rank} on {host}" for rank, host in sorted(self.hosts.items()))
+        super().__init__(
+            f"{root} is not the directory that rank 0 writes to, as seen by {who}; "
+            "checkpoints need a directory that all nodes share: pass one on a shared filesystem"
+        )
+
+
+class Preempted(SystemExit):
+    """Leaves the program with exit code 75 (EX_TEMPFAIL): saved, start me again.
+
+    Attributes:
+        step: the step of the checkpoint that holds all the work.
+    """
+
+    EXIT_CODE = 75
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(self.EXIT_CODE)
