@@ -1,0 +1,91 @@
+"""Which positions of the global order this rank takes, batch by batch. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from dist_toolkit.data.order import GlobalOrder
+
+
+class SampleKey(NamedTuple):
+    """What travels to a loader worker for one sample: the worker needs no state of its own."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+class BatchSource(Protocol):
+    """Where a loader takes its batches from: a function of (epoch, position), so any point can be resumed."""
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[int, list[SampleKey]]]:
+        """Pairs (position after the batch, this rank's samples of it), from position `start` of `epoch`."""
+        ...
+
+    def end(self, epoch: int) -> int:
+        """The position at which `epoch` ends."""
+        ...
+
+    def batches_per_epoch(self) -> int:
+        """Batches that this rank gets in a whole epoch."""
+        ...
+
+    def identity(self) -> dict[str, int | bool | str]:
+        """What must be the same on a resume for the order to be the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShareSampler:
+    """This rank's share of each global batch.
+
+    A global batch is the next `global_batch_size` positions of the order; the ranks take contiguous slices of it whose
+    sizes differ by at most one. So the samples of a global batch do not depend on the number of ranks, and the last,
+    smaller batch of an evaluation is shared out too.
+    """
+
+    order: GlobalOrder
+    global_batch_size: int
+    rank: int
+    world_size: int
+    drop_last: bool
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[int, list[SampleKey]]]:
+        """Pairs (position after the global batch, this rank's samples of it), from position `start` of the epoch.
+
+        The list is empty where a last batch has fewer samples than there are ranks.
+        """
+        position = start
+        while position < self.end(epoch):
+            stop = min(position + self.global_batch_size, self.order.length)
+            yield stop, self._share(epoch, position, stop)
+            position = stop
+
+    def batches_per_epoch(self) -> int:
+        """Batches that this rank gets in a whole epoch."""
+        whole, rest = divmod(self.order.length, self.global_batch_size)
+        first, last = share_bounds(0 if self.drop_last else rest, self.rank, self.world_size)
+        return whole + (last > first)
+
+    def identity(self) -> dict[str, int | bool | str]:
+        """The order alone: neither the batch size nor the number of ranks is in it."""
+        return {"length": self.order.length, "shuffle": self.order.shuffle, "seed": self.order.seed}
+
+    def end(self, epoch: int) -> int:
+        """The position at which `epoch` ends: the length, less the incomplete batch if that is dropped."""
+        length = self.order.length
+        return length - length % self.global_batch_size if self.drop_last else length
+
+    def _share(self, epoch: int, start: int, stop: int) -> list[SampleKey]:
+        first, last = share_bounds(stop - start, self.rank, self.world_size)
+        indices = self.order.indices(epoch, start + first, start + last)
+        return [SampleKey(epoch, start + first + i, index) for i, index in enumerate(indices.tolist())]
+
+
+def share_bounds(size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The half-open slice of `size` items that `rank` takes; slices differ in size by at most one."""
+    quotient, rest = divmod(size, world_size)
+    first = rank * quotient + min(rank, rest)
+    return first, first + quotient + (rank < rest)
