@@ -1,0 +1,108 @@
+"""A model's and an optimizer's state under canonical names: `model.<name>`, `optim.<name>.<state>`, `optim_groups`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from dist_toolkit.errors import StateMismatch
+
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Name parts that torch.compile, FSDP and activation checkpointing put into a parameter's name."""
+
+
+class TensorMeta(NamedTuple):
+    """Shape and type of a saved tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def strip_wrappers(name: str) -> str:
+    """The name that the parameter has in the user's own model."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def capture_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Any]:
+    """State tensors as `optim.<name>.<state>`, other state and the groups as the plain value `optim_groups`."""
+    state: dict[str, Any] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                state[f"optim.{names[parameter]}.{key}"] = value
+            else:
+                plain.setdefault(names[parameter], {})[key] = value
+    groups = [_plain_group(group, names) for group in optimizer.param_groups]
+    state["optim_groups"] = {"groups": groups, "state": plain}
+    return state
+
+
+def optimizer_template(
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], saved: Mapping[str, TensorMeta]
+) -> dict[str, torch.Tensor]:
+    """Optimizer state tensors to read the saved ones into; made where the optimizer has not stepped yet.
+
+    State that the saved one lacks is dropped, so the optimizer is afterwards exactly as it was saved.
+    """
+    template: dict[str, torch.Tensor] = {}
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for parameter, name in names.items():
+        if id(parameter) not in trained:
+            continue
+        prefix = f"optim.{name}."
+        wanted = {key[len(prefix) :]: meta for key, meta in saved.items() if key.startswith(prefix) and "." not in key[len(prefix) :]}
+        values = optimizer.state[parameter] if wanted or parameter in optimizer.state else {}
+        for stale in [key for key in values if key not in wanted]:
+            del values[stale]
+        for key, meta in wanted.items():
+            tensor = values.get(key)
+            if not isinstance(tensor, torch.Tensor) or (tuple(tensor.shape), tensor.dtype) != meta:
+                values[key] = tensor = _new_state(parameter, key, meta, optimizer)
+            template[prefix + key] = tensor
+    return template
+
+
+def install_groups(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], saved: Mapping[str, Any]) -> None:
+    """Set the options of the parameter groups (learning rate, betas, ...) and the plain state to the saved ones.
+
+    Raises:
+        StateMismatch: the groups hold other parameters than the saved ones.
+    """
+    mine = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+    theirs = [group["params"] for group in saved["groups"]]
+    if mine != theirs:
+        raise StateMismatch(
+            "optim",
+            f"the optimizer has {len(mine)} parameter groups of {[len(g) for g in mine]} parameters, the saved one "
+            f"{len(theirs)} of {[len(g) for g in theirs]}, or their order differs; build it as it was built for the saved run",
+        )
+    for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
+        for key, value in values.items():
+            if key == "params":
+                continue
+            current = group.get(key)
+            if isinstance(current, torch.Tensor):
+                current.fill_(value)
+            else:
+                group[key] = tuple(value) if isinstance(current, tuple) else value
+    by_name = {name: parameter for parameter, name in names.items()}
+    for name, values in saved["state"].items():
+        optimizer.state[by_name[name]].update(values)
+
+
+def _plain_group(group: Mapping[str, Any], names: Mapping[nn.Parameter, str]) -> dict[str, Any]:
+    plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in group.items() if key != "params"}
+    return plain | {"params": [names[parameter] for parameter in group["params"]]}
+
+
+def _new_state(parameter: nn.Parameter, key: str, meta: TensorMeta, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    if meta.shape == tuple(parameter.shape) and parameter.ndim:
+        return torch.empty_like(parameter.detach(), dtype=meta.dtype)
+    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+    # torch keeps Adam's step counts on the CPU unless the update runs as one kernel or in a graph
+    on_device = key != "step" or group.get("fused") or group.get("capturable")
+    return torch.empty(meta.shape, dtype=meta.dtype, device=parameter.device if on_device else "cpu")
