@@ -14,7 +14,8 @@ from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies.micro_batches import split_batch
-from dist_toolkit.strategies.state import TensorMeta, capture_optimizer, install_groups, optimizer_template, strip_wrappers
+from dist_toolkit.strategies.state import capture_optimizer, install_groups, optimizer_template, strip_wrappers
+from dist_toolkit.tensors import TensorMeta
 from dist_toolkit.world import World
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

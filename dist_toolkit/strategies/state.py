@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from dist_toolkit.errors import StateMismatch
+from dist_toolkit.tensors import TensorMeta
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Name parts that torch.compile, FSDP and activation checkpointing put into a parameter's name."""
-
-
-class TensorMeta(NamedTuple):
-    """Shape and type of a saved tensor."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
 
 
 def strip_wrappers(name: str) -> str:

@@ -1,0 +1,107 @@
+"""Checkpoints in a directory of a POSIX filesystem, local or shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from dist_toolkit.storage.base import FileReader, Storage
+
+
+class LocalStorage(Storage):
+    """A directory. It is created at the first write."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root).absolute()
+        self.root = str(self._root)
+
+    def write_file(self, name: str, pieces: Iterable[memoryview | bytes]) -> int:
+        """Write, one fsync, close."""
+        total = 0
+        fd = os.open(self._root / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            for piece in pieces:
+                rest = memoryview(piece).cast("B")
+                total += len(rest)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return total
+
+    def open(self, name: str) -> FileReader:
+        """Open with pread, so that readers share no position."""
+        return _LocalReader(self._root / name)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The whole file."""
+        return (self._root / name).read_bytes()
+
+    def list(self, name: str = "") -> list[str]:
+        """Names in the directory, sorted."""
+        try:
+            return sorted(os.listdir(self._root / name))
+        except FileNotFoundError:
+            return []
+
+    def make_dir(self, name: str) -> None:
+        """Create the directory; parents as needed."""
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkdir(path)
+
+    def rename(self, old: str, new: str) -> None:
+        """rename(2), then fsync of the directory that holds both names."""
+        target = self._root / new
+        if target.exists():
+            raise FileExistsError(f"{target} exists")
+        os.rename(self._root / old, target)
+        _fsync_dir(target.parent)
+
+    def sync_dir(self, name: str) -> None:
+        """fsync of the directory."""
+        _fsync_dir(self._root / name)
+
+    def remove_tree(self, name: str) -> None:
+        """Delete the directory."""
+        if (self._root / name).exists():
+            shutil.rmtree(self._root / name)
+
+
+class _LocalReader:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._fd).st_size
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        rest = view.cast("B")
+        while rest:
+            count = os.preadv(self._fd, [rest], offset) if hasattr(os, "preadv") else _pread(self._fd, rest, offset)
+            if count == 0:
+                raise EOFError(f"{self._path} ends at byte {offset}")
+            rest, offset = rest[count:], offset + count
+
+    def __enter__(self) -> FileReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._fd)
+
+
+def _pread(fd: int, view: memoryview, offset: int) -> int:
+    data = os.pread(fd, len(view), offset)
+    view[: len(data)] = data
+    return len(data)
+
+
+def _fsync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
