@@ -1,0 +1,92 @@
+"""The committed checkpoints of a directory, by their commit records; and what may be deleted. One rank calls this."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dist_toolkit.checkpoint.layout import MANIFEST, deleted_dir, parse_dir, step_dir
+from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.errors import CheckpointCorrupt
+from dist_toolkit.storage import Storage
+
+_LOG = logging.getLogger("dist_toolkit")
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A directory with a commit record; `manifest` is None if the record is damaged, and `damage` says how."""
+
+    folder: str
+    step: int
+    data: bytes
+    manifest: Manifest | None
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints to keep: the newest `keep_last` (None: all), and the best one by a metric."""
+
+    keep_last: int | None = None
+    keep_best: str | None = None
+    best_is_max: bool = True
+
+    def surplus(self, committed: Sequence[Committed]) -> list[Committed]:
+        """What to delete, of checkpoints sorted newest first. The newest is never in it."""
+        if self.keep_last is None:
+            return []
+        kept = {c.folder for c in committed[: max(1, self.keep_last)]}
+        scored = [(c.manifest.metrics[self.keep_best], c) for c in committed if c.manifest and self.keep_best in c.manifest.metrics]
+        if scored:
+            sign = 1 if self.best_is_max else -1
+            kept.add(max(scored, key=lambda pair: (sign * pair[0], pair[1].step))[1].folder)
+        return [c for c in committed if c.folder not in kept]
+
+
+def committed_checkpoints(storage: Storage) -> list[Committed]:
+    """All directories that hold a commit record, newest step first, by the step in the record."""
+    found: dict[int, Committed] = {}
+    for folder in storage.list():
+        parsed = parse_dir(folder)
+        if parsed is None or parsed[1] not in ("", ".old"):
+            continue
+        try:
+            data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        except (FileNotFoundError, NotADirectoryError):
+            _LOG.warning("%s/%s has no commit record and is not used", storage.root, folder)
+            continue
+        entry = _examine(storage, folder, parsed[0], data)
+        rival = found.get(entry.step)
+        if rival is None or rival.manifest is None or parsed[1] == "":
+            found[entry.step] = entry
+    return sorted(found.values(), key=lambda entry: -entry.step)
+
+
+def _examine(storage: Storage, folder: str, step: int, data: bytes) -> Committed:
+    try:
+        manifest = decode(data, f"{storage.root}/{folder}/{MANIFEST}")
+    except CheckpointCorrupt as error:
+        return Committed(folder, step, data, None, str(error))
+    return Committed(folder, manifest.step, data, manifest)
+
+
+def clean_up(storage: Storage) -> None:
+    """Remove what killed saves and deletions left; put a replaced checkpoint back if its successor was not committed."""
+    names = storage.list()
+    for folder in names:
+        parsed = parse_dir(folder)
+        if parsed is None or not parsed[1]:
+            continue
+        step, suffix = parsed
+        if suffix == ".old" and step_dir(step) not in names:
+            storage.rename(folder, step_dir(step))
+        else:
+            storage.remove_tree(folder)
+
+
+def delete(storage: Storage, entry: Committed) -> None:
+    """Delete one checkpoint: first it stops being one, by a rename, then the files go."""
+    storage.rename(entry.folder, deleted_dir(entry.step))
+    storage.remove_tree(deleted_dir(entry.step))

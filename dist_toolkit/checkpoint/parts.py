@@ -1,0 +1,176 @@
+"""What a checkpoint is made of: each part gives its state, and takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from dist_toolkit import seeding
+from dist_toolkit.checkpoint.canonical import flatten, tensor_keys, unflatten
+from dist_toolkit.errors import ConfigError, StateMismatch
+from dist_toolkit.tensors import TensorMeta
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything with a state: a loader, a schedule, a user's own object."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The state: tensors and plain data."""
+        ...
+
+    def load_state_dict(self, state: Any) -> object:
+        """Take a state back."""
+        ...
+
+
+@runtime_checkable
+class Templated(Stateful, Protocol):
+    """A Stateful whose tensors are read in place: an engine."""
+
+    def load_template(self, saved: Mapping[str, TensorMeta]) -> dict[str, torch.Tensor]:
+        """The live tensors to read saved ones into."""
+        ...
+
+
+class Part(Protocol):
+    """One part of a checkpoint, as the checkpointer handles it."""
+
+    name: str
+
+    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """Tensors by their key in the checkpoint, and plain values."""
+        ...
+
+    def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
+        """Tensors to read the saved ones into, by key. StateMismatch where they cannot be this part's."""
+        ...
+
+    def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
+        """Take the state over, once all tensors are read."""
+        ...
+
+
+class EnginePart:
+    """A Templated object: its tensors under their own names, read in place."""
+
+    def __init__(self, name: str, engine: Templated, prefix: str) -> None:
+        self.name, self._engine, self._prefix = name, engine, prefix
+
+    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """Live tensors; they must not change until they are written."""
+        state = self._engine.state_dict()
+        tensors = {self._prefix + key: value.detach() for key, value in state.items() if isinstance(value, torch.Tensor)}
+        _, values = flatten(self.name, {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)})
+        return tensors, values
+
+    def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
+        """The engine's live tensors, compared with the saved ones by name, shape and type."""
+        mine_saved = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
+        template = self._engine.load_template(mine_saved)
+        _compare(self.name, mine_saved, template)
+        return {self._prefix + key: tensor.detach() for key, tensor in template.items()}
+
+    def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
+        """The tensors are in place already; hand the plain values over."""
+        self._engine.load_state_dict(unflatten(values, tensors))
+
+    def _owns(self, key: str) -> bool:
+        return key.startswith((f"{self._prefix}model.", f"{self._prefix}optim."))
+
+
+class StatePart:
+    """A Stateful object: its whole state_dict, which must be the same on every rank."""
+
+    def __init__(self, name: str, target: Stateful) -> None:
+        self.name, self._target = name, target
+
+    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """The state, taken apart."""
+        return flatten(self.name, self._target.state_dict())
+
+    def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
+        """New tensors on the CPU."""
+        return {key: torch.empty(saved[key].shape, dtype=saved[key].dtype) for key in sorted(tensor_keys(values))}
+
+    def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
+        """Put the state together and hand it over."""
+        self._target.load_state_dict(unflatten(values, tensors))
+
+
+class RngPart:
+    """The generators of every rank: each rank saves and restores its own.
+
+    On another number of ranks the streams cannot go on as they were; each rank then takes a new one, derived from
+    (seed, step, number of ranks, rank), so that this resume too is the same each time.
+    """
+
+    name = "rng"
+
+    def __init__(self, rank: int, world_size: int, device: torch.device, seed: int) -> None:
+        self._rank, self._world_size, self._device, self._seed = rank, world_size, device, seed
+
+    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+        """This rank's generators as `rng.<rank>.<generator>`."""
+        state = seeding.capture(self._device)
+        return {f"rng.{self._rank}.{key}": tensor for key, tensor in state.items()}, {"ranks": self._world_size}
+
+    def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
+        """New tensors for this rank's generators; none where the number of ranks has changed."""
+        if values["ranks"] != self._world_size:
+            return {}
+        wanted = {f"rng.{self._rank}.{key}" for key in seeding.capture(self._device)}
+        missing = sorted(wanted - set(saved))
+        if missing:
+            raise StateMismatch("rng", f"the checkpoint lacks {', '.join(missing)}; waive 'rng' to go on with other random numbers")
+        return {key: torch.empty(saved[key].shape, dtype=saved[key].dtype) for key in sorted(wanted)}
+
+    def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
+        """Set this process's generators."""
+        if values["ranks"] == self._world_size:
+            prefix = f"rng.{self._rank}."
+            seeding.restore({key[len(prefix) :]: tensors[key] for key in tensors if key.startswith(prefix)}, self._device)
+        else:
+            seeding.seed_all(seeding.derive(self._seed, "resume", values["step"], self._world_size, self._rank))
+
+
+def build_parts(engines: Mapping[str, Any], states: Mapping[str, Any]) -> list[Part]:
+    """The parts for engines and for other objects with a state.
+
+    Raises:
+        ConfigError: an object has no state_dict and load_state_dict, or two parts share a name.
+    """
+    parts: list[Part] = []
+    for name, engine in engines.items():
+        if not isinstance(engine, Templated):
+            raise ConfigError(f"{name}={type(engine).__name__} is not an engine; pass what rt.setup(...) returned")
+        parts.append(EnginePart(name, engine, "" if len(engines) == 1 else f"{name}."))
+    for name, state in states.items():
+        if not isinstance(state, Stateful):
+            raise ConfigError(f"{name}={type(state).__name__} has no state_dict() and load_state_dict(); give it both")
+        parts.append(StatePart(name, state))
+    names = [part.name for part in parts]
+    taken = sorted({name for name in names if names.count(name) > 1 or name in ("rng", "model", "optim")})
+    if taken:
+        raise ConfigError(f"these names of checkpointed state are taken twice or reserved: {', '.join(taken)}; rename them")
+    return parts
+
+
+def _compare(part: str, saved: Mapping[str, TensorMeta], mine: Mapping[str, torch.Tensor]) -> None:
+    missing, foreign = sorted(set(mine) - set(saved)), sorted(set(saved) - set(mine))
+    if missing or foreign:
+        words = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", foreign)) if names]
+        raise StateMismatch(part, f"the checkpoint is not of this model: it {' and '.join(words)}")
+    for key, tensor in mine.items():
+        if (tuple(tensor.shape), tensor.dtype) != saved[key]:
+            raise StateMismatch(
+                part,
+                f"{key} is {tensor.dtype} of shape {list(tensor.shape)} here, "
+                f"but {saved[key].dtype} of shape {list(saved[key].shape)} in the checkpoint",
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

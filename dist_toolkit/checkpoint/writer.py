@@ -1,0 +1,88 @@
+"""Write one rank's chunks as a safetensors file, with a digest of every byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, digest
+from dist_toolkit.storage import Storage
+from dist_toolkit.tensors import DTYPE_NAMES, byte_view
+
+
+@dataclass(frozen=True)
+class OutChunk:
+    """A box of tensor `name` to write: `data` lies at `offsets` of a tensor of `shape`."""
+
+    name: str
+    shape: tuple[int, ...]
+    offsets: tuple[int, ...]
+    data: torch.Tensor
+
+    @property
+    def label(self) -> str:
+        """The tensor's name in the file: its own if this is the whole of it."""
+        whole = tuple(self.data.shape) == self.shape
+        return self.name if whole else f"{self.name}@{','.join(map(str, self.offsets))}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a rank wrote: its file, and a row (name, dtype, shape, chunk) for each chunk in it."""
+
+    file: FileEntry
+    rows: tuple[tuple[str, str, tuple[int, ...], Chunk], ...]
+
+    def to_json(self) -> Any:
+        """Plain data, for the other ranks."""
+        return {"file": asdict(self.file), "rows": [[n, d, list(s), asdict(c)] for n, d, s, c in self.rows]}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Written:
+        """The inverse of `to_json`."""
+        rows = [(name, dtype, tuple(shape), _chunk(chunk)) for name, dtype, shape, chunk in value["rows"]]
+        return cls(FileEntry(**value["file"]), tuple(rows))
+
+
+def write_shard(storage: Storage, path: str, file: str, chunks: Sequence[OutChunk]) -> Written:
+    """Write `chunks` to the new file `path`; durable when this returns. `file` is the name that the manifest will use."""
+    header, begins = _header(chunks)
+    rows: list[tuple[str, str, tuple[int, ...], Chunk]] = []
+    size = storage.write_file(path, _pieces(header, chunks, begins, file, rows))
+    return Written(FileEntry(size, len(header), digest(header)), tuple(rows))
+
+
+def _header(chunks: Sequence[OutChunk]) -> tuple[bytes, list[int]]:
+    """The safetensors header (length, JSON, padded to 8 bytes) and the offset of each chunk in the file."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    ends = [0]
+    for chunk in chunks:
+        ends.append(ends[-1] + chunk.data.numel() * chunk.data.element_size())
+        entries[chunk.label] = {
+            "dtype": DTYPE_NAMES[chunk.data.dtype],
+            "shape": list(chunk.data.shape),
+            "data_offsets": ends[-2:],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    header = len(text).to_bytes(8, "little") + text
+    return header, [len(header) + end for end in ends[:-1]]
+
+
+def _pieces(
+    header: bytes, chunks: Sequence[OutChunk], begins: Sequence[int], file: str, rows: list[tuple[str, str, tuple[int, ...], Chunk]]
+) -> Iterator[memoryview | bytes]:
+    yield header
+    for chunk, begin in zip(chunks, begins, strict=True):
+        view = byte_view(chunk.data.contiguous().cpu())
+        place = Chunk(file, begin, begin + len(view), chunk.offsets, tuple(chunk.data.shape), digest(view))
+        rows.append((chunk.name, DTYPE_NAMES[chunk.data.dtype], chunk.shape, place))
+        yield view
+
+
+def _chunk(value: Any) -> Chunk:
+    return Chunk(**{**value, "offsets": tuple(value["offsets"]), "sizes": tuple(value["sizes"])})
