@@ -1,6 +1,7 @@
 """The test cluster itself: what the other tests of this folder rely on."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slurm
-SCRIPTS = Path(__file__).parents[2] / "slurm" / "cluster"
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = REPOSITORY / "slurm" / "cluster"
 # Two processes of the job on n1, one in a session of its own, and one on n2.
 SLEEPY_JOB = "#!/bin/sh\nsetsid sleep 1234 &\nsrun sleep 1234\n"
 
@@ -169,3 +171,27 @@ def test_what_up_cannot_do_is_refused_with_the_reason(make_cluster, tmp_path):
 def test_the_scripts_pass_shellcheck():
     checked = subprocess.run(["shellcheck", *sorted(SCRIPTS.glob("*.sh"))], cwd=SCRIPTS, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.skipif(
+    not (shutil.which("apt-get") and shutil.which("shellcheck")), reason="slurm/cluster/install.sh has not run here"
+)
+def test_the_commands_of_the_readme_work(make_cluster):
+    (block,) = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "slurm" / "README.md").read_text(), re.DOTALL)
+    with make_cluster(NODES=1) as own:  # only for its directory, and to skip where there can be no cluster
+        own.down()
+        env = os.environ | {"DTK_CLUSTER_DIR": str(own.directory)}
+        ran = subprocess.run(
+            ["bash", "-euc", block],
+            cwd=REPOSITORY,
+            env=env,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=120,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        _, up, *hosts = ran.stdout.splitlines()
+        assert up.startswith("up: 4 nodes")
+        assert sorted(hosts) == ["n1", "n2"]
+        assert traces(own.directory) == []

@@ -1,0 +1,152 @@
+"""`dtk submit` on a real cluster of two nodes."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+DIGITS = Path(__file__).parents[2] / "examples" / "train_digits.py"
+
+# Everything that a shell, a template, sbatch or argparse might take for its own.
+ARGUMENTS = (
+    "--nodes",
+    "--help",
+    'it\'s "quoted"',
+    "$HOME ${PATH} $(id) `id`",
+    "a;b&&c|d>e<f&",
+    "  two  spaces  ",
+    "line\nbreak",
+    "tab\tand \\n",
+    "grüße 漢字 🙂",
+    "*",
+    "~",
+    "!!",
+    "#SBATCH --nodes=9",
+    "%j",
+    "{{ plan }} {% raw %}",
+    "",
+    "-",
+)
+ECHO = """
+import json, os, socket, sys
+said = {"host": socket.gethostname(), "argv": sys.argv, "cwd": os.getcwd(), "python": sys.executable}
+said |= {name: os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+sys.stdout.write("@" + json.dumps(said) + "@\\n")
+"""
+ONE_RANK_FAILS = """
+import os, sys, time
+if os.environ["RANK"] == "1":
+    sys.exit("rank 1 gives up")
+time.sleep(600)
+"""
+
+
+def dtk_submit(cluster, run_dir, *arguments, cwd, partition="main"):
+    options = [
+        "--nodes",
+        "2",
+        "--nproc",
+        "1",
+        "--time",
+        "00:05:00",
+        "--partition",
+        partition,
+        "--run-dir",
+        str(run_dir),
+    ]
+    command = [sys.executable, "-m", "dtk_launch", "submit", *options, *map(str, arguments)]
+    return cluster.run(command, cwd=cwd, check=False)
+
+
+def submitted(cluster, *arguments, cwd):
+    """Submit, with the run directory in `cwd`. Returns the id of the job, which dtk is to print."""
+    before = cluster.job_ids()
+    done = dtk_submit(cluster, cwd / "run", *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (new,) = set(cluster.job_ids()) - set(before)
+    assert re.search(rf"\b{new}\b", done.stdout), f"job {new} is not named in:\n{done.stdout}"
+    return int(new)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a training script; in a folder with a space, as in people's home directories."""
+
+    def write(text):
+        path = tmp_path / "my project" / "train.py"
+        path.parent.mkdir()
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_every_rank_runs_on_its_node_with_the_arguments_as_given(cluster, tmp_path, write):
+    script = write(ECHO)
+    job_id = submitted(cluster, script, *ARGUMENTS, cwd=tmp_path)
+    job = cluster.wait_job(job_id)
+    assert (job.state, job.exit_code, job.nodes) == ("COMPLETED", "0:0", "n[1-2]"), job.log
+    said = sorted((json.loads(line) for line in re.findall(r"@(\{.*\})@", job.log)), key=lambda rank: rank["RANK"])
+    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in said] == [
+        ("0", "0", "2"),
+        ("1", "0", "2"),
+    ]
+    assert sorted(rank["host"] for rank in said) == ["n1", "n2"]
+    for rank in said:
+        assert rank["argv"] == [str(script), *ARGUMENTS]
+        assert (rank["cwd"], rank["python"]) == (str(tmp_path), sys.executable)
+
+
+def test_the_demo_trains_on_two_nodes(cluster, tmp_path):
+    job_id = submitted(cluster, DIGITS, cwd=tmp_path)
+    job = cluster.wait_job(job_id, timeout=120)
+    assert (job.state, job.exit_code, job.nodes) == ("COMPLETED", "0:0", "n[1-2]"), job.log
+    accuracy = re.findall(r"test accuracy (\d\.\d+)", job.log)
+    assert len(accuracy) == 1, job.log
+    assert float(accuracy[0]) >= 0.95
+    records = [json.loads((tmp_path / "run" / "ranks" / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert sorted(record["host"] for record in records) == ["n1", "n2"]
+    assert [record["exit"]["code"] for record in records] == [0, 0]
+    cluster.wait_until(lambda: not cluster.job_processes(), "no process of the job is left")
+
+
+def test_a_rank_that_fails_ends_the_job_as_failed_and_leaves_no_process(cluster, tmp_path, write):
+    job_id = submitted(cluster, write(ONE_RANK_FAILS), cwd=tmp_path)
+    job = cluster.wait_job(job_id)
+    assert job.state == "FAILED", job.log
+    assert job.exit_code != "0:0"
+    assert "rank 1 gives up" in job.log
+    cluster.wait_until(lambda: not cluster.job_processes(), "no process of the job is left")
+
+
+def test_a_missing_script_is_refused_before_anything_is_submitted(cluster, tmp_path):
+    before = cluster.job_ids()
+    done = dtk_submit(cluster, tmp_path / "run", "no_such_script.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no_such_script.py" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cluster.job_ids() == before
+
+
+def test_what_sbatch_refuses_is_passed_on(cluster, tmp_path, write):
+    before = cluster.job_ids()
+    done = dtk_submit(cluster, tmp_path / "run", write(ECHO), cwd=tmp_path, partition="nowhere")
+    assert done.returncode != 0
+    assert "partition" in done.stderr.lower()  # sbatch: invalid partition specified: nowhere
+    assert "Traceback" not in done.stderr
+    assert cluster.job_ids() == before
+
+
+def test_a_dry_run_submits_nothing_and_prints_the_script_that_would_run(cluster, tmp_path, write):
+    before = cluster.job_ids()
+    done = dtk_submit(cluster, tmp_path / "run", "--dry-run", write(ECHO), *ARGUMENTS, cwd=tmp_path)
+    assert done.stdout.startswith("#!")
+    assert "#SBATCH --nodes=2" in done.stdout
+    assert cluster.job_ids() == before
+    assert not (tmp_path / "run").exists()
+    by_hand = tmp_path / "by-hand.sh"
+    by_hand.write_text(done.stdout)
+    assert cluster.run(["sbatch", "--test-only", str(by_hand)], cwd=tmp_path).returncode == 0
