@@ -40,7 +40,7 @@ class Part(Protocol):
 
     name: str
 
-    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+    def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """Tensors by their key in the checkpoint, and plain values."""
         ...
 
@@ -59,7 +59,7 @@ class EnginePart:
     def __init__(self, name: str, engine: Templated, prefix: str) -> None:
         self.name, self._engine, self._prefix = name, engine, prefix
 
-    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+    def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """Live tensors; they must not change until they are written."""
         state = self._engine.state_dict()
         tensors = {self._prefix + key: value.detach() for key, value in state.items() if isinstance(value, torch.Tensor)}
@@ -87,7 +87,7 @@ class StatePart:
     def __init__(self, name: str, target: Stateful) -> None:
         self.name, self._target = name, target
 
-    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+    def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """The state, taken apart."""
         return flatten(self.name, self._target.state_dict())
 
@@ -112,10 +112,10 @@ class RngPart:
     def __init__(self, rank: int, world_size: int, device: torch.device, seed: int) -> None:
         self._rank, self._world_size, self._device, self._seed = rank, world_size, device, seed
 
-    def capture(self) -> tuple[dict[str, torch.Tensor], Any]:
+    def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """This rank's generators as `rng.<rank>.<generator>`."""
         state = seeding.capture(self._device)
-        return {f"rng.{self._rank}.{key}": tensor for key, tensor in state.items()}, {"ranks": self._world_size}
+        return {f"rng.{self._rank}.{key}": tensor for key, tensor in state.items()}, {"ranks": self._world_size, "step": step}
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
         """New tensors for this rank's generators; none where the number of ranks has changed."""

@@ -1,0 +1,165 @@
+"""The checkpointer that a script holds: it restores, counts the steps, saves, and stops on preemption."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+from dist_toolkit.checkpoint.catalog import Retention, committed_checkpoints, delete
+from dist_toolkit.checkpoint.parts import Part
+from dist_toolkit.checkpoint.restore import restore_checkpoint
+from dist_toolkit.checkpoint.save import save_checkpoint
+from dist_toolkit.errors import ConfigError, PeerError, Preempted
+from dist_toolkit.process_group import Group
+from dist_toolkit.storage import Storage
+
+_LOG = logging.getLogger("dist_toolkit")
+
+
+class Batches(Protocol):
+    """A loader: iterating gives one epoch."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Checkpointer:
+    """Saves and restores the parts of a run in one directory.
+
+    Attributes:
+        step: optimizer steps done, as far as this object has counted.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        group: Group,
+        parts: Sequence[Part],
+        *,
+        every: int | None = None,
+        retention: Retention | None = None,
+        waive: Collection[str] = (),
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        if every is not None and every < 1:
+            raise ConfigError(f"every={every} is not a positive number of steps")
+        retention = retention or Retention()
+        if retention.keep_last is not None and retention.keep_last < 1:
+            raise ConfigError(f"keep_last={retention.keep_last} would keep nothing; pass at least 1, or None to keep all")
+        unknown = set(waive) - {part.name for part in parts}
+        if unknown:
+            raise ConfigError(f"waive names {', '.join(sorted(unknown))}; the parts are {', '.join(part.name for part in parts)}")
+        self.step = 0
+        self._storage, self._group, self._parts = storage, group, parts
+        self._every, self._retention, self._waive = every, retention, tuple(waive)
+        self._stop_requested = stop_requested
+        self._metrics: dict[str, float] = {}
+        self._saved_step: int | None = None
+
+    @property
+    def root(self) -> str:
+        """The checkpoint directory."""
+        return self._storage.root
+
+    def save(self, step: int | None = None) -> None:
+        """Write a checkpoint of `step` (default: the current one), then delete what retention gives up. Collective.
+
+        Raises:
+            PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
+        """
+        step = self.step if step is None else step
+        save_checkpoint(self._storage, self._group, self._parts, step, self._metrics)
+        self._saved_step = step
+        self._prune()
+
+    def restore(self, step: int | None = None) -> int | None:
+        """Go back to the newest whole checkpoint (or that of `step`); its step, or None if there is none. Collective.
+
+        Raises:
+            CheckpointNotFound, AllCheckpointsCorrupt, StateMismatch, StorageNotShared: nothing was installed.
+        """
+        manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
+        if manifest is None:
+            return None
+        self.step = self._saved_step = manifest.step
+        if self._group.world.is_main:
+            ranks = manifest.world_size
+            _LOG.info("restored step %d from %s", manifest.step, self.root)
+            if ranks != self._group.world.world_size:
+                _LOG.info(
+                    "saved on %d ranks, resumed on %d: the same samples in the same order, new random streams (dropout)",
+                    ranks, self._group.world.world_size,
+                )  # fmt: skip
+        return manifest.step
+
+    def report(self, **metrics: float) -> None:
+        """Note metrics (the same on every rank) for the checkpoints from now on; `keep_best` goes by them."""
+        self._metrics.update({name: float(value) for name, value in metrics.items()})
+
+    def steps(self, loader: Batches, until: int | None = None, *, epochs: int | None = None) -> Iterator[tuple[int, Any]]:
+        """The training loop: pairs (step, batch), step counting from 1 over restarts and epochs. Collective.
+
+        Restores first. Saves after each `every`-th step and after the last. When a preemption was requested on any
+        rank, all ranks save the same step and leave the program with exit code 75.
+
+        Args:
+            until: the last step; or
+            epochs: that many passes over `loader`.
+
+        Raises:
+            ConfigError: neither or both of `until` and `epochs`, or a loader without batches.
+            Preempted: saved after a request to stop (a SystemExit).
+        """
+        if (until is None) == (epochs is None):
+            raise ConfigError("pass one of until=STEPS and epochs=N")
+        last = until if until is not None else (epochs or 0) * len(loader)
+        self.restore()
+        while self.step < last:
+            before = self.step
+            for batch in loader:
+                yield self.step + 1, batch
+                self._after_step(last)
+                if self.step >= last:
+                    break
+            if self.step == before:
+                raise ConfigError("the loader gives no batch: there is nothing to train on")
+
+    def _after_step(self, last: int) -> None:
+        self.step += 1
+        due = self.step == last or (self._every is not None and self.step % self._every == 0)
+        stop = self._stop_requested()
+        if (due or stop) and self._saved_step != self.step:
+            self.save()
+        if stop and self.step < last:
+            if self._group.world.is_main:
+                _LOG.warning("preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root)
+            raise Preempted(self.step)
+
+    def _prune(self) -> None:
+        """Only after a commit; a failure to delete loses nothing, but every rank hears of it."""
+        error = None
+        if self._group.world.is_main:
+            try:
+                for entry in self._retention.surplus(committed_checkpoints(self._storage)):
+                    delete(self._storage, entry)
+            except OSError as caught:
+                error = f"{type(caught).__name__}: {caught}"
+        failure = self._group.broadcast_json(error)
+        if failure is not None:
+            raise PeerError("deleting old checkpoints", {0: failure})
+
+
+def retention_from(keep_last: int | None, keep_best: str | None) -> Retention:
+    """Retention from the arguments of `rt.checkpointer`; `keep_best` is `max:NAME`, `min:NAME`, or NAME for max.
+
+    Raises:
+        ConfigError: another prefix.
+    """
+    mode, _, name = ("max", "", keep_best) if keep_best is None or ":" not in keep_best else keep_best.partition(":")
+    if mode not in ("max", "min"):
+        raise ConfigError(f"keep_best={keep_best!r}: write max:METRIC or min:METRIC")
+    return Retention(keep_last, name, mode == "max")
+
+

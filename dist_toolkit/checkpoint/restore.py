@@ -1,0 +1,162 @@
+"""One restore: rank 0 chooses by commit record, every rank reads what it needs, damage falls back to an older one."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from dist_toolkit.checkpoint.catalog import Committed, clean_up, committed_checkpoints
+from dist_toolkit.checkpoint.layout import MANIFEST
+from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.checkpoint.parts import Part
+from dist_toolkit.checkpoint.reader import read_tensors, saved_tensors, verify_chunks
+from dist_toolkit.errors import (
+    AllCheckpointsCorrupt,
+    CheckpointCorrupt,
+    CheckpointNotFound,
+    DistToolkitError,
+    PeerError,
+    StateMismatch,
+    StorageNotShared,
+)
+from dist_toolkit.process_group import Group
+from dist_toolkit.storage import Storage
+
+_LOG = logging.getLogger("dist_toolkit")
+
+
+def restore_checkpoint(
+    storage: Storage, group: Group, parts: Sequence[Part], step: int | None = None, waive: Collection[str] = ()
+) -> Manifest | None:
+    """Read the newest whole checkpoint (or that of `step`) into all parts; its manifest, or None if there is none. Collective.
+
+    Args:
+        waive: names of parts that may be left as they are when the checkpoint lacks them or does not fit them.
+
+    Raises:
+        CheckpointNotFound: `step` was given and is not committed.
+        AllCheckpointsCorrupt: there are checkpoints and none is whole.
+        StateMismatch: the checkpoint is of another program; nothing was installed.
+        StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
+    """
+    candidates = _candidates(storage, group, step)
+    reasons: list[str] = []
+    for candidate in candidates:
+        damage = candidate["damage"] or _try_one(storage, group, parts, candidate, waive)
+        if isinstance(damage, Manifest):
+            return damage
+        reasons.append(damage)
+        if group.world.is_main:
+            _LOG.warning("checkpoint %s is damaged and is passed over: %s", candidate["folder"], damage)
+    if reasons:
+        raise AllCheckpointsCorrupt(storage.root, reasons)
+    if step is not None:
+        raise CheckpointNotFound(storage.root, step)
+    return None
+
+
+def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[str, Any]]:
+    """Rank 0's list of what to try, newest first, on every rank."""
+    found: list[Committed] = []
+    error = None
+    if group.world.is_main:
+        try:
+            clean_up(storage)
+            found = [c for c in committed_checkpoints(storage) if step in (None, c.step)]
+        except OSError as caught:
+            error = f"{type(caught).__name__}: {caught}"
+    rows = [{"folder": c.folder, "data": c.data.decode("latin-1") if c.manifest else "", "damage": c.damage} for c in found]
+    rows, failure = group.broadcast_json([rows, error])
+    if failure is not None:
+        raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
+    checked: list[dict[str, Any]] = rows
+    return checked
+
+
+def _try_one(
+    storage: Storage, group: Group, parts: Sequence[Part], candidate: dict[str, Any], waive: Collection[str]
+) -> Manifest | str:
+    """The manifest if this checkpoint was restored, or what is wrong with it; the same on every rank."""
+    folder, data = candidate["folder"], candidate["data"].encode("latin-1")
+    manifest = decode(data, f"{folder}/{MANIFEST}")
+    _check_shared(storage, group, folder, data)
+    plan, error = _plan(manifest, folder, parts, waive)
+    damage = _collect(group, storage, error)
+    if damage:
+        return damage
+    chosen, templates = plan
+    error = _read(storage, group, folder, manifest, templates)
+    damage = _collect(group, storage, error)
+    if damage:
+        return damage
+    for part, template in zip(chosen, templates, strict=True):
+        part.install(template, manifest.values[part.name])
+    return manifest
+
+
+def _check_shared(storage: Storage, group: Group, folder: str, data: bytes) -> None:
+    try:
+        same = storage.read_bytes(f"{folder}/{MANIFEST}") == data
+    except OSError:
+        same = False
+    answers = group.all_gather_json([same, socket.gethostname()])
+    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
+    if blind:
+        raise StorageNotShared(storage.root, blind)
+
+
+def _plan(
+    manifest: Manifest, folder: str, parts: Sequence[Part], waive: Collection[str]
+) -> tuple[tuple[list[Part], list[dict[str, torch.Tensor]]], DistToolkitError | None]:
+    """The parts to restore, and the tensors to read for each; or the first error."""
+    chosen: list[Part] = []
+    templates: list[dict[str, torch.Tensor]] = []
+    try:
+        saved = saved_tensors(manifest, folder)
+        for part in parts:
+            try:
+                if part.name not in manifest.values:
+                    raise StateMismatch(part.name, f"the checkpoint {folder} holds no state of {part.name!r}; waive it to start it anew")
+                template = part.template(saved, manifest.values[part.name])
+            except StateMismatch:
+                if part.name not in waive:
+                    raise
+                continue
+            chosen.append(part)
+            templates.append(template)
+    except DistToolkitError as error:
+        return (chosen, templates), error
+    return (chosen, templates), None
+
+
+def _read(
+    storage: Storage, group: Group, folder: str, manifest: Manifest, templates: Sequence[dict[str, torch.Tensor]]
+) -> DistToolkitError | None:
+    """Fill the templates; what no rank needs is verified all the same, each rank taking its share."""
+    merged = {key: tensor for template in templates for key, tensor in template.items()}
+    rank, ranks = group.world.rank, group.world.world_size
+    unread = [name for name in sorted(manifest.tensors) if name not in merged]
+    try:
+        read_tensors(storage, folder, manifest, merged)
+        verify_chunks(storage, folder, manifest, unread[rank::ranks], sorted(manifest.files)[rank::ranks])
+    except DistToolkitError as error:
+        return error
+    except (OSError, EOFError) as error:
+        return CheckpointCorrupt(folder, f"{type(error).__name__}: {error}")
+    return None
+
+
+def _collect(group: Group, storage: Storage, error: DistToolkitError | None) -> str:
+    """What damage any rank found ('' for none). Raises on every rank where the checkpoint does not fit the program."""
+    kind = "damage" if isinstance(error, CheckpointCorrupt) else "mismatch"
+    answers = group.all_gather_json(None if error is None else [kind, str(error)])
+    mismatches = {rank: answer[1] for rank, answer in enumerate(answers) if answer and answer[0] == "mismatch"}
+    if mismatches:
+        if error is not None and kind == "mismatch":
+            raise error
+        raise PeerError(f"restoring from {storage.root}", mismatches)
+    return next((answer[1] for answer in answers if answer), "")

@@ -1,0 +1,166 @@
+"""One save, from capture to commit: it is there as a whole, or not at all, and every rank knows which."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from dist_toolkit.checkpoint.catalog import clean_up
+from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
+from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, TensorEntry
+from dist_toolkit.checkpoint.parts import Part
+from dist_toolkit.checkpoint.plan import plan_save
+from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
+from dist_toolkit.errors import CheckpointError, MismatchedCallError, PeerError, StorageNotShared
+from dist_toolkit.process_group import Group
+from dist_toolkit.storage import Storage
+
+_VERSION = "0.1.0"
+
+
+def save_checkpoint(
+    storage: Storage, group: Group, parts: Iterable[Part], step: int, metrics: Mapping[str, float] | None = None
+) -> None:
+    """Write the state of all parts as checkpoint `step`. Collective.
+
+    An older checkpoint of the same step stays until the new one can take its place.
+
+    Raises:
+        MismatchedCallError: ranks called with different steps.
+        PeerError: a rank could not write; on every rank, with the words of those that failed. Nothing was committed.
+        StorageNotShared: ranks see different directories.
+    """
+    _same_step(group, step)
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, Any] = {}
+    error: Exception | None = None
+    try:
+        tensors, values = _capture(parts, step)
+    except CheckpointError as caught:
+        error = caught
+    _agree_or_raise(group, f"capturing step {step}", error)
+    chunks = plan_save(tensors, group)
+    token = _open_attempt(storage, group, step)
+    written = _write_all(storage, group, step, chunks)
+    _commit(storage, group, step, token, written, values, metrics or {})
+
+
+def _same_step(group: Group, step: int) -> None:
+    steps = group.all_gather_json(step)
+    if len(set(steps)) > 1:
+        listed = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(steps))
+        raise MismatchedCallError(f"ranks save different steps ({listed}); every rank must save the same step")
+
+
+def _capture(parts: Iterable[Part], step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, Any] = {}
+    for part in parts:
+        found, values[part.name] = part.capture(step)
+        tensors.update(found)
+    return tensors, values
+
+
+def _agree_or_raise(group: Group, what: str, error: Exception | None) -> None:
+    """Raise this rank's own error if it has one (once all know), and PeerError if another rank has one."""
+    try:
+        group.agree(what, error)
+    except PeerError:
+        if error is not None and not isinstance(error, OSError):
+            raise error from None
+        raise
+
+
+def _open_attempt(storage: Storage, group: Group, step: int) -> str:
+    """Rank 0 makes the temporary directory; every rank finds rank 0's token in it, or the storage is not shared."""
+    token, error = secrets.token_hex(8), None
+    if group.world.is_main:
+        try:
+            clean_up(storage)
+            storage.make_dir(temporary_dir(step))
+            storage.write_file(f"{temporary_dir(step)}/{ATTEMPT}", [token.encode()])
+        except OSError as caught:
+            error = f"{type(caught).__name__}: {caught}"
+    token, failure = group.broadcast_json([token, error])
+    if failure is not None:
+        raise PeerError(f"opening checkpoint {step}", {0: failure})
+    answers = group.all_gather_json([_sees(storage, step, token), socket.gethostname()])
+    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
+    if blind:
+        raise StorageNotShared(storage.root, blind)
+    return str(token)
+
+
+def _sees(storage: Storage, step: int, token: str) -> bool:
+    try:
+        return storage.read_bytes(f"{temporary_dir(step)}/{ATTEMPT}") == token.encode()
+    except OSError:
+        return False
+
+
+def _write_all(storage: Storage, group: Group, step: int, chunks: list[OutChunk]) -> list[Written]:
+    file = rank_file(group.world.rank)
+    written: Any = None
+    error: Exception | None = None
+    try:
+        written = write_shard(storage, f"{temporary_dir(step)}/{file}", file, chunks).to_json()
+    except (OSError, KeyError, RuntimeError) as caught:
+        error = caught
+    _agree_or_raise(group, f"writing checkpoint {step}", error)
+    return [Written.from_json(value) for value in group.all_gather_json(written)]
+
+
+def _commit(
+    storage: Storage, group: Group, step: int, token: str, written: list[Written], values: Mapping[str, Any], metrics: Mapping[str, float]
+) -> None:
+    """Rank 0 writes the commit record and moves the directory into place; every rank learns the outcome."""
+    error = None
+    if group.world.is_main:
+        try:
+            manifest = _manifest(group, step, token, written, values, metrics)
+            _publish(storage, step, token, manifest.encode())
+        except (OSError, CheckpointError) as caught:
+            error = f"{type(caught).__name__}: {caught}"
+    failure = group.broadcast_json(error)
+    if failure is not None:
+        raise PeerError(f"committing checkpoint {step}", {0: failure})
+
+
+def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
+    temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
+    storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
+    storage.sync_dir(temporary)
+    if not _sees(storage, step, token):
+        raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
+    if final in storage.list():
+        storage.rename(final, replaced)
+    storage.rename(temporary, final)
+    storage.remove_tree(replaced)
+
+
+def _manifest(
+    group: Group, step: int, token: str, written: list[Written], values: Mapping[str, Any], metrics: Mapping[str, float]
+) -> Manifest:
+    files: dict[str, FileEntry] = {}
+    tensors: dict[str, TensorEntry] = {}
+    for rank, shard in enumerate(written):
+        files[rank_file(rank)] = shard.file
+        for name, dtype, shape, chunk in shard.rows:
+            before = tensors.get(name)
+            tensors[name] = TensorEntry(dtype, shape, (*(before.chunks if before else ()), chunk))
+    return Manifest(
+        step=step,
+        world_size=group.world.world_size,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        token=token,
+        files=files,
+        tensors=tensors,
+        values=values,
+        metrics=metrics,
+        producer={"dist-toolkit": _VERSION, "torch": torch.__version__},
+    )
