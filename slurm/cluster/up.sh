@@ -84,9 +84,11 @@ write_files() {
 
 start() {
   local unshared pid
+  trap '' INT TERM # Ctrl-C between its start and the note of its pid would leave a cluster that nobody knows
   if [ "$PROCTRACK" = cgroup ]; then mkdir "$GROUP"; fi
   # env -i: daemons of a real cluster know nothing of the shell that somebody submits from
   (
+    trap - INT TERM
     if [ "$PROCTRACK" = cgroup ]; then echo "$BASHPID" >"$GROUP/cgroup.procs"; fi
     exec setsid unshare "${namespaces[@]}" env -i PATH="$PATH" HOME="$HOME" bash "$HERE/login.sh" "$DIR" "$NODES" "$LEASE"
   ) >"$DIR/log/login.out" 2>&1 </dev/null 9<&- &
@@ -96,6 +98,8 @@ start() {
     sleep 0.01
   done 2>/dev/null
   echo "${pid% }" >"$DIR/init.pid"
+  trap 'take_down; exit 130' INT
+  trap 'take_down; exit 143' TERM
 }
 
 namespaces=(-n -u -m -p -f --kill-child)

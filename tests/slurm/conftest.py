@@ -116,8 +116,8 @@ class Cluster:
 
     def down(self) -> None:
         """End it and everything in it."""
-        done = self.script("down.sh")
         self.give_up_lease()
+        done = self.script("down.sh")
         assert done.returncode == 0, done.stderr
 
     def run(
