@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 from dist_toolkit.checkpoint.catalog import Retention, committed_checkpoints, delete
@@ -15,6 +15,18 @@ from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
 _LOG = logging.getLogger("dist_toolkit")
+
+
+class StopSource(Protocol):
+    """Where requests to stop come from."""
+
+    def poll(self) -> bool:
+        """Whether all ranks are to stop after this step. Collective."""
+        ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *exception: Any) -> None: ...
 
 
 class Batches(Protocol):
@@ -41,7 +53,7 @@ class Checkpointer:
         every: int | None = None,
         retention: Retention | None = None,
         waive: Collection[str] = (),
-        stop_requested: Callable[[], bool] = lambda: False,
+        stop: StopSource,
     ) -> None:
         if every is not None and every < 1:
             raise ConfigError(f"every={every} is not a positive number of steps")
@@ -54,7 +66,7 @@ class Checkpointer:
         self.step = 0
         self._storage, self._group, self._parts = storage, group, parts
         self._every, self._retention, self._waive = every, retention, tuple(waive)
-        self._stop_requested = stop_requested
+        self._stop = stop
         self._metrics: dict[str, float] = {}
         self._saved_step: int | None = None
 
@@ -115,21 +127,25 @@ class Checkpointer:
         if (until is None) == (epochs is None):
             raise ConfigError("pass one of until=STEPS and epochs=N")
         last = until if until is not None else (epochs or 0) * len(loader)
-        self.restore()
-        while self.step < last:
-            before = self.step
-            for batch in loader:
-                yield self.step + 1, batch
-                self._after_step(last)
-                if self.step >= last:
-                    break
-            if self.step == before:
-                raise ConfigError("the loader gives no batch: there is nothing to train on")
+        with self._stop:
+            self.restore()
+            while self.step < last:
+                yield from self._epoch(loader, last)
+
+    def _epoch(self, loader: Batches, last: int) -> Iterator[tuple[int, Any]]:
+        before = self.step
+        for batch in loader:
+            yield self.step + 1, batch
+            self._after_step(last)
+            if self.step >= last:
+                return
+        if self.step == before:
+            raise ConfigError("the loader gives no batch: there is nothing to train on")
 
     def _after_step(self, last: int) -> None:
         self.step += 1
         due = self.step == last or (self._every is not None and self.step % self._every == 0)
-        stop = self._stop_requested()
+        stop = self._stop.poll()
         if (due or stop) and self._saved_step != self.step:
             self.save()
         if stop and self.step < last:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dist_toolkit import __version__
 from dist_toolkit.checkpoint.catalog import clean_up
 from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
 from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, TensorEntry
@@ -20,7 +21,7 @@ from dist_toolkit.errors import CheckpointError, MismatchedCallError, PeerError,
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
-_VERSION = "0.1.0"
+
 
 
 def save_checkpoint(
@@ -162,5 +163,5 @@ def _manifest(
         tensors=tensors,
         values=values,
         metrics=metrics,
-        producer={"dist-toolkit": _VERSION, "torch": torch.__version__},
+        producer={"dist-toolkit": __version__, "torch": torch.__version__},
     )

@@ -1,0 +1,51 @@
+"""dist_toolkit: the runtime of dist-toolkit, for training scripts.
+
+`import dist_toolkit as dtk`, then `with dtk.init(seed=0) as rt:`. Names are loaded when they are used, so parts that
+need no torch start without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dist_toolkit.checkpoint import Checkpointer as Checkpointer
+    from dist_toolkit.data import GlobalOrder as GlobalOrder
+    from dist_toolkit.data import Loader as Loader
+    from dist_toolkit.errors import DistToolkitError as DistToolkitError
+    from dist_toolkit.errors import Preempted as Preempted
+    from dist_toolkit.runtime import Runtime as Runtime
+    from dist_toolkit.runtime import init as init
+    from dist_toolkit.strategies import Engine as Engine
+    from dist_toolkit.strategies.ddp import DDP as DDP
+    from dist_toolkit.strategies.single import Single as Single
+    from dist_toolkit.world import World as World
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Checkpointer": "dist_toolkit.checkpoint",
+    "DDP": "dist_toolkit.strategies.ddp",
+    "DistToolkitError": "dist_toolkit.errors",
+    "Engine": "dist_toolkit.strategies",
+    "GlobalOrder": "dist_toolkit.data",
+    "Loader": "dist_toolkit.data",
+    "Preempted": "dist_toolkit.errors",
+    "Runtime": "dist_toolkit.runtime",
+    "Single": "dist_toolkit.strategies.single",
+    "World": "dist_toolkit.world",
+    "init": "dist_toolkit.runtime",
+}
+
+__all__ = ["Checkpointer", "DDP", "DistToolkitError", "Engine", "GlobalOrder", "Loader", "Preempted", "Runtime", "Single", "World", "init"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dist_toolkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,53 @@
+"""Metrics over all samples of all ranks, exact where ranks have different numbers of them."""
+
+from __future__ import annotations
+
+import torch
+
+from dist_toolkit.process_group import Group
+
+
+class Mean:
+    """The mean of a value over every sample that any rank has seen: sums and counts are reduced, not means."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._total = torch.zeros(2, dtype=torch.float64, device=group.device)
+
+    def update(self, values: torch.Tensor, weight: float | torch.Tensor = 1.0) -> None:
+        """Add values, one a sample (any shape), or one mean with `weight` = the number of samples behind it. Local."""
+        values = values.detach().to(self._total.device, torch.float64)
+        weights = torch.as_tensor(weight, dtype=torch.float64, device=self._total.device).expand_as(values)
+        self._total += torch.stack([(values * weights).sum(), weights.sum()])
+
+    def compute(self) -> float:
+        """The mean over all ranks' updates; nan if there were none. Collective."""
+        total, count = self._group.all_reduce(self._total.clone()).tolist()
+        return total / count if count else float("nan")
+
+
+class MetricWindow:
+    """Running means of named metrics since the last reduction, without waiting for the device."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, metrics: dict[str, float | torch.Tensor]) -> None:
+        """Add one step's scalars; the names must be the same each time and on every rank. Local."""
+        self._count += 1
+        for name, value in metrics.items():
+            tensor = torch.as_tensor(value, device=self._group.device).detach().to(torch.float32)
+            before = self._sums.get(name)
+            self._sums[name] = tensor if before is None else before + tensor
+
+    def reduce(self) -> dict[str, float]:
+        """Means over the window's steps and over ranks, and a new window. Collective: one reduction for all names."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        stacked = torch.stack([self._sums[name].reshape(()) for name in names])
+        values = self._group.all_reduce(stacked / self._count / self._group.world.world_size).tolist()
+        self._sums, self._count = {}, 0
+        return dict(zip(names, values, strict=True))

@@ -1,0 +1,234 @@
+"""`init()` gives a Runtime: the one object that a training script holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader
+from typing_extensions import Unpack
+
+from dist_toolkit import logs, metrics, seeding
+from dist_toolkit.checkpoint import Checkpointer
+from dist_toolkit.checkpoint.checkpointer import retention_from
+from dist_toolkit.checkpoint.parts import RngPart, build_parts
+from dist_toolkit.data import Loader, WorkerOptions, build_loader, shard
+from dist_toolkit.errors import ConfigError
+from dist_toolkit.process_group import Group, choose_device, open_group
+from dist_toolkit.signals import StopRequest
+from dist_toolkit.storage import LocalStorage
+from dist_toolkit.strategies import Engine, Strategy, resolve_strategy
+from dist_toolkit.strategies.base import OptimizerFactory
+from dist_toolkit.world import LaunchSettings, World
+
+
+def init(
+    seed: int = 0, *, device: str = "auto", backend: str = "auto", timeout: float = 1800.0, log_every: int = 50,
+    env: Mapping[str, str] | None = None,
+) -> Runtime:  # fmt: skip
+    """Join the other ranks, or start as the only one. Collective. Use as `with dtk.init(seed=0) as rt:`.
+
+    Args:
+        seed: fixes the weights, the sample order, dropout and augmentation.
+        device: `auto` (this rank's GPU, or the CPU), `cpu` or `cuda`; DTK_DEVICE speaks where this is `auto`.
+        backend: of torch.distributed; `auto` is gloo on CPU and `cpu:gloo,cuda:nccl` on GPUs.
+        timeout: seconds after which a collective that not all ranks entered fails.
+        log_every: steps between two lines of `rt.log`.
+        env: the environment to read (default: the process's).
+
+    Raises:
+        ConfigError: the environment or the arguments contradict each other or the machine.
+    """
+    env = os.environ if env is None else env
+    if log_every < 1:
+        raise ConfigError(f"log_every={log_every} is not a positive number of steps")
+    settings = LaunchSettings.from_env(env)
+    world = World.from_env(env)
+    if dist.is_initialized() and not world.launched:
+        world = World(dist.get_rank(), dist.get_rank(), dist.get_world_size(), dist.get_world_size())
+    place = choose_device(world, settings.device if device == "auto" else device)
+    group = open_group(world, place, backend, timeout, env)
+    return Runtime(group, settings, seed, log_every)
+
+
+class Runtime:
+    """The ranks of this run, and what a script makes with them.
+
+    Random numbers: until the first model is set up, or the first loader or checkpointer is in use, all ranks draw the
+    same (so a random split is the same split); from then on each rank has a stream of its own (so dropout differs).
+
+    Attributes:
+        world: this rank's place among all.
+        device: where this rank computes.
+        group: collectives and messages.
+        run_dir: the directory of this run; `runs/<script>` without a launcher.
+    """
+
+    def __init__(self, group: Group, settings: LaunchSettings, seed: int, log_every: int) -> None:
+        self.group, self.seed, self.settings = group, seed, settings
+        self.world, self.device = group.world, group.device
+        self.log = _MetricLog(self, log_every)
+        script = Path(sys.argv[0]).stem or "run"
+        self.run_dir = Path(settings.run_dir) if settings.run_dir else Path("runs") / script
+        self.logger = logs.logger(self.world.rank, self.world.world_size)
+        live = self.run_dir / "ranks" / "0.live" if settings.live else None
+        self.progress = logs.Progress(self.world.is_main, live)
+        self._engines = 0
+        self._streams_are_common = True
+        self._loaders: list[Loader] = []
+        seeding.seed_all(seed)
+
+    def setup(
+        self, model: nn.Module | Callable[[], nn.Module], optimizer: OptimizerFactory | torch.optim.Optimizer,
+        *, strategy: str | Strategy | None = None,
+    ) -> Engine:  # fmt: skip
+        """Make an engine of a model and its optimizer. Collective; call it again for a second model.
+
+        Args:
+            model: a factory, called with random numbers that depend on the seed alone; or a module (every rank then
+                trains from rank 0's weights).
+            optimizer: a factory from parameters to an optimizer, such as `partial(torch.optim.AdamW, lr=3e-4)`.
+            strategy: a name or a strategy object; default: what the launcher says, `auto` without one.
+
+        Raises:
+            ConfigError: the strategy is unknown, contradicts the launcher's, or cannot train this model here.
+        """
+        chosen = resolve_strategy(self._strategy(strategy), self.world)
+        if not isinstance(model, nn.Module):
+            with seeding.common_stream(self.device, seeding.derive(self.seed, "model", self._engines)):
+                model = model()
+            if not isinstance(model, nn.Module):
+                raise ConfigError(f"the model factory returned a {type(model).__name__}, not a torch.nn.Module")
+        self._engines += 1
+        engine = chosen.setup(model, optimizer, self.group)
+        self._split_streams()
+        return engine
+
+    def loader(
+        self, dataset: Any, *, global_batch_size: int, train: bool = True, shuffle: bool | None = None,
+        drop_last: bool | None = None, sample_rng: bool | None = None, **options: Unpack[WorkerOptions],
+    ) -> Loader:  # fmt: skip
+        """A loader over a map-style data set; see `dist_toolkit.data.build_loader`. `options` go to torch's DataLoader."""
+        made = build_loader(
+            dataset, self.world, global_batch_size=global_batch_size, seed=self.seed, device=self.device, train=train,
+            shuffle=shuffle, drop_last=drop_last, sample_rng=sample_rng, options=options,
+        )  # fmt: skip
+        return self._adopt(made)
+
+    def shard(self, loader: DataLoader[Any], *, train: bool | None = None) -> Loader:
+        """Make a torch DataLoader right for this number of ranks; see `dist_toolkit.data.shard`."""
+        return self._adopt(shard(loader, self.world, seed=self.seed, device=self.device, train=train))
+
+    def checkpointer(
+        self, root: str | Path | None = None, *, engine: Engine | Mapping[str, Engine] | None = None,
+        loader: Loader | Mapping[str, Loader] | None = None, state: Mapping[str, Any] | None = None, every: int | None = None,
+        keep_last: int | None = None, keep_best: str | None = None, waive: Collection[str] = (),
+    ) -> Checkpointer:  # fmt: skip
+        """A checkpointer for these engines, loaders and other objects, and for the random generators of every rank.
+
+        Args:
+            root: the directory, shared by all nodes; default: `checkpoints` in the run directory.
+            engine, loader: one, or several by name.
+            state: other objects with state_dict and load_state_dict, by name; the same on every rank.
+            every: steps between saves; None: only at the end, and when preempted.
+            keep_last: how many of the newest checkpoints to keep; None: all.
+            keep_best: `max:NAME` or `min:NAME` of a metric given to `report`: its best checkpoint is kept as well.
+            waive: parts (`rng`, `loader`, a name) that a resume may do without where a checkpoint lacks them.
+
+        Raises:
+            ConfigError: an argument is out of range, or an object has no state.
+        """
+        states = {**_named("loader", loader), **(state or {})}
+        rng = RngPart(self.world.rank, self.world.world_size, self.device, self.seed)
+        self._split_streams()
+        return Checkpointer(
+            LocalStorage(self.run_dir / "checkpoints" if root is None else root),
+            self.group,
+            [*build_parts(_named("engine", engine), states), rng],
+            every=every,
+            retention=retention_from(keep_last, keep_best),
+            waive=waive,
+            stop=StopRequest(self.group),
+        )
+
+    def mean(self) -> metrics.Mean:
+        """A new mean over all samples of all ranks: `update` with one value a sample, then `compute`."""
+        return metrics.Mean(self.group)
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """All ranks' tensors, concatenated along dimension 0, which may differ in size. Collective."""
+        return torch.cat(self.group.all_gather(tensor))
+
+    def print(self, text: str) -> None:
+        """Print a line, once."""
+        self.progress.line(text)
+
+    def close(self, failed: bool = False) -> None:
+        """End loader workers and the process group; `failed` if a peer may be gone. `with` does this."""
+        for loader in self._loaders:
+            loader.close()
+        self.progress.close()
+        self.group.close(failed)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(failed=kind is not None and not issubclass(kind, SystemExit))
+
+    def _strategy(self, wanted: str | Strategy | None) -> str | Strategy:
+        told = self.settings.strategy
+        if wanted is None:
+            return told
+        name = wanted if isinstance(wanted, str) else wanted.name
+        if told not in ("auto", name) and name != "auto":
+            raise ConfigError(f"the script asks for strategy {name!r}, the launcher for {told!r} (DTK_STRATEGY); drop one of the two")
+        return told if wanted == "auto" else wanted
+
+    def _adopt(self, loader: Loader) -> Loader:
+        loader.on_iter(self._split_streams)
+        self._loaders.append(loader)
+        return loader
+
+    def _split_streams(self) -> None:
+        if self._streams_are_common:
+            self._streams_are_common = False
+            seeding.seed_all(seeding.derive(self.seed, "rank", self.world.rank))
+
+
+class _MetricLog:
+    """`rt.log(step, loss=loss)`: means over the steps since the last line, and over ranks; printed once."""
+
+    def __init__(self, runtime: Runtime, every: int) -> None:
+        self._runtime, self._every = runtime, every
+        self._window = metrics.MetricWindow(runtime.group)
+
+    def __call__(self, step: int, **values: float | torch.Tensor) -> None:
+        """Add one step's scalars. Collective at every `log_every`-th step, local otherwise; never waits for a GPU between."""
+        self._window.add(values)
+        if step % self._every == 0:
+            self._write(step, self._window.reduce())
+
+    def _write(self, step: int, means: dict[str, float]) -> None:
+        if not self._runtime.world.is_main:
+            return
+        self._runtime.progress.line(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
+        path = self._runtime.run_dir / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **means}) + "\n")
+
+
+def _named(default: str, given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    return dict(given) if isinstance(given, Mapping) else {default: given}
