@@ -1,0 +1,66 @@
+"""An options dataclass as click parameters, so that each option stands in one place: options.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import Field
+from typing import Any
+
+import click
+
+from dtk_launch.options import LaunchOptions, field_docs, flag_of, option_fields
+
+# Everything after SCRIPT belongs to the script: click must not look for options there.
+SCRIPT_SETTINGS = {"allow_interspersed_args": False}
+
+
+def options_command(
+    group: click.Group, kind: type[LaunchOptions]
+) -> Callable[[Callable[[dict[str, Any]], None]], click.Command]:
+    """Add `function(given)` to the group as a command with the options of `kind`. In `given`, None means not given."""
+
+    def decorate(function: Callable[[dict[str, Any]], None]) -> click.Command:
+        def callback(**values: Any) -> None:
+            function({name: None if value in ((), False) else value for name, value in values.items()})
+
+        command = click.Command(
+            function.__name__,
+            params=_parameters(kind),
+            callback=callback,
+            help=function.__doc__,
+            context_settings=SCRIPT_SETTINGS,
+        )
+        group.add_command(command)
+        return command
+
+    return decorate
+
+
+def _parameters(kind: type[LaunchOptions]) -> list[click.Parameter]:
+    docs = field_docs()
+    return [
+        *(_option(f, docs[f.name]) for f in option_fields(kind)),
+        click.Argument(["script"], metavar="SCRIPT"),
+        click.Argument(["args"], nargs=-1, metavar="[ARGS]...", type=click.UNPROCESSED),
+    ]
+
+
+def _option(f: Field[Any], doc: str) -> click.Option:
+    flags = f.metadata.get("flags") or (flag_of(f.name),)
+    if isinstance(f.default, bool):
+        return click.Option([*flags, f.name], is_flag=True, default=False, help=doc)
+    return click.Option(
+        [*flags, f.name],
+        type=click.INT if isinstance(f.default, int) else click.STRING,
+        multiple=isinstance(f.default, tuple),
+        metavar=f.metadata.get("metavar") or f.name.upper(),
+        help=doc,
+        shell_complete=_complete(f.metadata.get("choices", ())),
+    )
+
+
+def _complete(choices: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[Any]] | None:
+    """Complete from a table; None leaves it to click."""
+    if not choices:
+        return None
+    return lambda _context, _parameter, typed: [choice for choice in choices if choice.startswith(typed)]

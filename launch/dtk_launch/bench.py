@@ -1,0 +1,26 @@
+"""`dtk bench NAME`: runs one of the scripts in benchmarks/ in place of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from dtk_launch.errors import PlanError, unknown
+from dtk_launch.resources import find_data
+
+
+def known() -> dict[str, str]:
+    """Name -> path of the benchmarks that are there."""
+    return {path.stem: str(path) for path in sorted(find_data("benchmarks").glob("[a-z]*.py"))}
+
+
+def run(name: str, args: tuple[str, ...]) -> NoReturn:
+    """Replace this process by the benchmark. Raises PlanError for an unknown name."""
+    scripts = known()
+    if name in ("", "-h", "--help"):
+        print(f"usage: dtk bench NAME [ARGS]...\nbenchmarks: {', '.join(scripts)}\neach has its own --help")
+        sys.exit(0 if name else 2)
+    if name not in scripts:
+        raise PlanError(unknown("benchmark", name, scripts))
+    os.execv(sys.executable, [sys.executable, scripts[name], *args])

@@ -1,0 +1,125 @@
+"""The `dtk` command line: parse, call, print. No decisions are taken here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from dtk_launch import facts as host
+from dtk_launch.arguments import SCRIPT_SETTINGS, options_command
+from dtk_launch.config import resolve
+from dtk_launch.errors import DtkError
+from dtk_launch.facts import HostFacts
+from dtk_launch.options import LaunchOptions, SubmitOptions
+from dtk_launch.plan import LaunchPlan, build_plan
+from dtk_launch.script import check_script
+from dtk_launch.torchrun import Command, check_pet, render
+
+
+def main() -> None:
+    """The console entry. A mistake of the user ends as one message on stderr and its exit code."""
+    try:
+        app(prog_name="dtk")
+    except DtkError as error:
+        print(f"dtk: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        own, torch = (host.installed_version(name) or "not installed" for name in ("dist_toolkit", "torch"))
+        click.echo(f"dtk {own} (torch {torch}, Python {sys.version.split()[0]})")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, callback=_version, is_eager=True, expose_value=False, help="Print the versions and stop."
+)
+def app() -> None:
+    """Launch, explain, submit and measure distributed PyTorch training."""
+
+
+def _plan(given: dict[str, Any]) -> tuple[LaunchPlan, Command, LaunchOptions]:
+    """Observe, check the script, decide, render."""
+    facts = HostFacts.probe()
+    environ = dict(facts.environ)
+    settings = resolve(LaunchOptions, given, environ, facts.cwd)
+    check_script(settings.options.script, settings.options.module, facts.cwd)
+    plan = check_pet(build_plan(settings, facts), environ)
+    return plan, render(plan), settings.options
+
+
+@options_command(app, LaunchOptions)
+def launch(given: dict[str, Any]) -> None:
+    """Run SCRIPT on every rank of this machine.
+
+    Inside an srun step: on every rank of this node. Everything after SCRIPT belongs to the script, --help included.
+    """
+    plan, command, options = _plan(given)
+    from dtk_launch import explain as texts
+
+    if options.dry_run:
+        click.echo(texts.to_text(texts.plan_json(plan, command)) if options.json else command.shell_text())
+        return
+    from dtk_launch.supervisor import supervise
+
+    sys.exit(supervise(plan, command, texts.to_text(texts.plan_json(plan, command)), options.json))
+
+
+@options_command(app, LaunchOptions)
+def explain(given: dict[str, Any]) -> None:
+    """Show every decision of a launch and its source.
+
+    Takes what launch takes and starts nothing.
+    """
+    plan, command, options = _plan(given)
+    from dtk_launch import explain as texts
+
+    if options.json:
+        click.echo(texts.to_text(texts.plan_json(plan, command)))
+    else:
+        texts.print_table(plan, command)
+
+
+@options_command(app, SubmitOptions)
+def submit(given: dict[str, Any]) -> None:
+    """Submit SCRIPT as a SLURM job and print its id.
+
+    Everything after SCRIPT belongs to the script. With --dry-run, print the batch script instead.
+    """
+    facts = HostFacts.probe()
+    settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
+    check_script(settings.options.script, settings.options.module, facts.cwd)
+    from dtk_launch import jobs
+
+    jobs.submit(settings.options, facts)
+
+
+@app.command(context_settings={**SCRIPT_SETTINGS, "ignore_unknown_options": True}, add_help_option=False)
+@click.argument("name", default="")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def bench(name: str, args: tuple[str, ...]) -> None:
+    """Run a benchmark; without a name, list them.
+
+    Everything after the name belongs to the benchmark, --help included.
+    """
+    from dtk_launch import bench as benchmarks
+
+    benchmarks.run(name, args)
+
+
+@app.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For example: eval "$(dtk completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(app, {}, "dtk", "_DTK_COMPLETE").source())

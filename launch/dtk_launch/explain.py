@@ -1,0 +1,38 @@
+"""A plan as text: every decision and where it came from, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from dtk_launch.plan import LaunchPlan
+from dtk_launch.torchrun import Command
+
+
+def plan_json(plan: LaunchPlan, command: Command) -> dict[str, Any]:
+    """The plan and its command as plain values: what --json prints and plan.json holds."""
+    values = asdict(plan) | {"run_dir": str(plan.run_dir)}
+    return {"command": command.shell_text(), "argv": list(command.argv), **values, "env": dict(command.env)}
+
+
+def to_text(value: dict[str, Any]) -> str:
+    """JSON for people and programs alike."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def print_table(plan: LaunchPlan, command: Command) -> None:
+    """Print the decisions as a table, then the command."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=False, highlight=False)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("what", "value", "from", "why"):
+        table.add_column(heading, overflow="fold")
+    for decision in plan.decisions:
+        table.add_row(*(Text(cell) for cell in (decision.key, decision.value, decision.source, decision.why)))
+    console.print(table)
+    console.print(Text(command.shell_text()), soft_wrap=True)

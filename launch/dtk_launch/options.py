@@ -1,0 +1,95 @@
+"""The options of `dtk launch`, `dtk explain` and `dtk submit`: one field each, whose docstring is its --help text."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+STRATEGIES = ("auto", "single", "ddp")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def _option(default: Any, *flags: str, metavar: str | None = None, choices: tuple[str, ...] = ()) -> Any:
+    """A field whose flag is not just --its-name, or that has a metavar or known values."""
+    return field(default=default, metadata={"flags": flags, "metavar": metavar, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What a user can ask of a launch. A default here is the default of the command line."""
+
+    script: str
+    """The Python script to run in every rank (with -m: the module)."""
+    args: tuple[str, ...] = ()
+    """Arguments of the script: everything after SCRIPT, --help included."""
+    nproc: str = _option("auto", "--nproc", "-n", metavar="N|auto|gpu|cpu")
+    """Ranks on each node. auto: one per GPU, or one rank without GPUs; gpu: one per GPU; cpu: one per core."""
+    device: str = _option("auto", choices=DEVICES)
+    """Where the ranks compute: auto, cpu or cuda. auto takes the GPUs if there are any."""
+    strategy: str = _option("auto", choices=STRATEGIES)
+    """How the model is spread over the ranks: auto, single or ddp."""
+    nodes: int = _option(0, metavar="N")
+    """Nodes. More than one needs a SLURM allocation (see dtk submit). Default: those of the srun step, else 1."""
+    max_restarts: int = _option(0, metavar="N")
+    """Start all ranks again after a failure, at most this often."""
+    name: str = ""
+    """Name of the run. Default: the script's name; the same name resumes the same run."""
+    run_dir: str = _option("", metavar="DIR")
+    """Where the run keeps its plan, logs and checkpoints. Default: runs/<name>."""
+    env: tuple[str, ...] = _option((), "--env", "-e", metavar="K=V")
+    """Set an environment variable for every rank. Repeatable."""
+    profile: str = ""
+    """Take defaults from this profile of dtk.toml, or of [tool.dtk] in pyproject.toml."""
+    module: bool = _option(False, "--module", "-m")
+    """SCRIPT is a module name, run as with python -m."""
+    dry_run: bool = False
+    """Print what would be run, ready to paste, and stop."""
+    json: bool = False
+    """Print JSON: the plan in a dry run, else the result when the run has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(LaunchOptions):
+    """What a user can ask of a submitted job: the launch, and what the scheduler is to provide for it."""
+
+    time: str = _option("", "--time", "-t", metavar="[D-]HH:MM:SS")
+    """Time limit, as in sbatch --time. Default: the partition's."""
+    partition: str = _option("", "--partition", "-p")
+    """Partition. Default: the cluster's."""
+    account: str = _option("", "--account", "-A")
+    """Account to charge."""
+    gpus_per_node: str = _option("", metavar="[TYPE:]N")
+    """GPUs on each node. Default: --nproc with --device cuda, else none."""
+    cpus_per_task: int = _option(0, "--cpus-per-task", "-c", metavar="N")
+    """Cores on each node, for all of its ranks together. Default: the cluster's."""
+    mem: str = _option("", metavar="SIZE")
+    """Memory of each node, as in sbatch --mem."""
+    output_dir: str = _option("", metavar="DIR")
+    """Where the job's own log goes. Default: the run directory."""
+    sbatch: tuple[str, ...] = _option((), "--sbatch", metavar="KEY=VALUE")
+    """Any other sbatch option, for example --sbatch constraint=a100. Repeatable."""
+
+
+def option_fields(options: type) -> list[Any]:
+    """The fields that are options, that is all but SCRIPT and its arguments, in the order of --help."""
+    return [f for f in fields(options) if f.name not in ("script", "args")]
+
+
+def flag_of(name: str) -> str:
+    """`max_restarts` -> `--max-restarts`."""
+    return "--" + name.replace("_", "-")
+
+
+def field_docs() -> dict[str, str]:
+    """Field -> its docstring, read from this file's source (Python keeps no docstring of a field)."""
+    docs: dict[str, str] = {}
+    for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            for statement, after in itertools.pairwise(node.body):
+                match statement, after:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        docs[name] = text
+    return docs

@@ -1,0 +1,266 @@
+"""Options + facts -> one frozen LaunchPlan. `build_plan` is pure: what a dry run prints is what a run executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtk_launch.config import Settings
+from dtk_launch.errors import PlanError
+from dtk_launch.facts import HostFacts
+from dtk_launch.options import LaunchOptions
+from dtk_launch.values import check_choices, check_topology, parse_env, parse_nproc, run_folder, run_name, version_of
+
+OLDEST_TORCH = (2, 10)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One value of the plan: where it came from (flag, variable, file, default, observed) and why it is this one."""
+
+    key: str
+    value: str
+    source: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every rank runs."""
+
+    script: str
+    args: tuple[str, ...]
+    module: bool
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the nodes of a job meet. `node_name` is this node's name, as its peers resolve it."""
+
+    host: str
+    port: int
+    id: str
+    is_host: bool
+    node_name: str
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Ranks and nodes. `rendezvous` is None on one node."""
+
+    nodes: int
+    nproc: int
+    node_rank: int = 0
+    rendezvous: Rendezvous | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each rank may use. `omp_threads` is None when the user has set OMP_NUM_THREADS."""
+
+    device: str
+    omp_threads: int | None
+
+
+@dataclass(frozen=True)
+class Restart:
+    """How often torchrun starts all ranks again after a failure."""
+
+    max_restarts: int
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Everything that `dtk launch` is going to do. `env` is what the ranks get in addition to the environment."""
+
+    target: Target
+    topology: Topology
+    resources: Resources
+    restart: Restart
+    strategy: str
+    name: str
+    run_dir: Path
+    torchrun: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    decisions: tuple[Decision, ...]
+
+
+class _Decisions(list[Decision]):
+    """The decisions so far. Local to one build_plan."""
+
+    def note(self, key: str, value: object, source: str, why: str = "") -> None:
+        self.append(Decision(key, str(value), source, why))
+
+
+def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPlan:
+    """Decide everything, or raise PlanError with what was set, what it conflicts with and what to do."""
+    options, sources = settings.options, settings.sources
+    decisions = _Decisions()
+    check_choices(options)
+    _check_torch(facts, decisions)
+    nodes = _decide_nodes(options, sources, facts, decisions)
+    nproc = _decide_nproc(options, sources, facts, decisions)
+    check_topology(options, nodes, nproc)
+    topology = Topology(nodes, nproc, *_decide_rendezvous(nodes, facts, decisions))
+    decisions.note("device", options.device, sources["device"], f"{facts.gpus.number}: {facts.gpus.why}")
+    decisions.note("strategy", options.strategy, sources["strategy"])
+    if options.max_restarts < 0:
+        raise PlanError(f"--max-restarts={options.max_restarts} ({sources['max_restarts']}): pass 0 or more")
+    decisions.note("max_restarts", options.max_restarts, sources["max_restarts"])
+    name = _decide_name(options, sources, decisions)
+    run_dir = _decide_run_dir(options, sources, name, facts, decisions)
+    resources = Resources(options.device, _decide_threads(nproc, facts, decisions))
+    plan_env = _rank_env(options, name, run_dir, resources, facts)
+    for key, value in parse_env(options.env):
+        decisions.note(f"env {key}", value, sources["env"])
+    return LaunchPlan(
+        target=Target(options.script, options.args, options.module),
+        topology=topology,
+        resources=resources,
+        restart=Restart(options.max_restarts),
+        strategy=options.strategy,
+        name=name,
+        run_dir=run_dir,
+        torchrun=facts.torchrun,
+        env=plan_env,
+        decisions=tuple(decisions),
+    )
+
+
+def _check_torch(facts: HostFacts, decisions: _Decisions) -> None:
+    wanted = ".".join(map(str, OLDEST_TORCH))
+    if facts.torch_version is None:
+        raise PlanError(
+            f"torch is not installed for the Python of dtk ({facts.dtk[0]}); pip install 'torch>={wanted}' there"
+        )
+    if version_of(facts.torch_version) < OLDEST_TORCH:
+        raise PlanError(
+            f"torch {facts.torch_version} is installed, dtk needs {wanted} or newer; pip install 'torch>={wanted}'"
+        )
+    decisions.note("torch", facts.torch_version, "observed", "package metadata; torch itself is not imported")
+    decisions.note("torchrun", " ".join(facts.torchrun), "observed", "beside the Python that runs dtk")
+
+
+def _decide_nodes(options: LaunchOptions, sources: Mapping[str, str], facts: HostFacts, decisions: _Decisions) -> int:
+    step = facts.allocation
+    observed = len(step.nodes) if step else 1
+    if options.nodes < 0:
+        raise PlanError(f"--nodes={options.nodes}: pass 1 or more")
+    nodes = options.nodes or observed
+    if nodes > 1 and step is None:
+        raise PlanError(
+            f"--nodes={nodes}, but this is no srun step of a SLURM job, so there are no other nodes to meet; "
+            f"submit it with dtk submit --nodes {nodes}, or use srun --nodes {nodes} --ntasks-per-node 1 dtk launch"
+        )
+    if nodes > 1 and nodes != observed:
+        raise PlanError(
+            f"--nodes={nodes}, but the srun step has {observed} (SLURM_STEP_NODELIST); pass --nodes {observed}"
+        )
+    if step and nodes > 1 and step.tasks_per_node.split("(")[0].split(",")[0] != "1":
+        raise PlanError(
+            f"srun starts {step.tasks_per_node} dtk on each node (SLURM_STEP_TASKS_PER_NODE), and each starts all "
+            "ranks of its node; pass --ntasks-per-node=1 to srun"
+        )
+    why = f"SLURM_STEP_NODELIST has {observed}" if step else "not in an srun step"
+    decisions.note("nodes", nodes, "flag --nodes" if options.nodes else "observed", why)
+    return nodes
+
+
+def _decide_nproc(options: LaunchOptions, sources: Mapping[str, str], facts: HostFacts, decisions: _Decisions) -> int:
+    gpus, cores, asked = facts.gpus, facts.cores, options.nproc
+    use_gpus = options.device != "cpu" and gpus.number > 0
+    if asked == "auto":
+        nproc = gpus.number if use_gpus and options.strategy != "single" else 1
+        why = _auto_reason(options, facts, use_gpus)
+    elif asked == "gpu":
+        if not use_gpus:
+            reason = "--device cpu was given" if options.device == "cpu" else gpus.why
+            raise PlanError(f"--nproc gpu, but there is no GPU to use ({reason}); pass --nproc N or --nproc cpu")
+        nproc, why = gpus.number, f"one rank per GPU: {gpus.number} ({gpus.why})"
+    elif asked == "cpu":
+        nproc, why = cores.number, f"one rank per core: {cores.number} ({cores.why})"
+    else:
+        nproc, why = parse_nproc(asked), "as asked"
+    if options.device == "cuda" and gpus.number == 0:
+        raise PlanError(f"--device cuda, but there is no GPU to use ({gpus.why}); pass --device cpu")
+    if use_gpus and nproc > gpus.number:
+        raise PlanError(
+            f"--nproc={asked} asks for {nproc} ranks, but there are {gpus.number} GPUs ({gpus.why}); "
+            f"pass --nproc {gpus.number}, or --device cpu to compute on the cores"
+        )
+    decisions.note("nproc", nproc, sources["nproc"], why)
+    return nproc
+
+
+def _auto_reason(options: LaunchOptions, facts: HostFacts, use_gpus: bool) -> str:
+    if options.strategy == "single":
+        return "auto: strategy single is one process"
+    if use_gpus:
+        return f"auto: one rank per GPU, {facts.gpus.number} ({facts.gpus.why})"
+    reason = "device cpu" if options.device == "cpu" else f"no GPU ({facts.gpus.why})"
+    return f"auto: {reason}, so one rank with all {facts.cores.number} cores; pass --nproc N or --nproc cpu for more"
+
+
+def _decide_rendezvous(nodes: int, facts: HostFacts, decisions: _Decisions) -> tuple[int, Rendezvous | None]:
+    step = facts.allocation
+    if nodes == 1 or step is None:
+        decisions.note("rendezvous", "standalone", "observed", "one node: torchrun takes a free port of its own")
+        return 0, None
+    rendezvous = Rendezvous(
+        host=step.head,
+        port=20000 + step.job_id % 12000,
+        id=f"{step.job_id}-{step.restart_count}",
+        is_host=step.node_rank == 0,
+        node_name=step.node_name,
+    )
+    why = "first node of the step; port and id from job id and restart count, below the ephemeral ports"
+    decisions.note("rendezvous", f"{rendezvous.host}:{rendezvous.port} id {rendezvous.id}", "observed", why)
+    decisions.note("node_rank", step.node_rank, "observed", f"SLURM_NODEID on {step.node_name}")
+    return step.node_rank, rendezvous
+
+
+def _decide_name(options: LaunchOptions, sources: Mapping[str, str], decisions: _Decisions) -> str:
+    name = run_name(options)
+    decisions.note(
+        "name", name, sources["name"], "" if options.name else "from the script: the same script resumes the same run"
+    )
+    return name
+
+
+def _decide_run_dir(
+    options: LaunchOptions, sources: Mapping[str, str], name: str, facts: HostFacts, decisions: _Decisions
+) -> Path:
+    run_dir = run_folder(options, name, facts.cwd)
+    decisions.note("run_dir", run_dir, sources["run_dir"])
+    return run_dir
+
+
+def _decide_threads(nproc: int, facts: HostFacts, decisions: _Decisions) -> int | None:
+    preset = dict(facts.environ).get("OMP_NUM_THREADS")
+    if preset is not None:
+        decisions.note("OMP_NUM_THREADS", preset, "environment OMP_NUM_THREADS", "left as it is set")
+        return None
+    threads = max(1, facts.cores.number // nproc)
+    why = f"{facts.cores.number} {facts.cores.why} / {nproc} ranks; torchrun alone would set 1"
+    decisions.note("OMP_NUM_THREADS", threads, "observed", why)
+    return threads
+
+
+def _rank_env(
+    options: LaunchOptions, name: str, run_dir: Path, resources: Resources, facts: HostFacts
+) -> tuple[tuple[str, str], ...]:
+    """The assignments before torchrun, in a fixed order; --env comes last and wins."""
+    env: dict[str, str] = {}
+    if resources.omp_threads is not None:
+        env["OMP_NUM_THREADS"] = str(resources.omp_threads)
+    if "PYTHONUNBUFFERED" not in dict(facts.environ):
+        env["PYTHONUNBUFFERED"] = "1"
+    env |= {
+        "DTK_RUN_DIR": str(run_dir),
+        "DTK_RUN_NAME": name,
+        "DTK_STRATEGY": options.strategy,
+        "DTK_DEVICE": options.device,
+    }
+    env |= dict(parse_env(options.env))
+    return tuple(env.items())

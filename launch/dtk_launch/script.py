@@ -1,0 +1,88 @@
+"""Is there a Python program to run? Found out here, before anything starts; no code of the user is imported or run."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import warnings
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from dtk_launch.errors import PlanError, nearest
+
+
+def check_script(script: str, module: bool, cwd: Path) -> None:
+    """Raise PlanError unless `script` is a Python file that compiles (`module`: one that `python -m` would find)."""
+    if module:
+        _check_module(script, cwd)
+    else:
+        _check_file(script, cwd / script)
+
+
+def _check_file(script: str, path: Path) -> None:
+    if path.is_dir():
+        example = next(iter(sorted(path.glob("*.py"))), path / "train.py")
+        raise PlanError(f"{script} is a folder; pass a Python script, for example {Path(script) / example.name}")
+    if not path.exists():
+        raise PlanError(f"{script}: no such file{_suggestion(script, path)}")
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise PlanError(f"{script} cannot be read: {error.strerror}") from None
+    first = source.partition(b"\n")[0]
+    if b"\0" in source:
+        raise PlanError(f"{script} is a binary file, not Python source; dtk runs Python scripts in every rank")
+    if path.suffix in (".sh", ".bash", ".zsh") or (first.startswith(b"#!") and b"python" not in first):
+        raise PlanError(
+            f"{script} is not Python ({first.decode(errors='replace')}); pass the Python script it would run"
+        )
+    _check_compiles(script, source)
+
+
+def _suggestion(script: str, path: Path) -> str:
+    if "." not in path.name and "/" not in script and _find(script, path.parent) is not None:
+        return f"; to run the module {script}, add -m"
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (and no folder {Path(script).parent})"
+    guess = nearest(path.name, (p.name for p in folder.iterdir() if p.is_dir() or p.suffix == ".py"))
+    return f"; did you mean {Path(script).parent / guess}?" if guess else f" in {folder}"
+
+
+def _check_compiles(script: str, source: bytes) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the ranks show them
+            compile(source, script, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        line = f" line {error.lineno}" if error.lineno else ""
+        text = f": {error.text.strip()}" if error.text else ""
+        raise PlanError(f"{script}{line} is not Python: {error.msg}{text}") from None
+
+
+def _check_module(name: str, cwd: Path) -> None:
+    if name.endswith(".py"):
+        raise PlanError(
+            f"-m takes a module name, not the file {name}; drop -m, or pass -m {name[:-3].replace('/', '.')}"
+        )
+    spec = _find(name, cwd)
+    if spec is None:
+        raise PlanError(f"no module {name!r}; it is looked for in {cwd} and in Python's path, as with python -m")
+    if spec.submodule_search_locations is not None and _find(f"{name}.__main__", cwd) is None:
+        raise PlanError(f"{name!r} is a package without __main__.py, so it cannot be run; name one of its modules")
+
+
+def _find(name: str, cwd: Path) -> ModuleSpec | None:
+    """The module's spec without importing its parents (importlib.util.find_spec would run their code)."""
+    top, *rest = name.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return None
+    spec = importlib.machinery.PathFinder.find_spec(top, [str(cwd)])
+    if spec is None or (spec.loader is None and not rest):  # a bare folder is a namespace package; prefer a real one
+        spec = importlib.util.find_spec(top) or spec
+    for depth, _ in enumerate(rest, start=2):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        locations = list(spec.submodule_search_locations)
+        spec = importlib.machinery.PathFinder.find_spec(".".join(name.split(".")[:depth]), locations)
+    return spec

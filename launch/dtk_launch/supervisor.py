@@ -1,0 +1,259 @@
+"""Runs torchrun as a child: signals, output, exit code, and nothing left behind. The one module that starts processes.
+
+torchrun gets a session of its own, so that a Ctrl-C of the terminal reaches dtk alone and each rank gets one notice,
+from torchrun, which forwards what it gets. It ignores SIGUSR1 and SIGUSR2 (its default is to die of them and leave its
+ranks behind); dtk passes these to the ranks itself. torchrun is killed when dtk is, and each rank when torchrun is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from dtk_launch import hostos
+from dtk_launch.errors import PlanError
+from dtk_launch.follow import Follower
+from dtk_launch.outcome import PREEMPTED, Outcome, decide, torchrun_report
+from dtk_launch.plan import LaunchPlan
+from dtk_launch.ranks import RankWatch
+from dtk_launch.torchrun import Command
+
+_POLL = 0.05  # seconds between looks at logs and records
+_LOCK_WAIT = 5.0  # seconds for a launch that was just killed to let go of the run directory
+_END_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that the ranks left behind
+_DOUBLE_PRESS = 0.3  # a second SIGINT this soon is the same one, forwarded by a wrapper
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass
+class _Received:
+    """Signals that dtk got and has not acted on."""
+
+    pending: list[int]
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        self.pending.append(signum)
+
+
+def supervise(plan: LaunchPlan, command: Command, plan_text: str, as_json: bool) -> int:
+    """Run the command in its run directory until it ends and return the run's exit code.
+
+    Raises PlanError, before anything starts, if the run directory cannot be used. With `as_json`, stdout gets the
+    result, one JSON object, and the ranks' output goes to stderr.
+    """
+    token = f"{socket.gethostname()}:{os.getpid()}"
+    with _run_directory(plan) as log:
+        if plan.topology.node_rank == 0:
+            (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
+        supervisor = _Supervisor(plan, command, token, log, as_json)
+        outcome = supervisor.run()
+        _report(plan, supervisor, outcome, as_json)
+    return outcome.code
+
+
+def launcher_log(plan: LaunchPlan) -> Path:
+    """Where this node's torchrun writes."""
+    node = plan.topology.node_rank
+    return plan.run_dir / (f"launcher-{node}.log" if node else "launcher.log")
+
+
+@contextlib.contextmanager
+def _run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
+    """Make the run directory and hold it for this launch: two runs that write the same checkpoints would ruin both.
+
+    The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
+    """
+    try:
+        (plan.run_dir / "ranks").mkdir(parents=True, exist_ok=True)
+        log = open(launcher_log(plan), "ab")  # noqa: SIM115  # closed below
+        probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise PlanError(
+            f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir"
+        ) from None
+    with log:
+        _lock(log, plan)
+        yield log
+
+
+def _lock(log: BinaryIO, plan: LaunchPlan) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise PlanError(
+                    f"another dtk launch is running in {plan.run_dir}; wait for it, or pass another --name or --run-dir"
+                ) from None
+            time.sleep(_POLL)
+        except OSError:  # a file system without locks
+            return
+        else:
+            return
+
+
+class _Supervisor:
+    """One run of one command."""
+
+    def __init__(self, plan: LaunchPlan, command: Command, token: str, log: BinaryIO, as_json: bool) -> None:
+        one_node = plan.topology.nodes == 1
+        ranks = plan.run_dir / "ranks"
+        host = None if one_node else socket.gethostname().partition(".")[0]
+        self.watch = RankWatch(ranks, token, plan.topology.nproc, one_node)
+        self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ))
+        self.log_start = log.seek(0, os.SEEK_END)
+        self._plan, self._command, self._log = plan, command, log
+        self._environ = {**os.environ, **dict(command.env), "DTK_SUPERVISOR": token}
+        self._environ.pop("DTK_LIVE", None)
+        if self.follower.live and one_node:
+            self._environ["DTK_LIVE"] = "1"
+        self._received = _Received([])
+        self._signalled: int | None = None
+        self._signalled_at = 0.0
+
+    def run(self) -> Outcome:
+        """Start, follow, end. Signals are this object's from before the start until everything has ended."""
+        hostos.become_subreaper()
+        with self._signals():
+            child = self._start()
+            try:
+                while child.poll() is None:
+                    self._act(child)
+                    self._look()
+                    self.watch.wait(_POLL)
+            finally:
+                child.kill()
+                child.wait()
+                self._end_the_rest()
+        self._look(final=True)
+        self.watch.close()
+        reported = torchrun_report(self.launcher_output())
+        return decide(
+            child.returncode, self._signalled, self.watch.records, self.watch.vanished, reported, self._plan.run_dir
+        )
+
+    def launcher_output(self) -> str:
+        """What torchrun wrote in this launch."""
+        with open(launcher_log(self._plan), "rb") as file:
+            file.seek(self.log_start)
+            return file.read().decode(errors="replace")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {}
+        for signum in (*_ENDING, *_NOTICES):
+            if (
+                signal.getsignal(signum) != signal.SIG_IGN or signum in _NOTICES
+            ):  # nohup, and a shell's `&`, stay obeyed
+                before[signum] = signal.signal(signum, self._received.handle)
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        parent = os.getpid()
+
+        def in_child() -> None:
+            hostos.die_with_parent()
+            if os.getppid() != parent:
+                os._exit(1)
+            for signum in _NOTICES:
+                signal.signal(signum, signal.SIG_IGN)
+
+        return subprocess.Popen(
+            self._command.argv,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+            preexec_fn=in_child,
+        )
+
+    def _look(self, final: bool = False) -> None:
+        self.watch.poll()
+        for rank in self.watch.records:
+            self.follower.add(rank)
+        self.follower.pump(final)
+
+    def _act(self, child: subprocess.Popen[bytes]) -> None:
+        """Pass on the signals that came. One rank that has saved for preemption ends the run, restarts left or not."""
+        while self._received.pending:
+            signum = self._received.pending.pop(0)
+            if signum in _NOTICES:
+                self.watch.signal(signum, child.pid)
+            elif self._signalled is None:
+                self._forward(child, signum)
+            elif signum == signal.SIGINT and time.monotonic() - self._signalled_at > _DOUBLE_PRESS:
+                child.kill()  # a second Ctrl-C: at once. A second SIGTERM says nothing new (SLURM sends two)
+        ends = [record.exit for record in self.watch.records.values() if record.exit is not None]
+        if self._signalled is None and any(end.code == PREEMPTED for end in ends):
+            self._forward(child, signal.SIGTERM)
+
+    def _forward(self, child: subprocess.Popen[bytes], signum: int) -> None:
+        self._signalled, self._signalled_at = signum, time.monotonic()
+        hostos.send(child.pid, signum)
+
+    def _end_the_rest(self) -> None:
+        """End and reap what torchrun and its ranks left behind. A Ctrl-C meanwhile ends the grace."""
+        deadline = time.monotonic() + _END_GRACE
+        told: set[int] = set()
+        while rest := hostos.descendants_of(os.getpid()):
+            late = time.monotonic() > deadline or signal.SIGINT in self._received.pending
+            for pid in rest:
+                if late or pid not in told:
+                    told.add(pid)
+                    hostos.send(pid, signal.SIGKILL if late else signal.SIGTERM)
+            _reap()
+            time.sleep(0.01)
+        _reap()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _report(plan: LaunchPlan, supervisor: _Supervisor, outcome: Outcome, as_json: bool) -> None:
+    """Say on stderr how the run ended, if not well; with `as_json` put the result on stdout."""
+    for line in outcome.lines:
+        _say(f"dtk: {line}")
+    if outcome.code != 0 and outcome.failure is None and not supervisor.watch.records:
+        for line in supervisor.launcher_output().splitlines()[-20:]:
+            _say(f"  {line}")
+    if outcome.lines and outcome.code != PREEMPTED:
+        _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
+    if as_json:
+        print(json.dumps(_result(plan, supervisor, outcome)))
+
+
+def _result(plan: LaunchPlan, supervisor: _Supervisor, outcome: Outcome) -> dict[str, Any]:
+    failure = asdict(outcome.failure) if outcome.failure else None
+    ranks = [asdict(record) for _, record in sorted(supervisor.watch.records.items())]
+    run_dir = str(plan.run_dir)
+    return {"exit_code": outcome.code, "name": plan.name, "run_dir": run_dir, "failure": failure, "ranks": ranks}
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

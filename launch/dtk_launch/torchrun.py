@@ -1,0 +1,84 @@
+"""LaunchPlan -> the torchrun command: argv and environment, as data and as text to paste. Nothing is started here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dtk_launch.errors import PlanError
+from dtk_launch.plan import Decision, LaunchPlan
+from dtk_launch.resources import worker_path
+
+# torchrun takes the default of every flag from PET_<FLAG>. These would change what our flags mean, so they are refused.
+_NEVER = {
+    "PET_MODULE": "the script is started by dtk's bootstrap; pass -m to dtk",
+    "PET_NO_PYTHON": "the ranks run Python",
+    "PET_RUN_PATH": "the ranks run in a process of their own",
+    "PET_VIRTUAL_LOCAL_RANK": "the device is chosen by LOCAL_RANK",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a run executes and a dry run prints. `env` is added to the environment."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+
+    def shell_text(self) -> str:
+        """One line for a POSIX shell that means exactly this command."""
+        assignments = (f"{key}={shlex.quote(value)}" for key, value in self.env)
+        return " ".join((*assignments, shlex.join(self.argv)))
+
+
+def render(plan: LaunchPlan) -> Command:
+    """The command of this node."""
+    flags = tuple(word for flag, value in _flags(plan) for word in ((flag,) if value is None else (flag, value)))
+    target = plan.target
+    script = (str(worker_path()), *(("-m",) if target.module else ()), target.script, *target.args)
+    return Command((*plan.torchrun, *flags, *script), plan.env)
+
+
+def _flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
+    topology, rendezvous = plan.topology, plan.topology.rendezvous
+    common = (("--nproc-per-node", str(topology.nproc)), ("--max-restarts", str(plan.restart.max_restarts)))
+    if rendezvous is None:
+        # --standalone on one node always: without it the port is a fixed one before torch 2.12.
+        return (("--standalone", None), *common)
+    # is_host: the host-name match has false negatives (pytorch#73656). The timeouts are for a late head node.
+    conf = f"is_host={int(rendezvous.is_host)},read_timeout=600,join_timeout=900"
+    return (
+        ("--nnodes", str(topology.nodes)),
+        ("--node-rank", str(topology.node_rank)),
+        *common,
+        ("--rdzv-backend", "c10d"),
+        ("--rdzv-endpoint", f"{rendezvous.host}:{rendezvous.port}"),
+        ("--rdzv-id", rendezvous.id),
+        ("--rdzv-conf", conf),
+        ("--local-addr", rendezvous.node_name),
+    )
+
+
+def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
+    """The plan and a decision for each PET_* that torchrun will obey. Raises PlanError where one contradicts it."""
+    emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in _flags(plan)}
+    if plan.topology.nodes == 1:
+        emitted |= {"PET_NNODES": "1", "PET_NODE_RANK": "0"}
+    obeyed = []
+    for name, value in sorted(environ.items()):
+        if not name.startswith("PET_"):
+            continue
+        if name in _NEVER and value not in ("", "0"):
+            raise PlanError(f"{name}={value} is set, and torchrun would obey it, but {_NEVER[name]}; unset {name}")
+        if name in emitted and value not in (emitted[name], f"{emitted[name]}:{emitted[name]}"):
+            flag = "--" + name[4:].lower().replace("_", "-")
+            raise PlanError(
+                f"{name}={value} contradicts {flag} {emitted[name]} of this plan; unset {name}, or ask for the same"
+            )
+        if name not in emitted and name not in _NEVER:
+            obeyed.append(Decision(name, value, f"environment {name}", "torchrun obeys it; unset it if it is a stray"))
+    if "PYTHON_EXEC" in environ:
+        value = environ["PYTHON_EXEC"]
+        obeyed.append(Decision("PYTHON_EXEC", value, "environment PYTHON_EXEC", "torchrun starts the ranks with it"))
+    return replace(plan, decisions=(*plan.decisions, *obeyed))

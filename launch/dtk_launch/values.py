@@ -1,0 +1,77 @@
+"""Checks and conversions of single values, shared by launched and submitted runs. Pure; each raises PlanError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dtk_launch.errors import PlanError, unknown
+from dtk_launch.options import DEVICES, STRATEGIES, LaunchOptions
+
+_RESERVED = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"), "leave it out"),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "pass --nproc or --nodes"),
+    **dict.fromkeys(("DTK_SUPERVISOR", "DTK_LIVE"), "leave it out"),
+    "DTK_RUN_DIR": "pass --run-dir",
+    "DTK_RUN_NAME": "pass --name",
+    "DTK_STRATEGY": "pass --strategy",
+    "DTK_DEVICE": "pass --device",
+}
+
+
+def check_choices(options: LaunchOptions) -> None:
+    """Refuse a strategy or a device that nobody knows. Used for submitted jobs too."""
+    for kind, value, known in (("strategy", options.strategy, STRATEGIES), ("device", options.device, DEVICES)):
+        if value not in known:
+            raise PlanError(f"--{kind}: {unknown(kind, value, known)}")
+
+
+def check_topology(options: LaunchOptions, nodes: int, nproc: int) -> None:
+    """Refuse the strategy that has one process when there are more."""
+    if options.strategy == "single" and nodes * nproc > 1:
+        raise PlanError(
+            f"--strategy single is one process, but this is {nodes} x {nproc} ranks; pass --nproc 1 or --strategy ddp"
+        )
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """`2.14.1+cu130` -> (2, 14)."""
+    major, minor = text.split(".")[:2]
+    return int(major), int("".join(filter(str.isdigit, minor)) or 0)
+
+
+def parse_nproc(asked: str) -> int:
+    """`--nproc` as a number of at least 1, or PlanError."""
+    if not asked.isdecimal():
+        raise PlanError(f"--nproc={asked!r} is neither a number nor auto, gpu or cpu")
+    if int(asked) < 1:
+        raise PlanError(f"--nproc={asked}: a run has at least one rank; pass 1 or more, or auto")
+    return int(asked)
+
+
+def run_name(options: LaunchOptions) -> str:
+    """The run's name: as given, else the script's stem or the module's last part. Raises PlanError if unusable."""
+    default = options.script.rpartition(".")[2] if options.module else Path(options.script).stem
+    name = options.name or default
+    if name in (".", "..") or "/" in name or not name.isprintable():
+        raise PlanError(
+            f"--name={name!r} cannot be the name of a folder; pass one without '/', and --run-dir for another place"
+        )
+    return name
+
+
+def run_folder(options: LaunchOptions, name: str, cwd: Path) -> Path:
+    """Absolute path of the run directory."""
+    return cwd / Path(options.run_dir or Path("runs") / name).expanduser()
+
+
+def parse_env(pairs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """`K=V` pairs of --env. Raises PlanError for what is none, and for what dtk or torchrun sets themselves."""
+    parsed = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or not key.isascii() or "\0" in value:
+            raise PlanError(f"--env {pair!r} is not NAME=VALUE; pass for example --env NCCL_DEBUG=INFO")
+        if key in _RESERVED:
+            raise PlanError(f"--env {key} is set by dtk or torchrun for each rank; {_RESERVED[key]}")
+        parsed.append((key, value))
+    return tuple(parsed)

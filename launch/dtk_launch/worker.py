@@ -1,0 +1,202 @@
+"""The bootstrap that torchrun runs, by path, in every rank: `worker.py [-m] SCRIPT ARGS...`.
+
+It ties the rank's life to torchrun's, sends its output to the run directory when dtk follows it there, records start
+and exit in `ranks/<rank>.json` (docs/wire.md), and then runs the script as `python SCRIPT ARGS...` would run it.
+Standard library only, and nothing of this folder on sys.path: a user's plan.py or config.py is the user's.
+"""
+
+import sys
+
+if sys.path and sys.path[0] == __file__.rpartition("/")[0]:
+    del sys.path[0]  # Python puts the folder of worker.py there; before any further import
+
+import atexit
+import builtins
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import time
+import traceback
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+
+def _load_hostos() -> ModuleType:
+    """hostos.py by path and not in sys.modules, so that no name of ours is left for the script to find."""
+    path = os.path.join(os.path.dirname(__file__), "hostos.py")  # noqa: PTH118, PTH120
+    spec = importlib.util.spec_from_file_location("_dtk_hostos", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def die_with_torchrun(supervisor: str | None) -> None:
+    """Ask for SIGKILL when torchrun ends, and end now if it has ended before it could be asked for."""
+    hostos = _load_hostos()
+    parent = os.getppid()
+    if not hostos.die_with_parent():
+        return
+    orphaned = os.getppid() != parent
+    if supervisor is not None:  # torchrun is the supervisor's child; whoever adopted us is not
+        orphaned = orphaned or hostos.parent_of(os.getppid()) != int(supervisor.rpartition(":")[2])
+    if orphaned:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def redirect(folder: str, rank: str) -> None:
+    """Append stdout and stderr to the rank's files, children's output included."""
+    for target, suffix in ((1, "log"), (2, "err")):
+        path = os.path.join(folder, f"{rank}.{suffix}")  # noqa: PTH118
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+
+
+class Record:
+    """This rank's entry in the run directory. Does nothing without a folder; a failed write never ends the run."""
+
+    def __init__(self, folder: str | None, rank: str, supervisor: str | None) -> None:
+        self._path = os.path.join(folder, f"{rank}.json") if folder else None  # noqa: PTH118
+        self._pid = os.getpid()
+        self._exited = False
+        self._entry: dict[str, Any] = {
+            "rank": int(rank),
+            "local_rank": int(os.environ.get("LOCAL_RANK", "0")),
+            "pid": self._pid,
+            "host": socket.gethostname(),
+            "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+            "supervisor": supervisor,
+            "started_ns": time.time_ns(),
+        }
+
+    def start(self) -> None:
+        """Write the entry, and the end's when the interpreter ends (registered first, so it runs last)."""
+        self._write()
+        atexit.register(self.end, 0)
+
+    def end(self, code: int, kind: str | None = None, message: str = "", trace: str = "") -> None:
+        """Write how the rank ended. The first call counts; a forked child's does not."""
+        if self._exited or os.getpid() != self._pid:
+            return
+        self._exited = True
+        fields = {"code": code, "type": kind, "message": message, "traceback": trace, "time_ns": time.time_ns()}
+        self._entry["exit"] = fields
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError):
+            temporary = f"{self._path}.tmp"
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(self._entry, file)
+            os.replace(temporary, self._path)  # noqa: PTH105
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code with which Python ends after `error` (128 + n where it ends by signal n)."""
+    if isinstance(error, SystemExit):
+        code = error.code
+        return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+
+
+def record_error(record: Record, error: BaseException, trace: TracebackType | None) -> None:
+    """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end."""
+    code = exit_code(error)
+    if code == 0:
+        return
+    text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
+    message = ""
+    with contextlib.suppress(Exception):  # a __str__ of the user's
+        message = str(error)
+    record.end(code, type(error).__name__, message[-2000:], text[-8000:])
+
+
+def own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without this file's frames at its start."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
+
+
+def hide_own_frames(trace: TracebackType | None) -> None:
+    """Wrap the hook that prints the error which ends the script, so that it shows `trace`."""
+    hook = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        hook(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = show
+
+
+def fresh_main() -> ModuleType:
+    """A new, empty `__main__`, as the interpreter makes it."""
+    module = ModuleType("__main__")
+    module.__dict__.update(__builtins__=builtins, __annotations__={})
+    sys.modules["__main__"] = module
+    return module
+
+
+def load_script(script: str, main: ModuleType) -> CodeType:
+    """Compile the script and set sys.path[0] and the attributes of `__main__` as `python SCRIPT` does."""
+    path = os.path.abspath(script)  # noqa: PTH100
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.path.dirname(os.path.realpath(script)))  # noqa: PTH120
+    main.__dict__.update(
+        __file__=path,
+        __cached__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+    )
+    with io.open_code(path) as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def run(arguments: list[str]) -> None:
+    """Run the script as `__main__`. Its exceptions pass through."""
+    as_module = arguments[0] == "-m"
+    if as_module:
+        arguments = arguments[1:]
+    sys.argv = arguments
+    main = fresh_main()
+    if as_module:
+        if not getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined]  # what `python -m` itself calls
+    else:
+        exec(load_script(arguments[0], main), main.__dict__)
+
+
+def bootstrap() -> None:
+    """Prepare the rank, run the script, and leave as Python would."""
+    supervisor = os.environ.get("DTK_SUPERVISOR")
+    run_dir = os.environ.get("DTK_RUN_DIR")
+    rank = os.environ.get("RANK", "0")
+    die_with_torchrun(supervisor)
+    folder = os.path.join(run_dir, "ranks") if run_dir else None  # noqa: PTH118
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        if supervisor is not None:
+            redirect(folder, rank)
+    record = Record(folder, rank, supervisor)
+    record.start()
+    try:
+        run(sys.argv[1:])
+    except BaseException as error:
+        trace = own_frames_cut(error.__traceback__)
+        record_error(record, error, trace)
+        hide_own_frames(trace)
+        raise
+
+
+if __name__ == "__main__":
+    bootstrap()
