@@ -42,9 +42,10 @@ take_down() {
       sleep 0.02
     done
   fi
-  for ((try = 0; try < 100; try++)); do
+  for ((try = 0; try < 250; try++)); do
+    [ ! -d "$GROUP" ] || find "$GROUP" -depth -type d -exec rmdir {} \; 2>/dev/null || true
     [ -d "$GROUP" ] || break
-    find "$GROUP" -depth -type d -exec rmdir {} \; 2>/dev/null || sleep 0.02
+    sleep 0.02
   done
   if init_pid >/dev/null || [ -d "$GROUP" ]; then
     echo "slurm/cluster: the cluster in $DIR did not end; still there: pid $(init_pid || echo none), processes in $GROUP" >&2

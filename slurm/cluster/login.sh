@@ -5,6 +5,10 @@ DIR=$1 NODES=$2 LEASE=${3:-}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export SLURM_CONF=$DIR/etc/slurm.conf
 
+# /proc is still the machine's: it tells the pid that down.sh will need. Noted first, so that no running cluster is unknown.
+read -r pid _ </proc/self/stat
+echo "$pid" >"$DIR/init.pid"
+
 hostname login
 mount -t proc proc /proc
 mount --bind "$DIR/etc/hosts" /etc/hosts

@@ -83,23 +83,12 @@ write_files() {
 }
 
 start() {
-  local unshared pid
-  trap '' INT TERM # Ctrl-C between its start and the note of its pid would leave a cluster that nobody knows
   if [ "$PROCTRACK" = cgroup ]; then mkdir "$GROUP"; fi
   # env -i: daemons of a real cluster know nothing of the shell that somebody submits from
   (
-    trap - INT TERM
     if [ "$PROCTRACK" = cgroup ]; then echo "$BASHPID" >"$GROUP/cgroup.procs"; fi
     exec setsid unshare "${namespaces[@]}" env -i PATH="$PATH" HOME="$HOME" bash "$HERE/login.sh" "$DIR" "$NODES" "$LEASE"
   ) >"$DIR/log/login.out" 2>&1 </dev/null 9<&- &
-  unshared=$!
-  until pid=$(cat "/proc/$unshared/task/$unshared/children") && [ -n "$pid" ]; do
-    kill -0 "$unshared" 2>/dev/null || break # it died; its words are in login.out
-    sleep 0.01
-  done 2>/dev/null
-  echo "${pid% }" >"$DIR/init.pid"
-  trap 'take_down; exit 130' INT
-  trap 'take_down; exit 143' TERM
 }
 
 namespaces=(-n -u -m -p -f --kill-child)
@@ -127,10 +116,11 @@ for _ in {1..300}; do
     printf 'up: %d nodes in %s (%d.%03d s, proctrack/%s)\n' "$NODES" "$DIR" $((took / 1000000)) $((took / 1000 % 1000)) "$PROCTRACK"
     exit 0
   fi
+  kill -0 $! 2>/dev/null || break
   sleep 0.1
 done
 {
-  echo "slurm/cluster/up.sh: $(answering) of $NODES nodes answer after 30 s; the ends of the logs in $DIR/log:"
+  echo "slurm/cluster/up.sh: $(answering) of $NODES nodes answer after $SECONDS s; the ends of the logs in $DIR/log:"
   tail -n 5 "$DIR"/log/*
 } >&2
 take_down
