@@ -38,7 +38,19 @@ _HOMES = {
     "init": "dist_toolkit.runtime",
 }
 
-__all__ = ["Checkpointer", "DDP", "DistToolkitError", "Engine", "GlobalOrder", "Loader", "Preempted", "Runtime", "Single", "World", "init"]
+__all__ = [
+    "Checkpointer",
+    "DDP",
+    "DistToolkitError",
+    "Engine",
+    "GlobalOrder",
+    "Loader",
+    "Preempted",
+    "Runtime",
+    "Single",
+    "World",
+    "init",
+]
 
 
 def __getattr__(name: str) -> Any:

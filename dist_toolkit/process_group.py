@@ -148,7 +148,9 @@ class TorchGroup(Group):
 
     def broadcast_json(self, value: Any) -> Any:
         """Two collectives: the length, then the bytes."""
-        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8) if self.world.is_main else None
+        data = (
+            torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8) if self.world.is_main else None
+        )
         length = torch.tensor([0 if data is None else data.numel()])
         dist.broadcast(length, src=0, group=self._control)
         if data is None:
@@ -220,13 +222,15 @@ def choose_device(world: World, wanted: str = "auto") -> torch.device:
     gpus = 0 if wanted == "cpu" else torch.cuda.device_count()
     if gpus == 0:
         if wanted == "cuda":
-            raise ConfigError("device='cuda' but torch sees no GPU; pass device='cpu' or 'auto', or check CUDA_VISIBLE_DEVICES")
+            raise ConfigError(
+                "device='cuda' but torch sees no GPU; pass device='cpu' or 'auto', or check CUDA_VISIBLE_DEVICES"
+            )
         return torch.device("cpu")
     index = 0 if gpus == 1 else world.local_rank
     if index >= gpus:
         raise ConfigError(
-            f"local rank {world.local_rank} has no GPU: {world.local_world_size} ranks on this node, {gpus} GPUs visible; "
-            f"start at most {gpus} ranks a node, or pass device='cpu'"
+            f"local rank {world.local_rank} has no GPU: {world.local_world_size} ranks on this node, "
+            f"{gpus} GPUs visible; start at most {gpus} ranks a node, or pass device='cpu'"
         )
     return torch.device("cuda", index)
 
@@ -297,5 +301,3 @@ def _refuse_shared_gpus(group: Group, device: torch.device) -> None:
         first = owners.setdefault((host, gpu), rank)
         if first != rank:
             raise ConfigError(f"ranks {first} and {rank} both use GPU {gpu} of {host}; give each rank a GPU of its own")
-
-

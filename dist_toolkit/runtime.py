@@ -117,7 +117,7 @@ class Runtime:
         self, dataset: Any, *, global_batch_size: int, train: bool = True, shuffle: bool | None = None,
         drop_last: bool | None = None, sample_rng: bool | None = None, **options: Unpack[WorkerOptions],
     ) -> Loader:  # fmt: skip
-        """A loader over a map-style data set; see `dist_toolkit.data.build_loader`. `options` go to torch's DataLoader."""
+        """A loader over a map-style data set; see `dist_toolkit.data.build_loader`. `options`: torch's DataLoader's."""
         made = build_loader(
             dataset, self.world, global_batch_size=global_batch_size, seed=self.seed, device=self.device, train=train,
             shuffle=shuffle, drop_last=drop_last, sample_rng=sample_rng, options=options,
@@ -130,8 +130,9 @@ class Runtime:
 
     def checkpointer(
         self, root: str | Path | None = None, *, engine: Engine | Mapping[str, Engine] | None = None,
-        loader: Loader | Mapping[str, Loader] | None = None, state: Mapping[str, Any] | None = None, every: int | None = None,
-        keep_last: int | None = None, keep_best: str | None = None, waive: Collection[str] = (),
+        loader: Loader | Mapping[str, Loader] | None = None, state: Mapping[str, Any] | None = None,
+        every: int | None = None, keep_last: int | None = None, keep_best: str | None = None,
+        waive: Collection[str] = (),
     ) -> Checkpointer:  # fmt: skip
         """A checkpointer for these engines, loaders and other objects, and for the random generators of every rank.
 
@@ -182,7 +183,9 @@ class Runtime:
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close(failed=kind is not None and not issubclass(kind, SystemExit))
 
     def _strategy(self, wanted: str | Strategy | None) -> str | Strategy:
@@ -191,7 +194,9 @@ class Runtime:
             return told
         name = wanted if isinstance(wanted, str) else wanted.name
         if told not in ("auto", name) and name != "auto":
-            raise ConfigError(f"the script asks for strategy {name!r}, the launcher for {told!r} (DTK_STRATEGY); drop one of the two")
+            raise ConfigError(
+                f"the script asks for strategy {name!r}, the launcher for {told!r} (DTK_STRATEGY); drop one of the two"
+            )
         return told if wanted == "auto" else wanted
 
     def _adopt(self, loader: Loader) -> Loader:
@@ -213,7 +218,7 @@ class _MetricLog:
         self._window = metrics.MetricWindow(runtime.group)
 
     def __call__(self, step: int, **values: float | torch.Tensor) -> None:
-        """Add one step's scalars. Collective at every `log_every`-th step, local otherwise; never waits for a GPU between."""
+        """Add one step's scalars. Collective at every `log_every`-th step; local, and without waiting, at others."""
         self._window.add(values)
         if step % self._every == 0:
             self._write(step, self._window.reduce())
@@ -221,7 +226,9 @@ class _MetricLog:
     def _write(self, step: int, means: dict[str, float]) -> None:
         if not self._runtime.world.is_main:
             return
-        self._runtime.progress.line(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
+        self._runtime.progress.line(
+            f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in means.items())
+        )
         path = self._runtime.run_dir / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:

@@ -32,7 +32,9 @@ class World:
             ("GROUP_RANK", self.node_rank, self.num_nodes),
         ):
             if not 0 <= value < size:
-                raise ConfigError(f"{name}={value} is not in 0 to {size - 1}; the launcher's variables contradict each other")
+                raise ConfigError(
+                    f"{name}={value} is not in 0 to {size - 1}; the launcher's variables contradict each other"
+                )
         if self.local_world_size > self.world_size:
             raise ConfigError(f"LOCAL_WORLD_SIZE={self.local_world_size} is more than WORLD_SIZE={self.world_size}")
 
@@ -55,7 +57,9 @@ class World:
             return cls()
         if len(present) == 1:
             missing = "WORLD_SIZE" if present == ["RANK"] else "RANK"
-            raise ConfigError(f"{present[0]} is set but {missing} is not; start with `dtk launch` or torchrun, or unset it")
+            raise ConfigError(
+                f"{present[0]} is set but {missing} is not; start with `dtk launch` or torchrun, or unset it"
+            )
         world_size = _number(env, "WORLD_SIZE", None)
         rank = _number(env, "RANK", None)
         local_world_size = _number(env, "LOCAL_WORLD_SIZE", world_size)
@@ -65,7 +69,9 @@ class World:
             world_size=world_size,
             local_world_size=local_world_size,
             node_rank=_number(env, "GROUP_RANK", rank // local_world_size if local_world_size > 0 else 0),
-            num_nodes=_number(env, "GROUP_WORLD_SIZE", -(-world_size // local_world_size) if local_world_size > 0 else 1),
+            num_nodes=_number(
+                env, "GROUP_WORLD_SIZE", -(-world_size // local_world_size) if local_world_size > 0 else 1
+            ),
             restart_count=_number(env, "TORCHELASTIC_RESTART_COUNT", 0),
             launched=True,
         )

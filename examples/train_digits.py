@@ -1,6 +1,8 @@
 """Train a three-layer MLP (or a small CNN) on scikit-learn's 1,797 handwritten digits, or on MNIST.
 
-dtk launch --nproc 2 examples/train_digits.py     (and `python examples/train_digits.py` is the same program on one process)
+dtk launch --nproc 2 examples/train_digits.py
+
+`python examples/train_digits.py` is the same program on one process.
 
 Killed at any moment and started again, it goes on from its last checkpoint and ends with the same weights.
 """
@@ -21,7 +23,13 @@ import dist_toolkit as dtk
 
 def mlp(pixels: int) -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(pixels, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
+        nn.Flatten(),
+        nn.Linear(pixels, 128),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
     )
 
 
@@ -99,7 +107,9 @@ def main() -> None:
             if rt.progress.wanted:
                 rt.progress.update(f"step {step}/{steps}  loss {loss.item():.3f}")
             if step % (5 * len(train)) == 0:
-                rt.print(f"step {step}/{steps}  epoch {step // len(train)}/{args.epochs}  test accuracy {accuracy():.3f}")
+                rt.print(
+                    f"step {step}/{steps}  epoch {step // len(train)}/{args.epochs}  test accuracy {accuracy():.3f}"
+                )
         rt.print(f"test accuracy {accuracy():.3f}")
 
 

@@ -38,7 +38,8 @@ class Retention:
         if self.keep_last is None:
             return []
         kept = {c.folder for c in committed[: max(1, self.keep_last)]}
-        scored = [(c.manifest.metrics[self.keep_best], c) for c in committed if c.manifest and self.keep_best in c.manifest.metrics]
+        best = self.keep_best or ""
+        scored = [(c.manifest.metrics[best], c) for c in committed if c.manifest and best in c.manifest.metrics]
         if scored:
             sign = 1 if self.best_is_max else -1
             kept.add(max(scored, key=lambda pair: (sign * pair[0], pair[1].step))[1].folder)
@@ -73,7 +74,7 @@ def _examine(storage: Storage, folder: str, step: int, data: bytes) -> Committed
 
 
 def clean_up(storage: Storage) -> None:
-    """Remove what killed saves and deletions left; put a replaced checkpoint back if its successor was not committed."""
+    """Remove what killed saves and deletions left; put back a replaced checkpoint that has no successor."""
     names = storage.list()
     for folder in names:
         parsed = parse_dir(folder)

@@ -59,10 +59,14 @@ class Checkpointer:
             raise ConfigError(f"every={every} is not a positive number of steps")
         retention = retention or Retention()
         if retention.keep_last is not None and retention.keep_last < 1:
-            raise ConfigError(f"keep_last={retention.keep_last} would keep nothing; pass at least 1, or None to keep all")
+            raise ConfigError(
+                f"keep_last={retention.keep_last} would keep nothing; pass at least 1, or None to keep all"
+            )
         unknown = set(waive) - {part.name for part in parts}
         if unknown:
-            raise ConfigError(f"waive names {', '.join(sorted(unknown))}; the parts are {', '.join(part.name for part in parts)}")
+            raise ConfigError(
+                f"waive names {', '.join(sorted(unknown))}; the parts are {', '.join(part.name for part in parts)}"
+            )
         self.step = 0
         self._storage, self._group, self._parts = storage, group, parts
         self._every, self._retention, self._waive = every, retention, tuple(waive)
@@ -101,7 +105,7 @@ class Checkpointer:
             _LOG.info("restored step %d from %s", manifest.step, self.root)
             if ranks != self._group.world.world_size:
                 _LOG.info(
-                    "saved on %d ranks, resumed on %d: the same samples in the same order, new random streams (dropout)",
+                    "saved on %d ranks, resumed on %d: the same sample order, new random streams (dropout)",
                     ranks, self._group.world.world_size,
                 )  # fmt: skip
         return manifest.step
@@ -110,7 +114,9 @@ class Checkpointer:
         """Note metrics (the same on every rank) for the checkpoints from now on; `keep_best` goes by them."""
         self._metrics.update({name: float(value) for name, value in metrics.items()})
 
-    def steps(self, loader: Batches, until: int | None = None, *, epochs: int | None = None) -> Iterator[tuple[int, Any]]:
+    def steps(
+        self, loader: Batches, until: int | None = None, *, epochs: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
         """The training loop: pairs (step, batch), step counting from 1 over restarts and epochs. Collective.
 
         Restores first. Saves after each `every`-th step and after the last. When a preemption was requested on any
@@ -150,7 +156,9 @@ class Checkpointer:
             self.save()
         if stop and self.step < last:
             if self._group.world.is_main:
-                _LOG.warning("preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root)
+                _LOG.warning(
+                    "preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root
+                )
             raise Preempted(self.step)
 
     def _prune(self) -> None:
@@ -177,5 +185,3 @@ def retention_from(keep_last: int | None, keep_best: str | None) -> Retention:
     if mode not in ("max", "min"):
         raise ConfigError(f"keep_best={keep_best!r}: write max:METRIC or min:METRIC")
     return Retention(keep_last, name, mode == "max")
-
-

@@ -97,7 +97,9 @@ def decode(data: bytes, path: str) -> Manifest:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointCorrupt(path, f"not a manifest ({type(error).__name__}: {error})") from None
     if version != FORMAT:
-        raise CheckpointCorrupt(path, f"checkpoint format {version!r}; this version of dist-toolkit reads format {FORMAT}")
+        raise CheckpointCorrupt(
+            path, f"checkpoint format {version!r}; this version of dist-toolkit reads format {FORMAT}"
+        )
     if _render(body) != data:
         raise CheckpointCorrupt(path, "the manifest does not match its own digest")
     try:
@@ -130,7 +132,9 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
 def _check(manifest: Manifest, path: str) -> None:
     for name, file in manifest.files.items():
         if not is_rank_file(name) or not file.digest:
-            raise CheckpointCorrupt(path, f"names the file {name!r}, which is not a data file of a checkpoint, or has no digest for it")
+            raise CheckpointCorrupt(
+                path, f"names the file {name!r}, which is not a data file of a checkpoint, or has no digest for it"
+            )
     for name, tensor in manifest.tensors.items():
         covered = 0
         for chunk in tensor.chunks:

@@ -62,12 +62,17 @@ class EnginePart:
     def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """Live tensors; they must not change until they are written."""
         state = self._engine.state_dict()
-        tensors = {self._prefix + key: value.detach() for key, value in state.items() if isinstance(value, torch.Tensor)}
-        _, values = flatten(self.name, {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)})
+        tensors = {
+            self._prefix + key: value.detach() for key, value in state.items() if isinstance(value, torch.Tensor)
+        }
+        _, values = flatten(
+            self.name, {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
+        )
         return tensors, values
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
         """The engine's live tensors, compared with the saved ones by name, shape and type."""
+        _check(self._engine, values)
         mine_saved = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
         template = self._engine.load_template(mine_saved)
         _compare(self.name, mine_saved, template)
@@ -93,6 +98,7 @@ class StatePart:
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
         """New tensors on the CPU."""
+        _check(self._target, values)
         return {key: torch.empty(saved[key].shape, dtype=saved[key].dtype) for key in sorted(tensor_keys(values))}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
@@ -115,7 +121,10 @@ class RngPart:
     def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """This rank's generators as `rng.<rank>.<generator>`."""
         state = seeding.capture(self._device)
-        return {f"rng.{self._rank}.{key}": tensor for key, tensor in state.items()}, {"ranks": self._world_size, "step": step}
+        return {f"rng.{self._rank}.{key}": tensor for key, tensor in state.items()}, {
+            "ranks": self._world_size,
+            "step": step,
+        }
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
         """New tensors for this rank's generators; none where the number of ranks has changed."""
@@ -124,14 +133,18 @@ class RngPart:
         wanted = {f"rng.{self._rank}.{key}" for key in seeding.capture(self._device)}
         missing = sorted(wanted - set(saved))
         if missing:
-            raise StateMismatch("rng", f"the checkpoint lacks {', '.join(missing)}; waive 'rng' to go on with other random numbers")
+            raise StateMismatch(
+                "rng", f"the checkpoint lacks {', '.join(missing)}; waive 'rng' to go on with other random numbers"
+            )
         return {key: torch.empty(saved[key].shape, dtype=saved[key].dtype) for key in sorted(wanted)}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
         """Set this process's generators."""
         if values["ranks"] == self._world_size:
             prefix = f"rng.{self._rank}."
-            seeding.restore({key[len(prefix) :]: tensors[key] for key in tensors if key.startswith(prefix)}, self._device)
+            seeding.restore(
+                {key[len(prefix) :]: tensors[key] for key in tensors if key.startswith(prefix)}, self._device
+            )
         else:
             seeding.seed_all(seeding.derive(self._seed, "resume", values["step"], self._world_size, self._rank))
 
@@ -154,8 +167,17 @@ def build_parts(engines: Mapping[str, Any], states: Mapping[str, Any]) -> list[P
     names = [part.name for part in parts]
     taken = sorted({name for name in names if names.count(name) > 1 or name in ("rng", "model", "optim")})
     if taken:
-        raise ConfigError(f"these names of checkpointed state are taken twice or reserved: {', '.join(taken)}; rename them")
+        raise ConfigError(
+            f"these names of checkpointed state are taken twice or reserved: {', '.join(taken)}; rename them"
+        )
     return parts
+
+
+def _check(target: Stateful, values: Any) -> None:
+    """Ask a target that can tell whether it could take these plain values, before anything is read."""
+    check = getattr(target, "check_state_dict", None)
+    if check is not None:
+        check(unflatten(values, {}))
 
 
 def _compare(part: str, saved: Mapping[str, TensorMeta], mine: Mapping[str, torch.Tensor]) -> None:

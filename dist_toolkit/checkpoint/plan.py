@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import (
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
-    DefaultLoadPlanner,
-    DefaultSavePlanner,
     Metadata,
-    SavePlan,
+    MetadataIndex,
+    TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.metadata import MetadataIndex, TensorProperties
-from torch.distributed.checkpoint.planner import ReadItem, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner import ReadItem, SavePlan, TensorWriteData, WriteItem, WriteItemType
 
 from dist_toolkit.checkpoint.manifest import Chunk, Manifest, TensorEntry
 from dist_toolkit.checkpoint.writer import OutChunk
@@ -51,7 +50,12 @@ class LoadPlan:
         for item in self._planner.create_local_plan().items:
             offset = item.storage_index.offset
             self._reads[item.storage_index.fqn, tuple(offset) if offset is not None else ()].append(item)
-        self.chunks = [(name, chunk) for name, entry in saved.items() for chunk in entry.chunks if (name, chunk.offsets) in self._reads]
+        self.chunks = [
+            (name, chunk)
+            for name, entry in saved.items()
+            for chunk in entry.chunks
+            if (name, chunk.offsets) in self._reads
+        ]
 
     def whole_target(self, name: str, chunk: Chunk) -> torch.Tensor | None:
         """The tensor that is exactly this chunk and can be read into as it lies in memory, or None."""
@@ -90,7 +94,14 @@ def _to_row(item: WriteItem) -> list[Any]:
     data = item.tensor_data
     if data is None:
         raise AssertionError(f"{item.index.fqn} is planned without tensor data")
-    return [item.index.fqn, item.type.name, list(data.chunk.offsets), list(data.chunk.sizes), list(data.size), DTYPE_NAMES[data.properties.dtype]]
+    return [
+        item.index.fqn,
+        item.type.name,
+        list(data.chunk.offsets),
+        list(data.chunk.sizes),
+        list(data.size),
+        DTYPE_NAMES[data.properties.dtype],
+    ]
 
 
 def _from_row(row: list[Any]) -> WriteItem:

@@ -43,7 +43,9 @@ def read_tensors(storage: Storage, folder: str, manifest: Manifest, template: Ma
                 _read_chunk(reader, f"{folder}/{file}", manifest, plan, name, chunk)
 
 
-def verify_chunks(storage: Storage, folder: str, manifest: Manifest, names: Iterable[str], files: Iterable[str]) -> None:
+def verify_chunks(
+    storage: Storage, folder: str, manifest: Manifest, names: Iterable[str], files: Iterable[str]
+) -> None:
     """Read these tensors and the headers of these files, and compare digests; keep nothing.
 
     Raises:
@@ -54,7 +56,9 @@ def verify_chunks(storage: Storage, folder: str, manifest: Manifest, names: Iter
         with _open(storage, folder, file, manifest.files[file]) as reader:
             for name, chunk in chunks:
                 if chunk.file == file:
-                    _read_checked(reader, f"{folder}/{file}", name, chunk, memoryview(bytearray(chunk.end - chunk.begin)))
+                    _read_checked(
+                        reader, f"{folder}/{file}", name, chunk, memoryview(bytearray(chunk.end - chunk.begin))
+                    )
 
 
 def _open(storage: Storage, folder: str, file: str, entry: FileEntry) -> FileReader:
@@ -77,7 +81,9 @@ def _open(storage: Storage, folder: str, file: str, entry: FileEntry) -> FileRea
 def _read_chunk(reader: FileReader, path: str, manifest: Manifest, plan: LoadPlan, name: str, chunk: Chunk) -> None:
     dtype = DTYPES[manifest.tensors[name].dtype]
     if math.prod(chunk.sizes) * dtype.itemsize != chunk.end - chunk.begin:
-        raise CheckpointCorrupt(path, f"{name}: {chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {dtype}")
+        raise CheckpointCorrupt(
+            path, f"{name}: {chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {dtype}"
+        )
     target = plan.whole_target(name, chunk)
     data = torch.empty(chunk.sizes, dtype=dtype) if target is None else target
     _read_checked(reader, path, name, chunk, byte_view(data))

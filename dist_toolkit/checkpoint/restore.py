@@ -32,7 +32,9 @@ _LOG = logging.getLogger("dist_toolkit")
 def restore_checkpoint(
     storage: Storage, group: Group, parts: Sequence[Part], step: int | None = None, waive: Collection[str] = ()
 ) -> Manifest | None:
-    """Read the newest whole checkpoint (or that of `step`) into all parts; its manifest, or None if there is none. Collective.
+    """Read the newest whole checkpoint (or that of `step`) into all parts. Collective.
+
+    Its manifest, or None if there is none.
 
     Args:
         waive: names of parts that may be left as they are when the checkpoint lacks them or does not fit them.
@@ -69,7 +71,9 @@ def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[s
             found = [c for c in committed_checkpoints(storage) if step in (None, c.step)]
         except OSError as caught:
             error = f"{type(caught).__name__}: {caught}"
-    rows = [{"folder": c.folder, "data": c.data.decode("latin-1") if c.manifest else "", "damage": c.damage} for c in found]
+    rows = [
+        {"folder": c.folder, "data": c.data.decode("latin-1") if c.manifest else "", "damage": c.damage} for c in found
+    ]
     rows, failure = group.broadcast_json([rows, error])
     if failure is not None:
         raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
@@ -120,7 +124,9 @@ def _plan(
         for part in parts:
             try:
                 if part.name not in manifest.values:
-                    raise StateMismatch(part.name, f"the checkpoint {folder} holds no state of {part.name!r}; waive it to start it anew")
+                    raise StateMismatch(
+                        part.name, f"the checkpoint {folder} holds no state of {part.name!r}; waive it to start it anew"
+                    )
                 template = part.template(saved, manifest.values[part.name])
             except StateMismatch:
                 if part.name not in waive:

@@ -22,8 +22,6 @@ from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
 
-
-
 def save_checkpoint(
     storage: Storage, group: Group, parts: Iterable[Part], step: int, metrics: Mapping[str, float] | None = None
 ) -> None:
@@ -117,7 +115,13 @@ def _write_all(storage: Storage, group: Group, step: int, chunks: list[OutChunk]
 
 
 def _commit(
-    storage: Storage, group: Group, step: int, token: str, written: list[Written], values: Mapping[str, Any], metrics: Mapping[str, float]
+    storage: Storage,
+    group: Group,
+    step: int,
+    token: str,
+    written: list[Written],
+    values: Mapping[str, Any],
+    metrics: Mapping[str, float],
 ) -> None:
     """Rank 0 writes the commit record and moves the directory into place; every rank learns the outcome."""
     error = None

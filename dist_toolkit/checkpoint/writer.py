@@ -49,7 +49,7 @@ class Written:
 
 
 def write_shard(storage: Storage, path: str, file: str, chunks: Sequence[OutChunk]) -> Written:
-    """Write `chunks` to the new file `path`; durable when this returns. `file` is the name that the manifest will use."""
+    """Write `chunks` to the new file `path`, durably. `file` is the name that the manifest will use."""
     header, begins = _header(chunks)
     rows: list[tuple[str, str, tuple[int, ...], Chunk]] = []
     size = storage.write_file(path, _pieces(header, chunks, begins, file, rows))
@@ -74,7 +74,11 @@ def _header(chunks: Sequence[OutChunk]) -> tuple[bytes, list[int]]:
 
 
 def _pieces(
-    header: bytes, chunks: Sequence[OutChunk], begins: Sequence[int], file: str, rows: list[tuple[str, str, tuple[int, ...], Chunk]]
+    header: bytes,
+    chunks: Sequence[OutChunk],
+    begins: Sequence[int],
+    file: str,
+    rows: list[tuple[str, str, tuple[int, ...], Chunk]],
 ) -> Iterator[memoryview | bytes]:
     yield header
     for chunk, begin in zip(chunks, begins, strict=True):

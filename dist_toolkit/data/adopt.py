@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from dist_toolkit.data.loader import Loader, WorkerOptions, build_loader
 from dist_toolkit.data.sampler import SampleKey
@@ -58,7 +65,9 @@ class DistributedSamplerSource:
         }
 
 
-def shard(loader: DataLoader[Any], world: World, *, seed: int, device: torch.device, train: bool | None = None) -> Loader:
+def shard(
+    loader: DataLoader[Any], world: World, *, seed: int, device: torch.device, train: bool | None = None
+) -> Loader:
     """Make a torch DataLoader right for this number of ranks.
 
     With torch's own sequential or shuffling sampler, `loader.batch_size` is taken as the global batch, so the script
@@ -75,19 +84,27 @@ def shard(loader: DataLoader[Any], world: World, *, seed: int, device: torch.dev
     if isinstance(loader.dataset, IterableDataset):
         raise ConfigError("the loader's data set is iterable; iterable data sets are not supported yet")
     if type(batches) is not BatchSampler:
-        raise ConfigError(f"the loader has batch_sampler={type(batches).__name__}, which cannot be taken over; use rt.loader(dataset, ...)")
+        raise ConfigError(
+            f"the loader has batch_sampler={type(batches).__name__}, which cannot be taken over; "
+            "use rt.loader(dataset, ...)"
+        )
     if isinstance(sampler, DistributedSampler):
         return _keep_sampler(loader, batches, sampler, world, seed, device, train)
     if not _is_plain(sampler):
         raise ConfigError(
-            f"the loader has sampler={type(sampler).__name__}, whose order cannot be made the same on any number of ranks; "
-            "use rt.loader(dataset, ...), or a DistributedSampler"
+            f"the loader has sampler={type(sampler).__name__}, whose order cannot be made the same "
+            "on any number of ranks; use rt.loader(dataset, ...), or a DistributedSampler"
         )
     shuffle = isinstance(sampler, RandomSampler)
     train = shuffle if train is None else train
     length, batch = len(loader.dataset), batches.batch_size  # type: ignore[arg-type]
     if train and not batches.drop_last and length % batch:
-        _LOG.info("the last %d of %d samples of an epoch do not fill a batch of %d and are left out", length % batch, length, batch)
+        _LOG.info(
+            "the last %d of %d samples of an epoch do not fill a batch of %d and are left out",
+            length % batch,
+            length,
+            batch,
+        )
     return build_loader(
         loader.dataset, world, global_batch_size=batch, seed=seed, device=device, train=train, shuffle=shuffle,
         drop_last=train or batches.drop_last, options=_options(loader),
@@ -106,15 +123,21 @@ def _keep_sampler(
     train = bool(sampler.shuffle) if train is None else train
     surplus = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]
     if not train and surplus > 0:
-        _LOG.warning("the DistributedSampler repeats %d samples to make the ranks even; use rt.loader(..., train=False)", surplus)
+        _LOG.warning(
+            "the DistributedSampler repeats %d samples to make the ranks even; use rt.loader(..., train=False)", surplus
+        )
     source = DistributedSamplerSource(batches, sampler)
-    return Loader(loader.dataset, source, seed=seed, train=train, device=device, sample_rng=None, options=_options(loader))
+    return Loader(
+        loader.dataset, source, seed=seed, train=train, device=device, sample_rng=None, options=_options(loader)
+    )
 
 
 def _is_plain(sampler: Any) -> bool:
     if type(sampler) is SequentialSampler:
         return True
-    return type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return (
+        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    )
 
 
 def _options(loader: DataLoader[Any]) -> WorkerOptions:

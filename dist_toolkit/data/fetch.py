@@ -29,8 +29,9 @@ class KeyedDataset(Dataset[Any]):
         self.dataset, self.seed, self.sample_rng = dataset, seed, sample_rng
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> list[Any]:
+        """The samples, in order; torch's loader calls this once a batch."""
         if not self.sample_rng:
-            return self._plain([key.index for key in keys])
+            return self._plain([key.sample for key in keys])
         if get_worker_info() is not None:
             return [self._seeded(key) for key in keys]
         with preserved(_CPU):
@@ -50,7 +51,7 @@ class KeyedDataset(Dataset[Any]):
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)
         torch.default_generator.manual_seed(seed)
-        return self.dataset[key.index]
+        return self.dataset[key.sample]
 
 
 def draws_nothing(dataset: Any) -> bool:
@@ -70,6 +71,7 @@ class WorkerInit:
         self.then = then
 
     def __call__(self, worker_id: int) -> None:
+        """Run in the worker, before its first batch."""
         os.setpgid(0, 0)
         if self.then is not None:
             self.then(worker_id)

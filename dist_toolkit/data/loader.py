@@ -42,8 +42,8 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: Any, source: BatchSource, *, seed: int, train: bool, device: torch.device, sample_rng: bool | None,
-        options: WorkerOptions,
+        self, dataset: Any, source: BatchSource, *, seed: int, train: bool, device: torch.device,
+        sample_rng: bool | None, options: WorkerOptions,
     ) -> None:  # fmt: skip
         self.dataset, self.train, self.device = dataset, train, device
         self.epoch = 0
@@ -56,7 +56,9 @@ class Loader:
         if options.get("num_workers", 0) > 0:
             options["worker_init_fn"] = WorkerInit(options.get("worker_init_fn"))
         # A generator of its own: torch's loader draws a seed from it at each epoch, which must not move the training's.
-        self._loader: DataLoader[Any] = DataLoader(keyed, batch_sampler=self._batches, generator=torch.Generator(), **options)
+        self._loader: DataLoader[Any] = DataLoader(
+            keyed, batch_sampler=self._batches, generator=torch.Generator(), **options
+        )
 
     def __len__(self) -> int:
         """Batches that this rank gets in a whole epoch."""
@@ -83,20 +85,28 @@ class Loader:
         """The place in the data: under 200 bytes as JSON, whatever the size of the data set."""
         return {"epoch": self.epoch, "position": self.position, **self._source.identity()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a place; the next `for` starts there.
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Refuse a place in another order.
 
         Raises:
-            StateMismatch: the state is of another order (length, seed, shuffling).
+            StateMismatch: the state is of another length, seed or shuffling.
         """
         for name, mine in self._source.identity().items():
             saved = state.get(name)
             if saved != mine:
                 raise StateMismatch(
                     "loader",
-                    f"the loader's {name} is {mine!r}, but {saved!r} in the saved state: the samples would come in another "
-                    f"order; start with {name}={saved!r} again, or waive 'loader' to start the data from the beginning",
+                    f"the loader's {name} is {mine!r}, but {saved!r} in the saved state: the samples would come in "
+                    f"another order; start with {name}={saved!r} again, or waive 'loader' to start the data anew",
                 )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a place; the next `for` starts there.
+
+        Raises:
+            StateMismatch: see `check_state_dict`.
+        """
+        self.check_state_dict(state)
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
     def close(self) -> None:
@@ -146,7 +156,7 @@ def build_loader(
         global_batch_size: samples of one step over all ranks.
         train: shuffled, incomplete last batch dropped, position kept; otherwise in order, each sample exactly once.
         shuffle, drop_last: override what `train` says.
-        sample_rng: seed the generators for each sample (see `KeyedDataset`); None: unless the data set is of plain tensors.
+        sample_rng: seed the generators for each sample (see `KeyedDataset`); None: unless it is of plain tensors.
         options: for torch's DataLoader.
 
     Raises:
@@ -175,15 +185,17 @@ def _check_batch(length: int, batch: int, world_size: int, train: bool, drop_las
     if batch % world_size:
         nearest = max(1, round(batch / world_size)) * world_size
         raise ConfigError(
-            f"global_batch_size={batch} does not divide over {world_size} ranks, so ranks would weigh samples unequally; "
-            f"use {nearest}, or another number of ranks"
+            f"global_batch_size={batch} does not divide over {world_size} ranks, "
+            f"so ranks would weigh samples unequally; use {nearest}, or another number of ranks"
         )
     if drop_last and length < batch:
-        raise ConfigError(f"an epoch of {length} samples has no whole batch of {batch}; use global_batch_size <= {length}")
+        raise ConfigError(
+            f"an epoch of {length} samples has no whole batch of {batch}; use global_batch_size <= {length}"
+        )
     if not drop_last and length % batch % world_size:
         raise ConfigError(
-            f"drop_last=False leaves a last batch of {length % batch} samples, which does not divide over {world_size} ranks, "
-            "so ranks would weigh samples unequally; leave drop_last=True for training"
+            f"drop_last=False leaves a last batch of {length % batch} samples, which does not divide over "
+            f"{world_size} ranks, so ranks would weigh samples unequally; leave drop_last=True for training"
         )
 
 

@@ -14,7 +14,8 @@ class SampleKey(NamedTuple):
 
     epoch: int
     position: int
-    index: int
+    sample: int
+    """Index in the data set."""
 
 
 class BatchSource(Protocol):

@@ -14,7 +14,13 @@ from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies.micro_batches import split_batch
-from dist_toolkit.strategies.state import capture_optimizer, install_groups, optimizer_template, strip_wrappers
+from dist_toolkit.strategies.state import (
+    capture_optimizer,
+    check_groups,
+    install_groups,
+    optimizer_template,
+    strip_wrappers,
+)
 from dist_toolkit.tensors import TensorMeta
 from dist_toolkit.world import World
 
@@ -48,7 +54,7 @@ class Engine:
         return (self._wrapped if torch.is_grad_enabled() else self.module)(*args, **kwargs)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a scalar `loss` (a mean over this rank's samples). Collective, except as in `accumulate`."""
+        """Add the gradients of a scalar `loss`, a mean over this rank's samples. Collective; see `accumulate`."""
         (loss if self._loss_weight == 1.0 else loss * self._loss_weight).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
@@ -115,6 +121,14 @@ class Engine:
         template = {f"model.{name}": tensor for name, tensor in self._model_tensors().items()}
         return template | optimizer_template(self.optimizer, self._names(), saved)
 
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Refuse plain state that is not of this optimizer, before any tensor is read.
+
+        Raises:
+            StateMismatch: the parameter groups hold other parameters.
+        """
+        check_groups(self.optimizer, self._names(), state["optim_groups"])
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state whose tensors were read into `load_template`'s."""
         install_groups(self.optimizer, self._names(), state["optim_groups"])
@@ -122,7 +136,7 @@ class Engine:
     def _model_tensors(self) -> dict[str, torch.Tensor]:
         return {strip_wrappers(name): tensor for name, tensor in self.module.state_dict().items()}
 
-    def _names(self) -> dict[nn.Parameter, str]:
+    def _names(self) -> dict[torch.Tensor, str]:
         return {parameter: strip_wrappers(name) for name, parameter in self.module.named_parameters()}
 
     def _no_sync(self) -> AbstractContextManager[Any]:
@@ -162,7 +176,9 @@ def make_optimizer(optimizer: OptimizerFactory | torch.optim.Optimizer, module: 
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ConfigError(f"{type(module).__name__} has no parameter that requires a gradient: there is nothing to train")
+        raise ConfigError(
+            f"{type(module).__name__} has no parameter that requires a gradient: there is nothing to train"
+        )
     if not isinstance(optimizer, torch.optim.Optimizer):
         return optimizer(parameters)
     known = {id(parameter) for parameter in module.parameters()}

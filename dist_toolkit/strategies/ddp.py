@@ -57,9 +57,9 @@ class DDPEngine(Engine):
         self._wrapped = self._ddp = wrapped
 
     def _no_sync(self) -> AbstractContextManager[Any]:
-        return self._ddp.no_sync()  # type: ignore[no-any-return]
+        return self._ddp.no_sync()
 
     def _sync_buffers(self) -> None:
-        # DDP does the same before the next forward pass, so training does not notice; a checkpoint and an evaluation would.
+        # DDP does the same before the next forward pass: training does not notice, a checkpoint would.
         for buffer in self.module.buffers():
             self.group.broadcast(buffer)

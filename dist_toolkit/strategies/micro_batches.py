@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def split_batch(batch: Any, count: int) -> list[tuple[Any, float]]:
         raise ConfigError(f"cannot split a batch that holds {found}; it needs tensors with samples along dimension 0")
     size = sizes.pop()
     edges = [size * i // min(count, size) for i in range(min(count, size) + 1)]
-    return [(_slice(batch, a, b), (b - a) / size) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(_slice(batch, a, b), (b - a) / size) for a, b in pairwise(edges)]
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

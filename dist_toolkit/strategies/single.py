@@ -23,7 +23,8 @@ class Single(Strategy):
         """One rank only: several would train copies that know nothing of each other."""
         if world.world_size > 1:
             raise ConfigError(
-                f"strategy 'single' on {world.world_size} ranks would train {world.world_size} unrelated models; use ddp, or --nproc 1"
+                f"strategy 'single' on {world.world_size} ranks would train as many unrelated models; "
+                "use ddp, or --nproc 1"
             )
 
     def setup(self, module: nn.Module, optimizer: OptimizerFactory | torch.optim.Optimizer, group: Group) -> Engine:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from dist_toolkit.errors import StateMismatch
 from dist_toolkit.tensors import TensorMeta
@@ -20,7 +19,7 @@ def strip_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def capture_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Any]:
+def capture_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> dict[str, Any]:
     """State tensors as `optim.<name>.<state>`, other state and the groups as the plain value `optim_groups`."""
     state: dict[str, Any] = {}
     plain: dict[str, dict[str, Any]] = {}
@@ -36,7 +35,7 @@ def capture_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parame
 
 
 def optimizer_template(
-    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], saved: Mapping[str, TensorMeta]
+    optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, TensorMeta]
 ) -> dict[str, torch.Tensor]:
     """Optimizer state tensors to read the saved ones into; made where the optimizer has not stepped yet.
 
@@ -48,7 +47,11 @@ def optimizer_template(
         if id(parameter) not in trained:
             continue
         prefix = f"optim.{name}."
-        wanted = {key[len(prefix) :]: meta for key, meta in saved.items() if key.startswith(prefix) and "." not in key[len(prefix) :]}
+        wanted = {
+            key[len(prefix) :]: meta
+            for key, meta in saved.items()
+            if key.startswith(prefix) and "." not in key[len(prefix) :]
+        }
         values = optimizer.state[parameter] if wanted or parameter in optimizer.state else {}
         for stale in [key for key in values if key not in wanted]:
             del values[stale]
@@ -60,20 +63,26 @@ def optimizer_template(
     return template
 
 
-def install_groups(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], saved: Mapping[str, Any]) -> None:
-    """Set the options of the parameter groups (learning rate, betas, ...) and the plain state to the saved ones.
+def check_groups(optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, Any]) -> None:
+    """Refuse saved parameter groups that hold other parameters than this optimizer's.
 
     Raises:
-        StateMismatch: the groups hold other parameters than the saved ones.
+        StateMismatch: says how many parameters each has.
     """
     mine = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
     theirs = [group["params"] for group in saved["groups"]]
     if mine != theirs:
         raise StateMismatch(
             "optim",
-            f"the optimizer has {len(mine)} parameter groups of {[len(g) for g in mine]} parameters, the saved one "
-            f"{len(theirs)} of {[len(g) for g in theirs]}, or their order differs; build it as it was built for the saved run",
+            f"the optimizer has groups of {[len(g) for g in mine]} parameters, the saved one of "
+            f"{[len(g) for g in theirs]}, or their order differs; build it as it was built for the saved run",
         )
+
+
+def install_groups(
+    optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, Any]
+) -> None:
+    """Set the options of the parameter groups (learning rate, betas, ...) and the plain state to the saved ones."""
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         for key, value in values.items():
             if key == "params":
@@ -88,12 +97,16 @@ def install_groups(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter
         optimizer.state[by_name[name]].update(values)
 
 
-def _plain_group(group: Mapping[str, Any], names: Mapping[nn.Parameter, str]) -> dict[str, Any]:
-    plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in group.items() if key != "params"}
+def _plain_group(group: Mapping[str, Any], names: Mapping[torch.Tensor, str]) -> dict[str, Any]:
+    plain = {
+        key: value.item() if isinstance(value, torch.Tensor) else value
+        for key, value in group.items()
+        if key != "params"
+    }
     return plain | {"params": [names[parameter] for parameter in group["params"]]}
 
 
-def _new_state(parameter: nn.Parameter, key: str, meta: TensorMeta, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+def _new_state(parameter: torch.Tensor, key: str, meta: TensorMeta, optimizer: torch.optim.Optimizer) -> torch.Tensor:
     if meta.shape == tuple(parameter.shape) and parameter.ndim:
         return torch.empty_like(parameter.detach(), dtype=meta.dtype)
     group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
