@@ -39,7 +39,8 @@ sys.stdout.write("@" + json.dumps(said) + "@\\n")
 ONE_RANK_FAILS = """
 import os, sys, time
 if os.environ["RANK"] == "1":
-    sys.exit("rank 1 gives up")
+    print("rank 1 gives up", file=sys.stderr)
+    sys.exit(7)
 time.sleep(600)
 """
 
@@ -97,16 +98,17 @@ def test_every_rank_runs_on_its_node_with_the_arguments_as_given(cluster, tmp_pa
     assert sorted(rank["host"] for rank in said) == ["n1", "n2"]
     for rank in said:
         assert rank["argv"] == [str(script), *ARGUMENTS]
-        assert (rank["cwd"], rank["python"]) == (str(tmp_path), sys.executable)
+        assert rank["cwd"] == str(tmp_path)
+        assert Path(rank["python"]).parent == Path(sys.executable).parent  # this environment's, not the node's own
 
 
 def test_the_demo_trains_on_two_nodes(cluster, tmp_path):
     job_id = submitted(cluster, DIGITS, cwd=tmp_path)
     job = cluster.wait_job(job_id, timeout=120)
     assert (job.state, job.exit_code, job.nodes) == ("COMPLETED", "0:0", "n[1-2]"), job.log
-    accuracy = re.findall(r"test accuracy (\d\.\d+)", job.log)
-    assert len(accuracy) == 1, job.log
-    assert float(accuracy[0]) >= 0.95
+    last_line = re.search(r"\n\S+ test accuracy (\d\.\d+)\n\Z", job.log)
+    assert last_line, job.log
+    assert float(last_line[1]) >= 0.95
     records = [json.loads((tmp_path / "run" / "ranks" / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert sorted(record["host"] for record in records) == ["n1", "n2"]
     assert [record["exit"]["code"] for record in records] == [0, 0]
@@ -117,7 +119,9 @@ def test_a_rank_that_fails_ends_the_job_as_failed_and_leaves_no_process(cluster,
     job_id = submitted(cluster, write(ONE_RANK_FAILS), cwd=tmp_path)
     job = cluster.wait_job(job_id)
     assert job.state == "FAILED", job.log
-    assert job.exit_code != "0:0"
+    assert (
+        job.exit_code != "0:0"
+    )  # 143 here: srun returns the highest code, that of the node it ended because of rank 1's 7
     assert "rank 1 gives up" in job.log
     cluster.wait_until(lambda: not cluster.job_processes(), "no process of the job is left")
 
