@@ -27,8 +27,10 @@ class Settings(Generic[Options]):
     sources: Mapping[str, str]
 
 
-def env_name(field: str) -> str:
-    """The variable that sets a field: `DTK_RUN_NAME` for name, else `DTK_` and the field's name."""
+def env_name(field: str) -> str | None:
+    """The variable that sets a field: `DTK_RUN_NAME` for name, else `DTK_` and the field's name; None if none does."""
+    if field in _NOT_IN_ENVIRONMENT:
+        return None
     return "DTK_RUN_NAME" if field == "name" else "DTK_" + field.upper()
 
 
