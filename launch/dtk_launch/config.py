@@ -45,7 +45,7 @@ def resolve(kind: type[Options], given: Mapping[str, Any], environ: Mapping[str,
         variable = env_name(f.name)
         if given.get(f.name) is not None:
             values[f.name], sources[f.name] = given[f.name], f"flag {flag_of(f.name)}"
-        elif f.name not in _NOT_IN_ENVIRONMENT and environ.get(variable) and not (inside_rank and f.name in _OUTER_RUN):
+        elif variable and environ.get(variable) and not (inside_rank and f.name in _OUTER_RUN):
             values[f.name] = _convert(f.name, f.default, environ[variable], variable)
             sources[f.name] = f"environment {variable}"
         elif f.name in from_file:

@@ -163,7 +163,7 @@ def _decide_nodes(options: LaunchOptions, sources: Mapping[str, str], facts: Hos
             "ranks of its node; pass --ntasks-per-node=1 to srun"
         )
     why = f"SLURM_STEP_NODELIST has {observed}" if step else "not in an srun step"
-    decisions.note("nodes", nodes, "flag --nodes" if options.nodes else "observed", why)
+    decisions.note("nodes", nodes, sources["nodes"] if options.nodes else "observed", why)
     return nodes
 
 

@@ -169,7 +169,7 @@ def run(arguments: list[str]) -> None:
     main = fresh_main()
     if as_module:
         if not getattr(sys.flags, "safe_path", False):
-            sys.path.insert(0, os.getcwd())  # noqa: PTH109
+            sys.path.insert(0, os.getcwd())
         runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined]  # what `python -m` itself calls
     else:
         exec(load_script(arguments[0], main), main.__dict__)
