@@ -37,7 +37,8 @@ def render(plan: LaunchPlan) -> Command:
     flags = tuple(word for flag, value in _flags(plan) for word in ((flag,) if value is None else (flag, value)))
     target = plan.target
     script = (str(worker_path()), *(("-m",) if target.module else ()), target.script, *target.args)
-    return Command((*plan.torchrun, *flags, *script), plan.env)
+    # "--": torchrun refuses a script's --log or --nproc as an ambiguous abbreviation of its own options without it.
+    return Command((*plan.torchrun, *flags, "--", *script), plan.env)
 
 
 def _flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:

@@ -19,7 +19,7 @@ print("@" + json.dumps(seen | {name: os.environ.get(name) for name in names}))
 print("to stderr", file=sys.stderr)
 sys.stdout.write("no newline at the end")
 """
-ARGS = ("--help", "--nproc", "9", "a 'b' \"c\"", "$HOME", "line\nbreak", "grüße 🙂")
+ARGS = ("--help", "--nproc", "9", "--log", "--", "-m", "--", "a 'b' \"c\"", "$HOME", "line\nbreak", "grüße 🙂")
 
 
 def test_ranks_run_with_their_arguments_and_their_output_is_prefixed(start, tmp_path):
