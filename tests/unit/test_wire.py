@@ -1,0 +1,110 @@
+"""docs/wire.md, plan -> environment -> World, and the names on both sides of the wire."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from dtk_launch.allocation import Allocation
+from dtk_launch.config import resolve
+from dtk_launch.facts import Count, HostFacts
+from dtk_launch.options import DEVICES, STRATEGIES, LaunchOptions
+from dtk_launch.plan import build_plan
+from dtk_launch.resources import worker_path
+from dtk_launch.torchrun import render
+
+from dist_toolkit.world import World
+
+ROOT = Path(__file__).parents[2]
+WIRE = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+
+
+def table(heading):
+    """Rows of the table below a heading, each a list of cells."""
+    lines = WIRE.partition(f"## {heading}\n")[2].partition("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return rows[2:]
+
+
+def names(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def torchrun_environments(argv):
+    """What torchrun gives the ranks of this node, read from the flags it is given."""
+    flags = argv[: argv.index("--")]
+    value = lambda flag, default: int(flags[flags.index(flag) + 1]) if flag in flags else default  # noqa: E731
+    nproc, nodes, node = value("--nproc-per-node", 1), value("--nnodes", 1), value("--node-rank", 0)
+    for local in range(nproc):
+        yield {
+            "RANK": str(node * nproc + local),
+            "LOCAL_RANK": str(local),
+            "WORLD_SIZE": str(nodes * nproc),
+            "LOCAL_WORLD_SIZE": str(nproc),
+            "GROUP_RANK": str(node),
+            "GROUP_WORLD_SIZE": str(nodes),
+            "TORCHELASTIC_RESTART_COUNT": "0",
+        }
+
+
+@pytest.mark.parametrize(("nodes", "nproc"), [(1, 1), (1, 3), (2, 2), (3, 1)])
+def test_a_plan_becomes_the_same_world_in_every_rank(nodes, nproc):
+    names = tuple(f"n{number}" for number in range(nodes))
+    seen = set()
+    for node, name in enumerate(names):
+        step = Allocation(1, 0, names, node, name, f"1(x{nodes})") if nodes > 1 else None
+        facts = HostFacts(Path("/w"), Count(8, ""), Count(0, ""), "2.14.1", ("torchrun",), ("dtk",), (), step)
+        plan = build_plan(resolve(LaunchOptions, {"script": "t.py", "nproc": str(nproc)}, {}, facts.cwd), facts)
+        for environ in torchrun_environments(render(plan).argv):
+            world = World.from_env(dict(plan.env) | environ)
+            assert (world.world_size, world.num_nodes, world.local_world_size) == (nodes * nproc, nodes, nproc)
+            assert (world.node_rank, world.launched) == (plan.topology.node_rank, True)
+            assert world.rank == world.node_rank * nproc + world.local_rank
+            seen.add(world.rank)
+    assert seen == set(range(nodes * nproc))
+
+
+def test_what_the_plan_sets_is_in_the_table_and_the_other_way_round():
+    facts = HostFacts(Path("/w"), Count(8, ""), Count(0, ""), "2.14.1", ("torchrun",), ("dtk",))
+    plan = build_plan(resolve(LaunchOptions, {"script": "t.py"}, {}, facts.cwd), facts)
+    by_dtk = {name for row in table("Environment of a rank") for name in names(row[0]) if row[1].startswith("dtk")}
+    assert set(dict(plan.env)) | {"DTK_SUPERVISOR", "DTK_LIVE"} == by_dtk
+
+
+@pytest.mark.parametrize("side", ["launch/dtk_launch", "dist_toolkit"])
+def test_no_other_variable_crosses(side):
+    known = {name for row in table("Environment of a rank") for name in names(row[0])}
+    used = set()
+    for file in (ROOT / side).rglob("*.py"):
+        if file.name not in ("config.py",):  # which names the variables that stand for options
+            used |= set(re.findall(r"""["'](DTK_[A-Z_]*[A-Z])["']""", file.read_text(encoding="utf-8")))
+    assert used - {"DTK_PROFILE"} <= known
+
+
+def test_values_in_the_table():
+    rows = {name: row for row in table("Environment of a rank") for name in names(row[0])}
+    assert tuple(names(rows["DTK_STRATEGY"][2])) == STRATEGIES
+    assert tuple(names(rows["DTK_DEVICE"][2])) == DEVICES
+
+
+def test_the_record_has_the_fields_of_the_table(tmp_path):
+    import json
+    import subprocess
+
+    (tmp_path / "t.py").write_text("")
+    environ = {"DTK_RUN_DIR": str(tmp_path / "run"), "RANK": "0"}
+    subprocess.run([sys.executable, str(worker_path()), "t.py"], cwd=tmp_path, env=environ, check=True)
+    record = json.loads((tmp_path / "run/ranks/0.json").read_text())
+    (row,) = [row for row in table("Run directory") if row[0] == "`ranks/<rank>.json`"]
+    fields, _, ends = row[2].partition("at the end")
+    assert names(fields)[0].split() == [key for key in record if key != "exit"]
+    assert names(ends)[0] == "exit"
+    assert names(ends)[1:] == list(record["exit"])
+
+
+def test_exit_codes_in_the_table():
+    from dtk_launch.errors import PlanError
+    from dtk_launch.outcome import PREEMPTED
+
+    codes = [row[0] for row in table("Exit codes of `dtk launch`")]
+    assert codes == ["0", str(PlanError.exit_code), str(PREEMPTED), "128 + n", "other"]
