@@ -111,6 +111,6 @@ class Follower:
 
 def _columns(target: int) -> int:
     try:
-        return os.get_terminal_size(target).columns
+        return os.get_terminal_size(target).columns or 80
     except OSError:
         return 80

@@ -89,6 +89,8 @@ def _run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
         ) from None
     with log:
         _lock(log, plan)
+        with contextlib.suppress(OSError):
+            (plan.run_dir / "ranks" / "0.live").unlink()  # of an earlier launch
         yield log
 
 

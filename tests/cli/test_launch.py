@@ -1,9 +1,12 @@
 """dtk launch, with real torchrun and scripts of the standard library."""
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -201,3 +204,37 @@ def test_version_and_module_form(dtk, tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "Launch, explain" in done.stdout) == (0, True)
     assert dtk("--help", PYTHONPATH=".").returncode == 0
+
+
+LIVE = """
+import os, sys, time
+assert os.environ["DTK_LIVE"] == "1"
+for text in ("step 1", "step 2"):
+    with open(os.path.join(os.environ["DTK_RUN_DIR"], "ranks", "0.live"), "wb") as file:
+        file.write(text.encode().ljust(199) + b"\\n")
+    time.sleep(0.3)
+print("a line", flush=True)
+time.sleep(0.3)
+"""
+
+
+def test_on_a_terminal_the_progress_line_stays_at_the_bottom(tmp_path):
+    (tmp_path / "script.py").write_text(LIVE)
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "dtk"), "launch", "script.py"],
+        cwd=tmp_path,
+        stdout=secondary,
+        stderr=secondary,
+        env={k: v for k, v in os.environ.items() if k != "NO_COLOR"},
+    )
+    os.close(secondary)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when dtk is
+        while data := os.read(primary, 4096):
+            shown += data
+    os.close(primary)
+    assert process.wait(60) == 0, shown
+    clear = b"\r\x1b[2K"
+    line = b"\x1b[36m[0]\x1b[0m a line\r\n"
+    assert shown == clear + b"step 1" + clear + b"step 2" + clear + line + clear + b"step 2" + clear
