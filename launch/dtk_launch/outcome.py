@@ -11,6 +11,11 @@ from pathlib import Path
 from dtk_launch.ranks import RankRecord
 
 PREEMPTED = 75
+# A rank that dies of one of these does not do so because a peer went away (NCCL's SIGABRT can be that). On a busy machine
+# its death is seen later than its peers record theirs, which it caused; so it counts as this much earlier. torchrun's own
+# SIGKILL comes 30 s after the failure.
+_NEVER_A_CONSEQUENCE = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+_KILL_LEAD_NS = 2_000_000_000
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
 
 
@@ -89,7 +94,8 @@ def _unrecorded(rank: int, code: int | None, time_ns: int) -> Failure:
     if code is None:
         return Failure(rank, None, "its process vanished without an exit record (killed?)", time_ns)
     if code < 0:
-        return Failure(rank, 128 - code, f"killed by {_signal_name(-code)}", time_ns)
+        lead = _KILL_LEAD_NS if -code in _NEVER_A_CONSEQUENCE else 0
+        return Failure(rank, 128 - code, f"killed by {_signal_name(-code)}", time_ns - lead)
     return Failure(rank, code, f"(exit code {code})", time_ns)
 
 
