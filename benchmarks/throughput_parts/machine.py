@@ -1,0 +1,87 @@
+"""The machine and the versions, as they go into the results (no host names, no paths), and how busy its cores are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .arguments import Options
+
+# Of the caller's; they change what threads do, and are passed on.
+_TUNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_PROC_BIND", "CUDA_VISIBLE_DEVICES")
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def describe(options: Options) -> dict[str, Any]:
+    """The first line of the results."""
+    commit, changed = _commit(_ROOT)
+    return {
+        "kind": "machine",
+        "started": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": _cpu_model(),
+        "cores": options.cores,
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "dist_toolkit": metadata.version("dist-toolkit"),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name in _TUNING},
+        "commit": commit,
+        "uncommitted_changes": changed,
+        "options": {
+            "strategies": options.strategies,
+            "models": options.models,
+            "nproc": options.nproc,
+            "device": options.device,
+            "gpus": options.gpus,
+            "rounds": options.rounds,
+            "block_seconds": options.block_seconds,
+            "seed": options.seed,
+        },
+    }
+
+
+def busy_core_seconds() -> float | None:
+    """Seconds that the cores of this process have been busy since the start, whoever used them; None off Linux.
+
+    Time that the hypervisor gave to others (steal) counts as busy.
+    """
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    except (OSError, AttributeError):
+        return None
+    ticks = 0
+    for name, *fields in (line.split() for line in lines if line.startswith("cpu")):
+        if name in mine:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _commit(root: Path) -> tuple[str | None, bool | None]:
+    """The commit of this checkout and whether files differ from it; None for an installed copy."""
+    if not (root / ".git").exists() or not (root / "dist_toolkit").is_dir():
+        return None, None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
