@@ -11,9 +11,9 @@ from pathlib import Path
 from dtk_launch.ranks import RankRecord
 
 PREEMPTED = 75
-# A rank that dies of one of these does not do so because a peer went away (NCCL's SIGABRT can be that). On a busy machine
-# its death is seen later than its peers record theirs, which it caused; so it counts as this much earlier. torchrun's own
-# SIGKILL comes 30 s after the failure.
+# A rank that dies of one of these does not do so because a peer went away (NCCL's SIGABRT can be that). On a busy
+# machine its death is seen later than its peers record theirs, which it caused; so it counts as this much earlier.
+# torchrun's own SIGKILL comes 30 s after the failure.
 _NEVER_A_CONSEQUENCE = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _KILL_LEAD_NS = 2_000_000_000
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
