@@ -85,9 +85,11 @@ class Ranks:
         self._folder.cleanup()
 
     def _answer(self, rank: int, deadline: float) -> tuple[Any, bool]:
-        pipe = self._pipes[rank]
+        pipe, process = self._pipes[rank], self.processes[rank]
         try:
-            if not pipe.poll(max(0.0, deadline - time.monotonic())):
+            # the end of the process counts, not of the pipe: loader workers hold that open after their rank was killed
+            multiprocessing.connection.wait([pipe, process.sentinel], max(0.0, deadline - time.monotonic()))
+            if not pipe.poll():
                 return None, True
             answer = pickle.loads(pipe.recv_bytes())
         except EOFError:
@@ -108,15 +110,15 @@ def start_ranks(function: Callable[..., Any], nproc: int, *args: Any, env: Mappi
     ranks are forked from a server process that has imported torch once, so starting them takes a fraction of a second.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dist_toolkit.runtime", "dist_toolkit.strategies.ddp"])
+    # torch imports its compiler (a second) when the first optimizer is made
+    context.set_forkserver_preload(["dist_toolkit.runtime", "dist_toolkit.strategies.ddp", "torch._dynamo"])
     folder = tempfile.TemporaryDirectory(prefix="dtk-ranks-")
     processes, pipes = [], []
     for rank in range(nproc):
         receiver, sender = context.Pipe(duplex=False)
         variables = {**os.environ, **_rank_env(rank, nproc, folder.name), **(env or {})}
-        process = context.Process(
-            target=_rank_main, args=(function, args, variables, os.getcwd(), sender), daemon=False
-        )
+        place = _Place(variables, os.getcwd(), multiprocessing.get_start_method())
+        process = context.Process(target=_rank_main, args=(function, args, place, sender), daemon=False)
         process.start()
         sender.close()
         processes.append(process)
@@ -151,18 +153,28 @@ def _rank_env(rank: int, nproc: int, folder: str) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class _Place:
+    """What a rank is given of the process that starts it; a forked server's child has only the server's own."""
+
+    env: Mapping[str, str]
+    folder: str
+    start_method: str
+
+    def enter(self) -> None:
+        os.environ.clear()
+        os.environ.update(self.env)
+        os.chdir(self.folder)
+        # else the rank's own children, its loader workers, would come from a server of theirs, seconds later
+        multiprocessing.set_start_method(self.start_method, force=True)
+
+
 def _rank_main(
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    env: Mapping[str, str],
-    folder: str,
-    sender: multiprocessing.connection.Connection,
+    function: Callable[..., Any], args: Sequence[Any], place: _Place, sender: multiprocessing.connection.Connection
 ) -> None:
     import torch
 
-    os.environ.clear()
-    os.environ.update(env)
-    os.chdir(folder)
+    place.enter()
     torch.set_num_threads(1)
     try:
         answer: tuple[Any, str | None] = (function(*args), None)

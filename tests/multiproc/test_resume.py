@@ -1,0 +1,151 @@
+"""Statements 1 to 6: a resumed run is the same run."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+import torch
+
+import dist_toolkit as dtk
+from dist_toolkit.testing import RanksFailed, run_ranks
+from tests.multiproc.training import Noisy, Program, history, net, order, train
+
+pytestmark = pytest.mark.multiproc
+
+
+@cache
+def uninterrupted(ranks: int) -> tuple[Path, dict]:
+    """The run that the others must equal: its directory and its result. 4 epochs of 3 steps."""
+    root = Path(mkdtemp(prefix="dtk-reference-"))
+    results = run_ranks(train, ranks, Program(str(root)))
+    assert len({result["digest"] for result in results}) == 1
+    return root, results[0]
+
+
+def launch_until_killed(program: Program, ranks: int, rank: int, step: int) -> None:
+    with pytest.raises(RanksFailed) as failure:
+        run_ranks(train, ranks, replace(program, kill_rank=rank, kill_step=step))
+    assert failure.value.outcomes[rank].exitcode == -signal.SIGKILL
+
+
+def assert_same_run(root: Path, result: dict, ranks: int) -> None:
+    reference_root, reference = uninterrupted(ranks)
+    assert result == reference
+    assert history(root, ranks) == history(reference_root, ranks)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("step", [5, 11], ids=["first epochs", "epoch 4"])
+def test_killed_run_equals_uninterrupted_run(tmp_path: Path, ranks: int, workers: int, step: int) -> None:
+    program = Program(str(tmp_path), workers=workers)
+    launch_until_killed(program, ranks, rank=ranks - 1, step=step)
+    result = run_ranks(train, ranks, program)[0]
+    assert_same_run(tmp_path, result, ranks)
+
+
+def test_three_resumes_in_one_epoch(tmp_path: Path) -> None:
+    """Epochs of 8 steps, saved at each step, killed at 10, 12 and 14: three times in epoch 2."""
+    program = Program(str(tmp_path), length=100, epochs=3, every=1, workers=1)
+    for step in (10, 12, 14):
+        launch_until_killed(program, 1, rank=0, step=step)
+    result = run_ranks(train, 1, program)
+    other = Program(str(tmp_path / "whole"), length=100, epochs=3, every=1, workers=1)
+    Path(other.root).mkdir()
+    assert result == run_ranks(train, 1, other)
+    assert history(tmp_path, 1) == history(Path(other.root), 1)
+
+
+def load_and_save(root: str) -> None:
+    with dtk.init(seed=5) as rt:
+        engine = rt.setup(net, lambda parameters: torch.optim.AdamW(parameters, lr=0.01))
+        loader = rt.loader(Noisy(40), global_batch_size=12)
+        ckpt = rt.checkpointer(Path(root) / "ckpt", engine=engine, loader=loader)
+        assert ckpt.restore() is not None
+        ckpt.save()
+
+
+def test_load_save_load_with_no_batch_between(tmp_path: Path) -> None:
+    program = Program(str(tmp_path))
+    launch_until_killed(program, 2, rank=0, step=8)
+    run_ranks(load_and_save, 2, str(tmp_path))
+    run_ranks(load_and_save, 2, str(tmp_path))
+    result = run_ranks(train, 2, program)[0]
+    assert_same_run(tmp_path, result, 2)
+
+
+def test_prefetched_batches_come_exactly_once(tmp_path: Path) -> None:
+    """Two workers have fetched up to four batches ahead when the rank is killed."""
+    program = Program(str(tmp_path), length=120, epochs=1, every=2, workers=2)
+    launch_until_killed(program, 1, rank=0, step=6)
+    run_ranks(train, 1, program)
+    assert sorted(order(tmp_path, 1)) == list(range(120))
+
+
+def test_order_is_the_same_on_4_2_3_and_1_ranks(tmp_path: Path) -> None:
+    program = Program(str(tmp_path))
+    launch_until_killed(program, 4, rank=3, step=5)
+    launch_until_killed(program, 2, rank=0, step=8)
+    launch_until_killed(program, 3, rank=1, step=10)
+    run_ranks(train, 1, program)
+    seen = {step: [n for entry in entries for n in entry["ids"]] for step, entries in _by_launch(tmp_path).items()}
+    reference = {step: [n for entry in e for n in entry["ids"]] for step, e in history(uninterrupted(2)[0], 2).items()}
+    assert seen == reference
+
+
+def _by_launch(root: Path) -> dict[int, list[dict]]:
+    """Steps 1-3 were kept from 4 ranks, 4-6 from 2, 7-9 from 3, the rest from 1."""
+    kept = {}
+    for steps, ranks in ((range(1, 4), 4), (range(4, 7), 2), (range(7, 10), 3), (range(10, 13), 1)):
+        for step in steps:
+            lines = [[e for e in _lines(root, rank) if e["step"] == step] for rank in range(ranks)]
+            share = 12 // ranks
+            kept[step] = [next(e for e in entries if len(e["ids"]) == share) for entries in lines]
+    return kept
+
+
+def _lines(root: Path, rank: int) -> list[dict]:
+    import json
+
+    return [json.loads(line) for line in (root / f"log-{rank}.jsonl").read_text().splitlines()]
+
+
+def test_augmentation_does_not_depend_on_ranks(tmp_path: Path) -> None:
+    """The noise belongs to the sample: the one-process run and the two-rank run train on the same numbers."""
+
+    def inputs(ranks: int) -> list[str]:
+        root, _ = uninterrupted(ranks)
+        return [entry["x"] for entry in history(root, ranks)[1]]
+
+    assert run_ranks(first_batch, 1)[0] == [row for rows in run_ranks(first_batch, 2) for row in rows]
+    assert len(set(inputs(2))) == 2
+
+
+def first_batch() -> list[list[float]]:
+    with dtk.init(seed=5) as rt:
+        _, x, _ = next(iter(rt.loader(Noisy(40), global_batch_size=12)))
+        return x.tolist()
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 3)])
+def test_other_number_of_workers_on_resume(tmp_path: Path, before: int, after: int) -> None:
+    program = Program(str(tmp_path), workers=before)
+    launch_until_killed(program, 1, rank=0, step=8)
+    result = run_ranks(train, 1, replace(program, workers=after))[0]
+    assert_same_run(tmp_path, result, 1)
+
+
+def test_evaluation_leaves_the_run_alone(tmp_path: Path) -> None:
+    """Statement 35: with an evaluation (its own random augmentation, empty shares) after every step, the same run."""
+    result = run_ranks(train, 2, Program(str(tmp_path), evaluate=True))[0]
+    assert_same_run(tmp_path, result, 2)
+
+
+def test_persistent_workers_make_the_same_run(tmp_path: Path) -> None:
+    result = run_ranks(train, 2, Program(str(tmp_path), workers=1, persistent=True))[0]
+    assert_same_run(tmp_path, result, 2)
