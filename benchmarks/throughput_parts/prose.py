@@ -58,11 +58,12 @@ _NO_GPU = (
 
 
 def _shared(others: Spread, machine: Mapping[str, Any]) -> str:
+    policy = machine["environment"].get("OMP_WAIT_POLICY", "unset")
     return (
         "What a quiet machine would do. Other programs (the launcher's watch over its ranks is among them) kept "
         f"{others.median:.2f} of the {machine['cores']} cores busy in the median block (middle half: {others.low:.2f} "
         f"to {others.high:.2f}). Samples/s are too low by an unknown amount, and the ratios shift too, in favour of "
         "ranks: the threads of one process wait for the slowest of them in every operation, and by default spin while "
-        "they do, on the cores that the slowest needs; ranks wait for each other once a step. `OMP_WAIT_POLICY=passive` "
-        f"stops the spinning and lessens this; in this run it was {machine['environment'].get('OMP_WAIT_POLICY', 'unset')}."
+        "they do, on the cores that the slowest needs; ranks wait for each other once a step. With "
+        f"`OMP_WAIT_POLICY=passive` threads do not spin and this is less; in this run it was {policy}."
     )

@@ -1,0 +1,163 @@
+"""`dtk bench throughput` as a user runs it, with real ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cli
+
+THROUGHPUT = [sys.executable, "-m", "dtk_launch", "bench", "throughput"]
+TINY = ["--strategies", "dp,ddp", "--models", "mlp", "--nproc", "2", "--device", "cpu", "--global-batch-size", "32"]
+
+needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of the processes whose environment holds `mark`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A value for the environment of what the test starts; nothing that has it may be left."""
+    value = f"mark-{uuid.uuid4()}"
+    yield value
+    deadline = time.monotonic() + 5
+    while (left := processes_with(value)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def start(argv: list[str], mark: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*THROUGHPUT, *argv],
+        env={**os.environ, "TEST_MARK": mark},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def records_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+@needs_two_cores
+@needs_proc
+def test_dp_and_ddp_take_turns_on_the_same_work(tmp_path, mark):
+    process = start([*TINY, "--rounds", "2", "--block-seconds", "0.2", "--out", "out", "--json"], mark, tmp_path)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "\x1b" not in stdout + stderr
+
+    records = records_of(tmp_path / "out")
+    assert [r["kind"] for r in records] == ["machine", "setup", "setup", *["block"] * 6, "end"]
+    blocks = [r for r in records if r["kind"] == "block"]
+    assert [b["strategy"] for b in blocks] == ["dp", "ddp", "ddp", "dp", "dp", "ddp"]
+    assert len({b["steps"] for b in blocks}) == 1
+    assert [(r["ranks"], r["threads"]) for r in records if r["kind"] == "setup"][1][0] == 2
+
+    # The same work: after equally many steps the loss is the same.
+    for number in range(3):
+        first, second = (b["loss"] for b in blocks if b["round"] == number)
+        assert first == pytest.approx(second, rel=1e-3)
+
+    assert [mode["strategy"] for mode in json.loads(stdout)["models"][0]["modes"]] == ["dp", "ddp"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "without a GPU, where DataParallel is one process with the same" in report
+
+
+@needs_two_cores
+@needs_proc
+def test_an_interrupted_run_keeps_what_it_measured(tmp_path, mark):
+    process = start([*TINY, "--rounds", "9999", "--block-seconds", "0.05", "--out", "out"], mark, tmp_path)
+    wait_for_blocks(process, tmp_path / "out", 6)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, stderr
+    assert records_of(tmp_path / "out")[-1] == {"kind": "end", "status": "interrupted"}
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "**The run was interrupted.**" in report
+    assert "DDP on 2 ranks" in report
+
+
+@needs_two_cores
+@needs_proc
+def test_a_strategy_that_dies_ends_the_run(tmp_path, mark):
+    process = start([*TINY, "--rounds", "9999", "--block-seconds", "0.05", "--out", "out"], mark, tmp_path)
+    wait_for_blocks(process, tmp_path / "out", 2)
+    kill_rank_1(mark)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert "ddp on mlp failed (exit code" in stderr
+    assert "rank 1" in stderr, "the launcher's own words are shown"
+    end = records_of(tmp_path / "out")[-1]
+    assert end == {"kind": "end", "status": "failed", "strategy": "ddp", "model": "mlp"}
+    assert "**The run failed**: ddp on mlp did not work." in (tmp_path / "out" / "report.md").read_text()
+
+
+@needs_two_cores
+@needs_proc
+def test_nothing_outlives_a_driver_that_was_killed(tmp_path, mark):
+    process = start([*TINY, "--rounds", "9999", "--block-seconds", "0.05", "--out", "out"], mark, tmp_path)
+    wait_for_blocks(process, tmp_path / "out", 2)
+    process.kill()
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["--models", "mpl"],
+            "dtk bench throughput: error: unknown model 'mpl'; known: mlp, resnet18; did you mean mlp?",
+        ),
+        (["--models", "mlp", "--out", "file/out"], "dtk bench throughput: error: cannot write to --out file/out"),
+    ],
+)
+def test_bad_input_starts_nothing(tmp_path, argv, message):
+    (tmp_path / "file").touch()
+    done = subprocess.run([*THROUGHPUT, *argv], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def wait_for_blocks(process: subprocess.Popen[str], folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 90
+    path = folder / "results.jsonl"
+    while not path.exists() or path.read_text().count('"block"') < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def kill_rank_1(mark: str) -> None:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"TEST_MARK={mark}".encode() in environ and b"RANK=1" in environ:
+            os.kill(int(folder.name), signal.SIGKILL)
+            return
+    raise AssertionError("rank 1 is not there")
