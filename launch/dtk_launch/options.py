@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -83,6 +84,7 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+@functools.cache
 def field_docs() -> dict[str, str]:
     """Field -> its docstring, read from this file's source (Python keeps no docstring of a field)."""
     docs: dict[str, str] = {}

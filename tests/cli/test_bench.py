@@ -109,6 +109,8 @@ def test_a_strategy_that_dies_ends_the_run(tmp_path, mark):
     assert process.returncode == 1, stderr
     assert "ddp on mlp failed (exit code" in stderr
     assert "rank 1" in stderr, "the launcher's own words are shown"
+    assert (tmp_path / "out" / "failed" / "run" / "ranks" / "1.err").exists()
+    assert "its log: out/failed/run/ranks/1.err" in stderr
     end = records_of(tmp_path / "out")[-1]
     assert end == {"kind": "end", "status": "failed", "strategy": "ddp", "model": "mlp"}
     assert "**The run failed**: ddp on mlp did not work." in (tmp_path / "out" / "report.md").read_text()

@@ -47,14 +47,15 @@ def test_sigterm_without_a_save(start, waiting, both):
 
 
 def test_ctrl_c_of_the_terminal_reaches_each_rank_once(start, waiting, both):
-    setup = SAVE_ON.format(end="raise KeyboardInterrupt", name="SIGINT")
-    run = start(waiting(setup), "--nproc", "2")
+    end = "time.sleep(1); open(f'saved{rank}', 'w').close(); raise KeyboardInterrupt"
+    run = start(waiting(SAVE_ON.format(end=end, name="SIGINT")), "--nproc", "2")
     run.pids(*both)
-    run.torchrun()
+    assert os.getsid(run.torchrun()) != os.getsid(run.process.pid)
     os.killpg(run.process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
     code, _, err = run.wait()
     assert (code, "ended by SIGINT" in err) == (130, True)
     assert [(run.folder / f"got{rank}").read_text() for rank in (0, 1)] == ["2 ", "2 "]
+    assert all((run.folder / f"saved{rank}").exists() for rank in (0, 1))
     assert "Traceback" not in "".join(line for line in err.splitlines() if not line.startswith("["))
     run.nothing_is_left()
 
