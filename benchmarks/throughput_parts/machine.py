@@ -15,6 +15,7 @@ from .arguments import Options
 
 # Of the caller's; they change what threads do, and are passed on.
 _TUNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_PROC_BIND", "CUDA_VISIBLE_DEVICES")
+_CODE = ("benchmarks/*.py", "dist_toolkit", "launch")  # what is measured
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -82,6 +83,6 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--", *_CODE))
     except (OSError, subprocess.CalledProcessError):
         return None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ _START_LIMIT = 300.0  # seconds until every rank has imported torch and built th
 _ANSWER_LIMIT = 900.0  # seconds for a block
 _END_GRACE = 15.0  # seconds to end after being asked to
 _POLL = 0.2
+_OUTPUT = "output"
 _FOREIGN = ("DTK_", "PET_", "SLURM_", "TORCHELASTIC_", "MASTER_", "GROUP_", "ROLE_", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -38,8 +40,8 @@ class ModeFailed(Exception):
 class Mode:
     """One strategy on one model: its processes, blocked until they are asked."""
 
-    def __init__(self, strategy: str, model: str, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.strategy, self._model, self._process, self._log = strategy, model, process, log
+    def __init__(self, strategy: str, model: str, process: subprocess.Popen[bytes], home: Path, keep: Path) -> None:
+        self.strategy, self._model, self._process, self._home, self._keep = strategy, model, process, home, keep
         self.hello: dict[str, Any] = {}
         self._channel: Channel | None = None
 
@@ -64,12 +66,18 @@ class Mode:
             raise self.failure("failed at its start")
 
     def failure(self, what: str) -> ModeFailed:
-        """The error to raise, with the exit code if there is one within some seconds: the launcher has last words."""
+        """The error to raise, with the exit code if there is one within some seconds: the launcher has last words.
+
+        The logs are kept beside the results.
+        """
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(_END_GRACE)
             what += f" (exit code {code})"
-        lines = self._log.read_text(errors="replace").splitlines()
-        return ModeFailed(self.strategy, self._model, what, "\n".join(f"  {line}" for line in lines[-40:]))
+        shutil.rmtree(self._keep, ignore_errors=True)
+        shutil.copytree(self._home, self._keep)
+        text = (self._home / _OUTPUT).read_text(errors="replace").replace(str(self._home), str(self._keep))
+        tail = "\n".join(f"  {line}" for line in text.splitlines()[-40:])
+        return ModeFailed(self.strategy, self._model, what, tail)
 
     def ask_to_end(self, kindly: bool) -> None:
         """Without waiting: by message, or by signal (a block under way is then not finished)."""
@@ -134,7 +142,6 @@ def _end_all(modes: list[Mode], kindly: bool) -> None:
 def _start(options: Options, model: str, strategy: str, folder: Path, reach: Mapping[str, str]) -> Mode:
     home = folder / strategy
     home.mkdir()
-    log = home / "output"
     parent = os.getpid()
 
     def in_child() -> None:
@@ -142,7 +149,7 @@ def _start(options: Options, model: str, strategy: str, folder: Path, reach: Map
         if os.getppid() != parent:
             os._exit(1)
 
-    with open(log, "wb") as output:
+    with open(home / _OUTPUT, "wb") as output:
         process = subprocess.Popen(
             command(options, model, strategy, home / "run"),
             cwd=home,  # away from any dtk.toml
@@ -153,7 +160,7 @@ def _start(options: Options, model: str, strategy: str, folder: Path, reach: Map
             start_new_session=True,  # a Ctrl-C of the terminal comes to the driver alone
             preexec_fn=in_child,
         )
-    return Mode(strategy, model, process, log)
+    return Mode(strategy, model, process, home, options.out / "failed")
 
 
 def command(options: Options, model: str, strategy: str, run_dir: Path) -> list[str]:

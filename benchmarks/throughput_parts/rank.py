@@ -68,7 +68,7 @@ class Trainer:
         seconds = time.perf_counter() - start
         cpu = time.process_time() - cpu
         busy_after = busy_core_seconds()
-        seen = group.all_gather_json([cpu, float(loss)])
+        seen = group.all_gather_json([cpu, float(loss.detach())])
         used = sum(row[0] for row in seen)
         everyone = None if busy is None or busy_after is None else busy_after - busy
         return {
