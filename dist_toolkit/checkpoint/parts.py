@@ -30,8 +30,8 @@ class Stateful(Protocol):
 class Templated(Stateful, Protocol):
     """A Stateful whose tensors are read in place: an engine."""
 
-    def load_template(self, saved: Mapping[str, TensorMeta]) -> dict[str, torch.Tensor]:
-        """The live tensors to read saved ones into."""
+    def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The live tensors to read the saved ones into; StateMismatch where they do not fit, with nothing changed."""
         ...
 
 
@@ -72,10 +72,8 @@ class EnginePart:
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
         """The engine's live tensors, compared with the saved ones by name, shape and type."""
-        _check(self._engine, values)
-        mine_saved = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
-        template = self._engine.load_template(mine_saved)
-        _compare(self.name, mine_saved, template)
+        mine = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
+        template = self._engine.load_template(mine, unflatten(values, {}))
         return {self._prefix + key: tensor.detach() for key, tensor in template.items()}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
@@ -98,7 +96,9 @@ class StatePart:
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
         """New tensors on the CPU."""
-        _check(self._target, values)
+        check = getattr(self._target, "check_state_dict", None)
+        if check is not None:  # a target that can tell beforehand whether it could take this
+            check(unflatten(values, {}))
         return {key: torch.empty(saved[key].shape, dtype=saved[key].dtype) for key in sorted(tensor_keys(values))}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
@@ -171,28 +171,3 @@ def build_parts(engines: Mapping[str, Any], states: Mapping[str, Any]) -> list[P
             f"these names of checkpointed state are taken twice or reserved: {', '.join(taken)}; rename them"
         )
     return parts
-
-
-def _check(target: Stateful, values: Any) -> None:
-    """Ask a target that can tell whether it could take these plain values, before anything is read."""
-    check = getattr(target, "check_state_dict", None)
-    if check is not None:
-        check(unflatten(values, {}))
-
-
-def _compare(part: str, saved: Mapping[str, TensorMeta], mine: Mapping[str, torch.Tensor]) -> None:
-    missing, foreign = sorted(set(mine) - set(saved)), sorted(set(saved) - set(mine))
-    if missing or foreign:
-        words = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", foreign)) if names]
-        raise StateMismatch(part, f"the checkpoint is not of this model: it {' and '.join(words)}")
-    for key, tensor in mine.items():
-        if (tuple(tensor.shape), tensor.dtype) != saved[key]:
-            raise StateMismatch(
-                part,
-                f"{key} is {tensor.dtype} of shape {list(tensor.shape)} here, "
-                f"but {saved[key].dtype} of shape {list(saved[key].shape)} in the checkpoint",
-            )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -138,10 +138,11 @@ def _commit(
 
 def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
-    storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
-    storage.sync_dir(temporary)
     if not _sees(storage, step, token):
         raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
+    storage.remove_file(f"{temporary}/{ATTEMPT}")
+    storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
+    storage.sync_dir(temporary)
     if final in storage.list():
         storage.rename(final, replaced)
     storage.rename(temporary, final)

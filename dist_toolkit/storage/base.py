@@ -64,5 +64,9 @@ class Storage(ABC):
         """Make the names in a directory durable."""
 
     @abstractmethod
+    def remove_file(self, name: str) -> None:
+        """Delete a file. FileNotFoundError if it is not there."""
+
+    @abstractmethod
     def remove_tree(self, name: str) -> None:
         """Delete a directory and what is in it; nothing if it is not there."""

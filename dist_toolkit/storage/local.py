@@ -66,6 +66,10 @@ class LocalStorage(Storage):
         """fsync of the directory."""
         _fsync_dir(self._root / name)
 
+    def remove_file(self, name: str) -> None:
+        """Delete the file."""
+        os.unlink(self._root / name)
+
     def remove_tree(self, name: str) -> None:
         """Delete the directory."""
         if (self._root / name).exists():

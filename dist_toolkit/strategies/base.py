@@ -17,6 +17,7 @@ from dist_toolkit.strategies.micro_batches import split_batch
 from dist_toolkit.strategies.state import (
     capture_optimizer,
     check_groups,
+    compare_tensors,
     install_groups,
     optimizer_template,
     strip_wrappers,
@@ -112,22 +113,16 @@ class Engine:
         state: dict[str, Any] = {f"model.{name}": tensor for name, tensor in self._model_tensors().items()}
         return state | capture_optimizer(self.optimizer, self._names())
 
-    def load_template(self, saved: Mapping[str, TensorMeta]) -> dict[str, torch.Tensor]:
-        """The live tensors that a saved state with these tensors is to be read into; optimizer state is made to fit.
+    def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The live tensors that a saved state is to be read into; optimizer state is made to fit.
 
         Raises:
-            StateMismatch: the saved state has other tensors than this model and optimizer.
+            StateMismatch: the saved state is not of this model and optimizer; nothing was changed.
         """
         template = {f"model.{name}": tensor for name, tensor in self._model_tensors().items()}
+        compare_tensors({key: meta for key, meta in saved.items() if key.startswith("model.")}, template, "model")
+        check_groups(self.optimizer, self._names(), values["optim_groups"])
         return template | optimizer_template(self.optimizer, self._names(), saved)
-
-    def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Refuse plain state that is not of this optimizer, before any tensor is read.
-
-        Raises:
-            StateMismatch: the parameter groups hold other parameters.
-        """
-        check_groups(self.optimizer, self._names(), state["optim_groups"])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state whose tensors were read into `load_template`'s."""

@@ -34,6 +34,25 @@ def capture_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[torch.Ten
     return state
 
 
+def compare_tensors(saved: Mapping[str, TensorMeta], mine: Mapping[str, torch.Tensor], part: str) -> None:
+    """Refuse saved tensors that have other names, shapes or types than `mine`.
+
+    Raises:
+        StateMismatch: names the first ones.
+    """
+    missing, foreign = sorted(set(mine) - set(saved)), sorted(set(saved) - set(mine))
+    if missing or foreign:
+        words = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", foreign)) if names]
+        raise StateMismatch(part, f"the checkpoint is not of this {part}: it {' and '.join(words)}")
+    for key, tensor in mine.items():
+        if (tuple(tensor.shape), tensor.dtype) != saved[key]:
+            raise StateMismatch(
+                part,
+                f"{key} is {tensor.dtype} of shape {list(tensor.shape)} here, "
+                f"but {saved[key].dtype} of shape {list(saved[key].shape)} in the checkpoint",
+            )
+
+
 def optimizer_template(
     optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, TensorMeta]
 ) -> dict[str, torch.Tensor]:
@@ -95,6 +114,10 @@ def install_groups(
     by_name = {name: parameter for parameter, name in names.items()}
     for name, values in saved["state"].items():
         optimizer.state[by_name[name]].update(values)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _plain_group(group: Mapping[str, Any], names: Mapping[torch.Tensor, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A small training program for the tests: dropout, batch normalisation, shuffling, random augmentation, an evaluation."""
+"""A small training program for the tests: dropout, batch normalisation, random augmentation, an evaluation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
     """One hash of names and bytes."""
     h = hashlib.sha256()
     for name in sorted(tensors):
-        h.update(name.encode() + tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        h.update(
+            name.encode() + tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     return h.hexdigest()
 
 
@@ -70,7 +72,9 @@ def train(program: Program) -> dict:
             Noisy(program.length), global_batch_size=program.batch, num_workers=program.workers, **options
         )
         test = rt.loader(Noisy(7), global_batch_size=4, train=False)
-        ckpt = rt.checkpointer(Path(program.root) / "ckpt", engine=engine, loader=loader, every=program.every, keep_last=2)
+        ckpt = rt.checkpointer(
+            Path(program.root) / "ckpt", engine=engine, loader=loader, every=program.every, keep_last=2
+        )
         log = (Path(program.root) / f"log-{rt.world.rank}.jsonl").open("a", buffering=1)
         for step, (ids, x, y) in ckpt.steps(loader, epochs=program.epochs):
             if (rt.world.rank, step) == (program.kill_rank, program.kill_step):
@@ -79,7 +83,9 @@ def train(program: Program) -> dict:
             engine.backward(loss)
             engine.clip_grad_norm(1.0)
             engine.step()
-            log.write(json.dumps({"step": step, "ids": ids.tolist(), "loss": loss.item().hex(), "x": digest({"x": x})}) + "\n")
+            log.write(
+                json.dumps({"step": step, "ids": ids.tolist(), "loss": loss.item().hex(), "x": digest({"x": x})}) + "\n"
+            )
             if program.evaluate:
                 with engine.evaluating():
                     for _, features, _ in test:

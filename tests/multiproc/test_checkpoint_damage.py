@@ -1,0 +1,382 @@
+"""Statements 20, 22, 23, 27, 28, 30, 31, 32: damage, refusals and choices, on one and on two ranks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pickle
+import random
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import dist_toolkit as dtk
+from dist_toolkit import errors
+from dist_toolkit.checkpoint import Checkpointer
+from dist_toolkit.checkpoint.save import save_checkpoint
+from dist_toolkit.errors import PeerError, StateMismatch, StorageNotShared
+from dist_toolkit.storage import LocalStorage
+from dist_toolkit.testing import run_ranks
+from tests.multiproc.saving import fill, restored, save_values, tiny, value_of, with_checkpointer
+from tests.multiproc.training import Noisy
+
+pytestmark = pytest.mark.multiproc
+both = pytest.mark.parametrize("ranks", [1, 2])
+
+
+class Messages(logging.Handler):
+    """Keeps the messages of the package's logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        logging.getLogger("dist_toolkit").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def flip_and_restore(root: str, folder: str, flips: int) -> list[str]:
+    """Flip one bit at a time, in every file of `folder`; each time the older checkpoint must come back."""
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> list[str]:
+        choices = random.Random(3)
+        undetected = []
+        for path in sorted(Path(root, folder).iterdir()):
+            good = path.read_bytes()
+            rt.group.barrier()
+            for _ in range(flips):
+                bit = choices.randrange(8 * len(good))
+                if rt.world.is_main:
+                    bad = bytearray(good)
+                    bad[bit // 8] ^= 1 << (bit % 8)
+                    path.write_bytes(bad)
+                rt.group.barrier()
+                messages = Messages()
+                step = ckpt.restore()
+                named = not rt.world.is_main or any(path.name in text for text in messages.texts)
+                if (step, value_of(engine)) != (1, 10.0) or not named:
+                    undetected.append(f"{path.name} bit {bit}: step {step}, said {messages.texts}")
+            if rt.world.is_main:
+                path.write_bytes(good)
+            rt.group.barrier()
+        assert ckpt.restore() == 2
+        return undetected
+
+    result: list[str] = with_checkpointer(root, body)
+    return result
+
+
+@both
+def test_any_flipped_bit_is_found_named_and_fallen_back_from(tmp_path: Path, ranks: int) -> None:
+    run_ranks(save_values, ranks, str(tmp_path), [(1, 10.0), (2, 20.0)])
+    files = sorted(path.name for path in (tmp_path / "step-00000002").iterdir())
+    assert files == ["manifest.json", *(f"rank-{rank:05d}.safetensors" for rank in range(ranks))]
+    assert run_ranks(flip_and_restore, ranks, str(tmp_path), "step-00000002", 60) == [[]] * ranks
+
+
+def refused(root: str, kind: str, options: dict[str, Any] | None = None) -> str:
+    """The message of the error `kind` that a restore raises; and the model is as it was."""
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
+        fill(engine, 77.0)
+        with pytest.raises(getattr(errors, kind)) as caught:
+            ckpt.restore()
+        assert kind == "AllCheckpointsCorrupt" or value_of(engine) == 77.0
+        return str(caught.value)
+
+    return str(with_checkpointer(root, body, **(options or {})))
+
+
+@both
+@pytest.mark.parametrize("damage", ["truncate", "remove", "no digest"])
+def test_only_checkpoint_damaged_is_an_error_not_a_fresh_start(tmp_path: Path, ranks: int, damage: str) -> None:
+    run_ranks(save_values, ranks, str(tmp_path), [(1, 10.0)])
+    last = tmp_path / "step-00000001" / f"rank-{ranks - 1:05d}.safetensors"
+    if damage == "truncate":
+        os.truncate(last, last.stat().st_size - 1)
+    elif damage == "remove":
+        last.unlink()
+    else:
+        last = tmp_path / "step-00000001" / "manifest.json"
+        manifest = json.loads(last.read_text())
+        del manifest["digest"]
+        last.write_text(json.dumps(manifest))
+    for message in run_ranks(refused, ranks, str(tmp_path), "AllCheckpointsCorrupt"):
+        assert last.name in message
+
+
+@both
+def test_a_save_with_a_failing_rank_fails_on_all_and_leaves_the_old_one(tmp_path: Path, ranks: int) -> None:
+    for words in run_ranks(save_on_full_disk, ranks, str(tmp_path), ranks - 1):
+        assert f"rank {ranks - 1}" in words
+        assert "No space left" in words
+    assert run_ranks(restored, ranks, str(tmp_path)) == [(1, 10.0)] * ranks
+
+
+def save_on_full_disk(root: str, failing: int) -> str:
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
+        fill(engine, 10.0)
+        ckpt.save(1)
+        fill(engine, 20.0)
+        if rt.world.rank == failing:
+            os.write = partial(_no_space, os.write)  # type: ignore[assignment]
+        with pytest.raises(PeerError) as caught:
+            ckpt.save(2)
+        assert set(caught.value.failures) == {failing}
+        return str(caught.value)
+
+    return str(with_checkpointer(root, body))
+
+
+def _no_space(write: Any, fd: int, data: Any) -> int:
+    if len(data) > 100:  # the data file; not the token
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return int(write(fd, data))
+
+
+def test_unwritable_directory_fails_on_all_ranks(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words in run_ranks(save_to_bad_root, 2, str(tmp_path / "file" / "ckpt")):
+        assert "rank 0" in words
+        assert "NotADirectoryError" in words
+
+
+def save_to_bad_root(root: str) -> str:
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
+        with pytest.raises(PeerError) as error:
+            ckpt.save(1)
+        return str(error.value)
+
+    return str(with_checkpointer(root, body))
+
+
+@both
+def test_resume_goes_by_commit_record(tmp_path: Path, ranks: int) -> None:
+    """Not by the directory's number, its age, or what looks like a checkpoint."""
+    run_ranks(save_values, ranks, str(tmp_path), [(8, 80.0), (3, 30.0), (5, 50.0)])
+    (tmp_path / "step-00000099").mkdir()
+    (tmp_path / "step-00000099" / "rank-00000.safetensors").write_bytes(b"")
+    (tmp_path / "step-00000012.tmp").mkdir()
+    (tmp_path / "step-00000008").rename(tmp_path / "step-00000004")
+    os.utime(tmp_path / "step-00000003")
+    assert run_ranks(restored, ranks, str(tmp_path)) == [(8, 80.0)] * ranks
+    assert not (tmp_path / "step-00000012.tmp").exists()
+
+
+def separate_places(root: str, save: bool) -> str:
+    mine = f"{root}/seen-by-{os.environ['RANK']}"
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
+        with pytest.raises(StorageNotShared) as error:
+            ckpt.save(1) if save else ckpt.restore()
+        return str(error.value)
+
+    return str(with_checkpointer(mine, body))
+
+
+def test_filesystem_that_is_not_shared_is_named(tmp_path: Path) -> None:
+    for message in run_ranks(separate_places, 2, str(tmp_path), True):
+        assert "rank 1 on " in message
+        assert "shared filesystem" in message
+    assert not list(tmp_path.glob("*/step-00000001"))
+    run_ranks(save_values, 1, str(tmp_path / "seen-by-0"), [(1, 10.0)])
+    for message in run_ranks(separate_places, 2, str(tmp_path), False):
+        assert "rank 1 on " in message
+
+
+def created_paths(root: str) -> list[str]:
+    paths: list[str] = []
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> None:
+        original = os.open
+
+        def spy(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+            if flags & os.O_CREAT:
+                paths.append(str(path))
+            return original(path, flags, *args, **kwargs)
+
+        os.open = spy  # type: ignore[assignment]
+        ckpt.save(1)
+
+    with_checkpointer(root, body)
+    return paths
+
+
+def test_no_two_ranks_write_one_path(tmp_path: Path) -> None:
+    first, second, third = run_ranks(created_paths, 3, str(tmp_path))
+    assert len(first) == 3  # token, data, manifest
+    assert len(second) == len(third) == 1
+    assert len({*first, *second, *third}) == 5
+
+
+def restore_without_pickle(root: str) -> tuple[int | None, float]:
+    def forbid(event: str, args: Any) -> None:
+        if armed and event == "pickle.find_class":
+            raise AssertionError(f"unpickles {args}")
+
+    armed = False
+    sys.addaudithook(forbid)
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> tuple[int | None, float]:
+        nonlocal armed
+        armed = True
+        step = ckpt.restore()
+        armed = False
+        return step, value_of(engine)
+
+    result: tuple[int | None, float] = with_checkpointer(root, body)
+    return result
+
+
+class Bomb:
+    """Creates a file where it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(self.path),)
+
+
+@both
+def test_loading_runs_no_pickle(tmp_path: Path, ranks: int) -> None:
+    root = str(tmp_path / "ckpt")
+    run_ranks(save_values, ranks, root, [(1, 10.0), (2, 20.0)])
+    assert run_ranks(restore_without_pickle, ranks, root) == [(2, 20.0)] * ranks
+    for path in Path(root, "step-00000002").iterdir():
+        path.write_bytes(pickle.dumps(Bomb(str(tmp_path / "exploded"))))
+    assert run_ranks(restore_without_pickle, ranks, root) == [(1, 10.0)] * ranks
+    assert not (tmp_path / "exploded").exists()
+
+
+def save_without_rng(root: str) -> None:
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> None:
+        fill(engine, 10.0)
+        save_checkpoint(LocalStorage(root), rt.group, [part for part in ckpt._parts if part.name != "rng"], 1)
+
+    with_checkpointer(root, body)
+
+
+@both
+def test_missing_random_state_raises_unless_waived(tmp_path: Path, ranks: int) -> None:
+    run_ranks(save_without_rng, ranks, str(tmp_path))
+    for message in run_ranks(refused, ranks, str(tmp_path), "StateMismatch"):
+        assert "'rng'" in message
+        assert "waive" in message
+    assert run_ranks(restored, ranks, str(tmp_path), {"waive": ["rng"]}) == [(1, 10.0)] * ranks
+
+
+def loader_run(root: str, length: int, seed: int, batches: int, waive: tuple[str, ...] = ()) -> Any:
+    with dtk.init(seed=seed) as rt:
+        loader = rt.loader(Noisy(length), global_batch_size=4)
+        ckpt = rt.checkpointer(root, loader=loader, waive=waive)
+        ckpt.restore()
+        start = loader.state_dict()
+        for _, _ in zip(range(batches), loader, strict=False):
+            pass
+        ckpt.save(1)
+        return start
+
+
+def test_state_of_another_order_raises_unless_waived(tmp_path: Path) -> None:
+    run_ranks(loader_run, 2, str(tmp_path), 40, 0, 2)
+    for other in ((41, 0), (40, 1)):
+        assert "waive 'loader'" in run_ranks(_mismatch, 1, str(tmp_path), *other)[0]
+    assert run_ranks(loader_run, 1, str(tmp_path), 40, 0, 0)[0]["position"] == 8
+    assert run_ranks(loader_run, 1, str(tmp_path), 41, 0, 0, ("loader",))[0]["position"] == 0
+
+
+def _mismatch(root: str, length: int, seed: int) -> str:
+    with pytest.raises(StateMismatch) as error:
+        loader_run(root, length, seed, 1)
+    return str(error.value)
+
+
+def wider() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+
+def renamed() -> nn.Module:
+    return nn.ModuleDict({"first": nn.Linear(3, 2)})
+
+
+def other_model(root: str, which: str) -> str:
+    with dtk.init(seed=0) as rt:
+        engine = rt.setup({"wider": wider, "renamed": renamed}[which], partial(torch.optim.AdamW, lr=0.1))
+        with pytest.raises(StateMismatch) as error:
+            rt.checkpointer(root, engine=engine).restore()
+        return str(error.value)
+
+
+@pytest.mark.parametrize(("which", "words"), [("wider", "of shape [4"), ("renamed", "model.first.bias")])
+def test_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path, which: str, words: str) -> None:
+    run_ranks(save_values, 2, str(tmp_path), [(1, 10.0)])
+    for message in run_ranks(other_model, 2, str(tmp_path), which):
+        assert words in message
+
+
+def save_compiled(root: str) -> None:
+    with dtk.init(seed=0) as rt:
+        engine = rt.setup(lambda: torch.compile(tiny()), partial(torch.optim.AdamW, lr=0.1))
+        fill(engine, 10.0)
+        rt.checkpointer(root, engine=engine).save(1)
+
+
+def test_keys_are_the_users_own_names(tmp_path: Path) -> None:
+    """Saved by a plain model, under DDP and under torch.compile: one set of keys, without any wrapper's prefix."""
+    keys = []
+    for name, ranks, save in (("a", 1, save_values), ("b", 2, save_values), ("c", 2, save_compiled)):
+        run_ranks(save, ranks, str(tmp_path / name), *([[(1, 10.0)]] if save is save_values else []))
+        manifest = json.loads((tmp_path / name / "step-00000001" / "manifest.json").read_text())
+        keys.append({key for key in manifest["body"]["tensors"] if not key.startswith("rng.")})
+        assert run_ranks(restored, 1, str(tmp_path / name)) == [(1, 10.0)]
+    assert keys[0] == keys[1] == keys[2]
+    assert "model.0.weight" in keys[0]
+    assert "optim.2.bias.exp_avg_sq" in keys[0]
+    assert not [
+        key for key in keys[0] for part in ("module", "_orig_mod", "_fsdp_wrapped_module") if part in key.split(".")
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_saved_on_two_ranks_restored_on_others(tmp_path: Path, ranks: int) -> None:
+    run_ranks(save_values, 2, str(tmp_path), [(1, 10.0)])
+    assert run_ranks(restored, ranks, str(tmp_path)) == [(1, 10.0)] * ranks
+
+
+def save_scored(root: str, scores: list[float], options: dict[str, Any]) -> None:
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> None:
+        for step, score in enumerate(scores, start=1):
+            ckpt.report(accuracy=score)
+            ckpt.save(step)
+
+    with_checkpointer(root, body, **options)
+
+
+def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    (tmp_path / "step-00000050").mkdir()  # never committed: neither counted nor deleted
+    run_ranks(save_scored, 1, str(tmp_path), [0.1, 0.9, 0.5, 0.4], {"keep_last": 1, "keep_best": "accuracy"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000004", "step-00000050"]
+    run_ranks(save_scored, 1, str(tmp_path / "low"), [0.4, 0.2, 0.5], {"keep_last": 1, "keep_best": "min:accuracy"})
+    assert sorted(p.name for p in (tmp_path / "low").iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_file_opens_with_the_safetensors_library(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    run_ranks(save_values, 2, str(tmp_path), [(1, 10.0)])
+    found: dict[str, torch.Tensor] = {}
+    for path in (tmp_path / "step-00000001").glob("*.safetensors"):
+        found |= load_file(path)
+    assert found["model.0.weight"].shape == (2, 3)
+    assert found["optim.0.weight.exp_avg"].eq(10.0).all()
+    assert found["model.1.num_batches_tracked"].dtype == torch.int64
+    assert found["rng.1.torch"].dtype == torch.uint8
