@@ -52,11 +52,14 @@ def _headline(model: ModelSummary, base: ModeSummary, mode: ModeSummary, machine
     ratio = mode.ratio
     assert ratio is not None
     if ratio.low <= 1 <= ratio.high:
-        found = f"**{_who(mode)} is about as fast as {_who(base)} on {model.model}** ({ratio.median:.2f}x)"
+        found = f"{_who(mode)} is about as fast as {_who(base)} on {model.model} ({ratio.median:.2f}x)"
     else:
-        found = f"**{_who(mode)} has {ratio.median:.2f}x the throughput of {_who(base)} on {model.model}**"
+        found = f"{_who(mode)} has {ratio.median:.2f}x the throughput of {_who(base)} on {model.model}"
     spread = f"median of {_count(ratio.count, 'round')}, the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
-    return f"{found}, {_where(base, machine)}; {spread}.{_in_quiet(model, mode)}"
+    if model.others_cores is None or model.others_cores.median < QUIET:
+        return f"**{found}**, {_where(base, machine)}; {spread}."
+    busy = f"{model.others_cores.median:.1f} of the {machine['cores']} cores busy"
+    return f"While other programs kept {busy}: {found}, {_where(base, machine)}; {spread}.{_in_quiet(mode)}"
 
 
 def _where(base: ModeSummary, machine: Mapping[str, Any]) -> str:
@@ -71,14 +74,12 @@ def _shared(summary: Sequence[ModelSummary], machine: Mapping[str, Any]) -> list
     if not busy or max(busy) < QUIET:
         return []
     return [
-        f"**The machine was shared**: other programs kept up to {max(busy):.1f} of its {machine['cores']} cores busy "
-        "(median over the blocks of a model). The limits below say what that does to the ratios."
+        "**The machine was shared, so these ratios are not those of the strategies alone**: the limits below say how "
+        "other programs shift them."
     ]
 
 
-def _in_quiet(model: ModelSummary, mode: ModeSummary) -> str:
-    if model.others_cores is None or model.others_cores.median < QUIET:
-        return ""
+def _in_quiet(mode: ModeSummary) -> str:
     quiet = mode.quiet_ratio
     if quiet is None:
         return " No round was free of other programs."
