@@ -113,6 +113,8 @@ class RankWatch:
 
     def signal(self, signum: int, parent: int) -> None:
         """Signal every rank that runs and is a child of `parent`: a pid of an earlier launch may be anyone's by now."""
+        self._next_scan = 0.0
+        self.poll()  # a rank may have started since the last look
         for record in self.records.values():
             if record.exit is None and hostos.parent_of(record.pid) in (parent, None):
                 hostos.send(record.pid, signum)

@@ -45,7 +45,7 @@ def _suggestion(script: str, path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f" (and no folder {Path(script).parent})"
-    guess = nearest(path.name, (p.name for p in folder.iterdir() if p.is_dir() or p.suffix == ".py"))
+    guess = nearest(path.name, (p.name for p in folder.glob("*.py")))
     return f"; did you mean {Path(script).parent / guess}?" if guess else f" in {folder}"
 
 

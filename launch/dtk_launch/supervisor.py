@@ -55,9 +55,7 @@ def supervise(plan: LaunchPlan, command: Command, plan_text: str, as_json: bool)
     result, one JSON object, and the ranks' output goes to stderr.
     """
     token = f"{socket.gethostname()}:{os.getpid()}"
-    with _run_directory(plan) as log:
-        if plan.topology.node_rank == 0:
-            (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
+    with _run_directory(plan, plan_text) as log:
         supervisor = _Supervisor(plan, command, token, log, as_json)
         outcome = supervisor.run()
         _report(plan, supervisor, outcome, as_json)
@@ -71,7 +69,7 @@ def launcher_log(plan: LaunchPlan) -> Path:
 
 
 @contextlib.contextmanager
-def _run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
+def _run_directory(plan: LaunchPlan, plan_text: str) -> Iterator[BinaryIO]:
     """Make the run directory and hold it for this launch: two runs that write the same checkpoints would ruin both.
 
     The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
@@ -83,15 +81,21 @@ def _run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}"
-        raise PlanError(
-            f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir"
-        ) from None
+        raise _unwritable(plan, error) from None
     with log:
         _lock(log, plan)
-        with contextlib.suppress(OSError):
-            (plan.run_dir / "ranks" / "0.live").unlink()  # of an earlier launch
+        if plan.topology.node_rank == 0:
+            try:
+                (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
+                (plan.run_dir / "ranks" / "0.live").unlink(missing_ok=True)  # of an earlier launch
+            except OSError as error:
+                raise _unwritable(plan, error) from None
         yield log
+
+
+def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
+    reason = f"{error.filename}: {error.strerror}"
+    return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
 
 
 def _lock(log: BinaryIO, plan: LaunchPlan) -> None:
@@ -198,7 +202,7 @@ class _Supervisor:
         self.follower.pump(final)
 
     def _act(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass on the signals that came. One rank that has saved for preemption ends the run, restarts left or not."""
+        """Pass on the signals that came. Ranks that have saved for preemption end the run, restarts left or not."""
         while self._received.pending:
             signum = self._received.pending.pop(0)
             if signum in _NOTICES:
@@ -207,9 +211,16 @@ class _Supervisor:
                 self._forward(child, signum)
             elif signum == signal.SIGINT and time.monotonic() - self._signalled_at > _DOUBLE_PRESS:
                 child.kill()  # a second Ctrl-C: at once. A second SIGTERM says nothing new (SLURM sends two)
-        ends = [record.exit for record in self.watch.records.values() if record.exit is not None]
-        if self._signalled is None and any(end.code == PREEMPTED for end in ends):
+        if self._signalled is None and self._preempted():
             self._forward(child, signal.SIGTERM)
+
+    def _preempted(self) -> bool:
+        """Whether a rank has ended with 75 and none in another way: one that failed is torchrun's to restart."""
+        records = self.watch.records
+        if any(records[rank].exit is None for rank in self.watch.vanished):
+            return False
+        codes = {record.exit.code for record in records.values() if record.exit is not None}
+        return PREEMPTED in codes and codes <= {0, PREEMPTED}
 
     def _forward(self, child: subprocess.Popen[bytes], signum: int) -> None:
         self._signalled, self._signalled_at = signum, time.monotonic()

@@ -69,7 +69,10 @@ def test_a_dry_run_starts_nothing_and_its_text_pasted_into_bash_runs(dtk, tmp_pa
 
 
 def test_the_first_failure_gives_the_exit_code_and_is_named(start):
-    source = "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit(7)\ntime.sleep(600)"
+    source = (
+        "import os, sys, time\nif os.environ['RANK'] == '0':\n    open('up', 'w').close()\n    time.sleep(600)\n"
+        "while not os.path.exists('up'):\n    time.sleep(0.01)\nsys.exit(7)"
+    )
     code, out, err = start(source, "--nproc", "2", "--json").wait()
     assert code == 7
     assert "dtk: rank 1 failed first: (exit code 7); its log:" in err
@@ -127,6 +130,7 @@ def test_the_log_of_an_earlier_launch_is_kept_and_not_shown_again(dtk, tmp_path)
         (["--max-restarts", "x", "script.py"], "--max-restarts"),
         (["--run-dir", "script.py", "script.py"], "cannot be written"),
         (["--run-dir", "/proc/none", "script.py"], "cannot be written"),
+        (["--run-dir", "used", "script.py"], "used/plan.json: Is a directory"),
         (["--nodes", "2", "script.py"], "dtk submit --nodes 2"),
         ([], "SCRIPT"),
         (["--no-such-option", "script.py"], "--no-such-option"),
@@ -134,6 +138,7 @@ def test_the_log_of_an_earlier_launch_is_kept_and_not_shown_again(dtk, tmp_path)
 )
 def test_bad_input_ends_with_2_before_anything_starts(dtk, tmp_path, words, said):
     (tmp_path / "script.py").write_text("print('ran')")
+    (tmp_path / "used" / "plan.json").mkdir(parents=True)
     done = dtk("launch", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
