@@ -44,6 +44,9 @@ def limits(summary: Sequence[ModelSummary], machine: Mapping[str, Any]) -> list[
             "The same numbers on resnet18: batch normalisation sees a rank's share of the batch in ddp, and in one "
             "process on a CPU the whole batch. The amount of work is the same."
         )
+    if machine["environment"]:
+        given = ", ".join(f"`{name}={value}`" for name, value in machine["environment"].items())
+        lines.append(f"Default settings: {given} was set.")
     if any(mode.samples_per_s.count < _FEW for model in summary for mode in model.modes):
         lines.append(f"A reliable spread: there were fewer than {_FEW} rounds.")
     lines.append("Other machines, several nodes, large models: communication weighs differently there.")

@@ -39,3 +39,9 @@ def test_a_run_that_did_not_complete_says_so(run_of, status):
 
 def test_a_run_without_a_block_says_so(run_of):
     assert "Nothing was measured." in render(run_of(dp=[1.0], status="interrupted"))
+
+
+def test_a_setting_of_the_environment_is_told(run_of):
+    records = run_of(dp=DP, ddp=DDP)
+    records[0] = {**records[0], "environment": {"OMP_WAIT_POLICY": "passive"}}
+    assert "- Default settings: `OMP_WAIT_POLICY=passive` was set." in render(records)
