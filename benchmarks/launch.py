@@ -63,7 +63,13 @@ def machine() -> dict[str, object]:
         model = names[0] if names else model
     packages = {name: version(name) for name in ("torch", "click", "dist-toolkit")}
     load = round(os.getloadavg()[0], 1)
-    return {"cpu": model, "cores": os.cpu_count(), "load average before": load, "python": platform.python_version(), **packages}
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "load average before": load,
+        "python": platform.python_version(),
+        **packages,
+    }
 
 
 def report(rows: Sequence[dict[str, object]], host: dict[str, object]) -> str:
