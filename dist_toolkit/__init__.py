@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dist_toolkit.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from dist_toolkit.checkpoint import Checkpointer as Checkpointer
     from dist_toolkit.data import GlobalOrder as GlobalOrder
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from dist_toolkit.strategies.ddp import DDP as DDP
     from dist_toolkit.strategies.single import Single as Single
     from dist_toolkit.world import World as World
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Checkpointer": "dist_toolkit.checkpoint",

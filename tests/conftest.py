@@ -1,9 +1,16 @@
 """Options and fixtures of every kind of test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from tests.hygiene import Snapshot, leaks
+
+# no deadline: a slow machine is not a failure; no random seed: a red run can be repeated
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -25,3 +32,15 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(autouse=True)
+def hygiene(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves something behind; the tests of the cluster look after it themselves."""
+    if "slurm" in request.keywords:
+        yield
+        return
+    before = Snapshot.take()
+    yield
+    left = leaks(before)
+    assert not left, f"left behind: {left}"

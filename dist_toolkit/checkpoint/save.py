@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from dist_toolkit import __version__
 from dist_toolkit.checkpoint.catalog import clean_up
 from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
 from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, TensorEntry
@@ -20,6 +19,7 @@ from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
 from dist_toolkit.errors import CheckpointError, MismatchedCallError, PeerError, StorageNotShared
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
+from dist_toolkit.version import __version__
 
 
 def save_checkpoint(

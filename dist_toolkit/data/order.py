@@ -49,7 +49,10 @@ class GlobalOrder:
         """
         if not 0 <= start <= stop <= self.length:
             raise IndexError(f"positions {start} to {stop} are not in an epoch of {self.length} samples")
-        positions = np.arange(start, stop, dtype=np.int64)
+        return self.at(epoch, np.arange(start, stop, dtype=np.int64))
+
+    def at(self, epoch: int, positions: Indices) -> Indices:
+        """Dataset indices at these positions of `epoch`, each in 0..length-1; same shape. O(number of positions)."""
         if not self.shuffle or self.length < 2:
             return positions
         return _permute(positions, self.length, derive(self.seed, "order", epoch))

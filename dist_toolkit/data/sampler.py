@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from dist_toolkit.data.order import GlobalOrder
+
+_AT_ONCE = 4096
+"""Samples whose place in the order is computed in one go: one at a time costs a millisecond a batch."""
 
 
 class SampleKey(NamedTuple):
@@ -58,17 +64,22 @@ class ShareSampler:
 
         The list is empty where a last batch has fewer samples than there are ranks.
         """
-        position = start
-        while position < self.end(epoch):
-            stop = min(position + self.global_batch_size, self.order.length)
-            yield stop, self._share(epoch, position, stop)
-            position = stop
+        stretch: list[tuple[int, int, int]] = []
+        pending = 0
+        for begin in range(start, self.end(epoch), self.global_batch_size):
+            stop = min(begin + self.global_batch_size, self.order.length)
+            first, last = share_bounds(stop - begin, self.rank, self.world_size)
+            stretch.append((stop, begin + first, begin + last))
+            pending += last - first
+            if pending >= _AT_ONCE:
+                yield from self._look_up(epoch, stretch)
+                stretch, pending = [], 0
+        yield from self._look_up(epoch, stretch)
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank gets in a whole epoch."""
         whole, rest = divmod(self.order.length, self.global_batch_size)
-        first, last = share_bounds(0 if self.drop_last else rest, self.rank, self.world_size)
-        return whole + (last > first)
+        return whole * self._has_share(self.global_batch_size) + (not self.drop_last and self._has_share(rest))
 
     def identity(self) -> dict[str, int | bool | str]:
         """The order alone: neither the batch size nor the number of ranks is in it."""
@@ -79,10 +90,18 @@ class ShareSampler:
         length = self.order.length
         return length - length % self.global_batch_size if self.drop_last else length
 
-    def _share(self, epoch: int, start: int, stop: int) -> list[SampleKey]:
-        first, last = share_bounds(stop - start, self.rank, self.world_size)
-        indices = self.order.indices(epoch, start + first, start + last)
-        return [SampleKey(epoch, start + first + i, index) for i, index in enumerate(indices.tolist())]
+    def _has_share(self, size: int) -> bool:
+        first, last = share_bounds(size, self.rank, self.world_size)
+        return last > first
+
+    def _look_up(self, epoch: int, stretch: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, list[SampleKey]]]:
+        """The batches of a stretch of (position after the batch, first and last position of this rank's share)."""
+        if not stretch:
+            return
+        positions = np.concatenate([np.arange(first, last) for _, first, last in stretch])
+        keys = map(SampleKey, repeat(epoch), positions.tolist(), self.order.at(epoch, positions).tolist())
+        for stop, first, last in stretch:
+            yield stop, list(islice(keys, last - first))
 
 
 def share_bounds(size: int, rank: int, world_size: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from functools import cache
@@ -110,8 +111,6 @@ def _by_launch(root: Path) -> dict[int, list[dict]]:
 
 
 def _lines(root: Path, rank: int) -> list[dict]:
-    import json
-
     return [json.loads(line) for line in (root / f"log-{rank}.jsonl").read_text().splitlines()]
 
 
@@ -149,3 +148,18 @@ def test_evaluation_leaves_the_run_alone(tmp_path: Path) -> None:
 def test_persistent_workers_make_the_same_run(tmp_path: Path) -> None:
     result = run_ranks(train, 2, Program(str(tmp_path), workers=1, persistent=True))[0]
     assert_same_run(tmp_path, result, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_preempted_run_saves_one_agreed_step_and_goes_on(tmp_path: Path, ranks: int, number: int) -> None:
+    """One rank gets the signal in step 5: all leave with code 75, no step is lost, and the rest is the same run."""
+    program = Program(str(tmp_path), workers=1)
+    with pytest.raises(RanksFailed) as failure:
+        run_ranks(train, ranks, replace(program, kill_rank=ranks - 1, kill_step=5, kill_signal=number))
+    assert [outcome.exitcode for outcome in failure.value.outcomes] == [dtk.Preempted.EXIT_CODE] * ranks
+    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir())[-1] in ("step-00000005", "step-00000006")
+    done = max(history(tmp_path, ranks))
+    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir())[-1] == f"step-{done:08d}", "no step was lost"
+    result = run_ranks(train, ranks, program)[0]
+    assert_same_run(tmp_path, result, ranks)

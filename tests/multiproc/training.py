@@ -51,6 +51,7 @@ class Program:
     evaluate: bool = False
     kill_rank: int = -1
     kill_step: int = -1
+    kill_signal: int = signal.SIGKILL
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
@@ -78,7 +79,7 @@ def train(program: Program) -> dict:
         log = (Path(program.root) / f"log-{rt.world.rank}.jsonl").open("a", buffering=1)
         for step, (ids, x, y) in ckpt.steps(loader, epochs=program.epochs):
             if (rt.world.rank, step) == (program.kill_rank, program.kill_step):
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), program.kill_signal)
             loss = F.cross_entropy(engine(x), y)
             engine.backward(loss)
             engine.clip_grad_norm(1.0)
