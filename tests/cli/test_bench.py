@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,14 +35,16 @@ def processes_with(mark: str) -> list[str]:
 
 
 @pytest.fixture
-def mark() -> Iterator[str]:
+def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A value for the environment of what the test starts; nothing that has it may be left."""
     value = f"mark-{uuid.uuid4()}"
-    yield value
-    deadline = time.monotonic() + 5
-    while (left := processes_with(value)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left == []
+    with tempfile.TemporaryDirectory(prefix="t-") as short:  # a killed driver leaves its temporary folder
+        monkeypatch.setenv("TMPDIR", short)
+        yield value
+        deadline = time.monotonic() + 5
+        while (left := processes_with(value)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert left == []
 
 
 def start(argv: list[str], mark: str, cwd: Path) -> subprocess.Popen[str]:
