@@ -1,0 +1,234 @@
+"""The demo, as a stranger runs it: it trains, survives a SIGKILL anywhere, and ends with the same weights."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cli
+
+BIN = Path(sys.executable).parent
+DEMO = Path(__file__).parents[2] / "examples" / "train_digits.py"
+EPOCHS = 12
+STEPS = EPOCHS * 14
+
+
+@dataclass
+class Launch:
+    """One `dtk launch --nproc 2 examples/train_digits.py`."""
+
+    process: subprocess.Popen[str]
+    run_dir: Path
+    since: float
+
+    def finish(self, timeout: float = 120.0) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def record(self, rank: int) -> dict:
+        """The rank's record of this launch, once it is there."""
+        path = self.run_dir / "ranks" / f"{rank}.json"
+        deadline = time.monotonic() + 60
+        while not (path.exists() and path.stat().st_mtime >= self.since):
+            assert time.monotonic() < deadline, "the rank did not start"
+            time.sleep(0.02)
+        return json.loads(path.read_text())
+
+    def torchrun(self) -> int:
+        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
+
+    def wait_for_step(self, step: int) -> None:
+        """Until the checkpoint of `step` or of a later one is committed."""
+        deadline = time.monotonic() + 60
+        while not any(int(name[5:13]) >= step for name in checkpoints(self.run_dir) if re.fullmatch(r"step-\d+", name)):
+            assert self.process.poll() is None, self.finish()
+            assert time.monotonic() < deadline, "no checkpoint"
+            time.sleep(0.002)
+
+    def wait_for_save(self) -> None:
+        """Until a checkpoint is being written."""
+        deadline = time.monotonic() + 60
+        while not any(name.endswith(".tmp") for name in checkpoints(self.run_dir)):
+            assert time.monotonic() < deadline, "no save seen"
+            time.sleep(0.0002)
+
+
+def launch(run_dir: Path, *options: str) -> Launch:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DTK_", "PET_", "OMP_"))}
+    command = [BIN / "dtk", "launch", "--nproc", "2", "--device", "cpu", "--run-dir", run_dir, *options, DEMO]
+    since = time.time()
+    process = subprocess.Popen(
+        [*map(str, command), "--epochs", str(EPOCHS), "--save-every", "10"],
+        cwd=run_dir.parent, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    return Launch(process, run_dir, since)
+
+
+def checkpoints(run_dir: Path) -> list[str]:
+    folder = run_dir / "checkpoints"
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def fingerprint(run_dir: Path) -> dict[str, list[str]]:
+    """Digests of every tensor of the last step: weights, both Adam moments, step counts, every rank's generators."""
+    manifest = json.loads((run_dir / "checkpoints" / f"step-{STEPS:08d}" / "manifest.json").read_text())["body"]
+    tensors = {name: [chunk[5] for chunk in entry["chunks"]] for name, entry in manifest["tensors"].items()}
+    assert any(name.startswith("model.") for name in tensors)
+    assert any(name.endswith("exp_avg_sq") for name in tensors)
+    assert any(name.startswith("rng.1.") for name in tensors)
+    return tensors | {"loader": [json.dumps(manifest["values"]["loader"])]}
+
+
+def gone(pids: list[int], patience: float = 10.0) -> bool:
+    def alive(pid: int) -> bool:
+        try:
+            return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            return False
+
+    deadline = time.monotonic() + patience
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+def listening() -> dict[str, str]:
+    """Socket inode -> local address of every listening TCP socket of this machine."""
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[9]: row[1] for row in rows if row[3] == "0A"}
+
+
+def sockets(pids: list[int]) -> set[str]:
+    """Inodes of the listening sockets that these processes hold."""
+    held = set()
+    for pid in pids:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(fd)
+            if target.startswith("socket:["):
+                held.add(target[8:-1])
+    return held & set(listening())
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The uninterrupted run."""
+    run_dir = tmp_path_factory.mktemp("reference") / "run"
+    code, out, err = launch(run_dir).finish()
+    assert code == 0, err
+    last = out.splitlines()[-1]
+    assert float(re.search(r"test accuracy (0\.\d{3}|1\.000)$", last)[1]) >= 0.95, out
+    assert out.count("test accuracy") == EPOCHS // 5 + 1, "printed once, not by every rank"
+    assert len(checkpoints(run_dir)) == 3
+    return fingerprint(run_dir)
+
+
+@pytest.mark.parametrize("victim", ["rank", "torchrun", "dtk", "rank during a save", "dtk during a save"])
+def test_killed_and_started_again_ends_with_the_same_weights(
+    tmp_path: Path, reference: dict[str, list[str]], victim: str
+) -> None:
+    run_dir = tmp_path / "run"
+    choices = random.Random()
+    first = launch(run_dir)
+    ranks = [first.record(rank)["pid"] for rank in (0, 1)]
+    everyone = [first.process.pid, first.torchrun(), *ranks]
+    step = choices.randrange(10, STEPS - 40)
+    first.wait_for_step(step)
+    if "save" in victim:
+        first.wait_for_save()
+    else:
+        time.sleep(choices.random() * 0.1)
+    ports = sockets(everyone)
+    assert ports, "the ranks have met somewhere"
+    target = {"rank": choices.choice(ranks), "torchrun": everyone[1], "dtk": everyone[0]}[victim.split()[0]]
+    os.kill(target, signal.SIGKILL)
+    code, out, _ = first.finish()
+    assert code != 0
+    assert "epoch 10/12" not in out, f"the kill came too late to show anything (step {step})"
+    assert gone(everyone), "a process is left"
+    assert not ports & set(listening()), "a port is left"
+    second = launch(run_dir)
+    code, _, err = second.finish()
+    assert code == 0, f"step {step}: {err}"
+    assert "restored step" in err
+    assert fingerprint(run_dir) == reference, f"killed {victim} {target} after step {step}"
+    assert [name for name in checkpoints(run_dir) if not re.fullmatch(r"step-\d{8}", name)] == []
+    assert gone([second.process.pid])
+
+
+def test_with_max_restarts_one_command_does_it_all(tmp_path: Path, reference: dict[str, list[str]]) -> None:
+    run = launch(tmp_path / "run", "--max-restarts", "2")
+    run.record(1)
+    run.wait_for_step(20)
+    os.kill(run.record(1)["pid"], signal.SIGKILL)
+    code, _, err = run.finish()
+    assert code == 0, err
+    assert "restored step" in err
+    assert run.record(0)["restart"] == 1
+    assert fingerprint(run.run_dir) == reference
+
+
+def test_preempted_and_started_again_ends_with_the_same_weights(
+    tmp_path: Path, reference: dict[str, list[str]]
+) -> None:
+    run = launch(tmp_path / "run")
+    run.wait_for_step(30)
+    run.process.send_signal(signal.SIGTERM)
+    code, _, err = run.finish()
+    assert code == 75, err
+    assert "start the same command again" in err
+    code, _, err = launch(tmp_path / "run").finish()
+    assert code == 0, err
+    assert fingerprint(run.run_dir) == reference
+
+
+def run_alone(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DTK_", "PET_"))}
+    command = [sys.executable, str(DEMO), "--epochs", "1", *args]
+    return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=120, check=False)
+
+
+def test_same_program_without_a_launcher(tmp_path: Path) -> None:
+    for options in (["--model", "cnn", "--optimizer", "sgd"], ["--lr", "0.01", "--seed", "3", "--data", "digits"]):
+        folder = tmp_path / options[1]
+        folder.mkdir()
+        done = run_alone(folder, *options, "--global-batch-size", "64")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^test accuracy 0\.\d{3}$", done.stdout.splitlines()[-1])
+        assert (folder / "runs" / "train_digits" / "checkpoints").is_dir()
+
+
+def write_mnist(root: Path, samples: int) -> None:
+    """MNIST's files, as torchvision expects them, with random pixels."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    choices = random.Random(0)
+    for name in ("train", "t10k"):
+        images = struct.pack(">IIII", 2051, samples, 28, 28) + choices.randbytes(samples * 784)
+        labels = struct.pack(">II", 2049, samples) + bytes(i % 10 for i in range(samples))
+        for kind, data in (("images-idx3", images), ("labels-idx1", labels)):
+            (folder / f"{name}-{kind}-ubyte").write_bytes(data)
+            (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(data))
+
+
+def test_mnist_is_read_and_never_fetched_unasked(tmp_path: Path) -> None:
+    missing = run_alone(tmp_path, "--data", "mnist", "--root", "nowhere")
+    assert missing.returncode == 1
+    assert "no MNIST in nowhere" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    write_mnist(tmp_path / "data", 200)
+    done = run_alone(tmp_path, "--data", "mnist", "--root", "data", "--model", "cnn")
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy 0." in done.stdout
