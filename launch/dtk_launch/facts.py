@@ -41,7 +41,7 @@ class HostFacts:
         """Look at this machine. `root` is where its /proc and /sys are found."""
         environ = os.environ
         torch_version = installed_version("torch")
-        names = ("OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHON_EXEC")
+        names = ("OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHON_EXEC", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
         return cls(
             cwd=Path.cwd(),
             cores=count_cores(environ, root),

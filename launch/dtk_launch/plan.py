@@ -93,6 +93,11 @@ class _Decisions(list[Decision]):
         self.append(Decision(key, str(value), source, why))
 
 
+UNSHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Gives each restart a store of its own. In torchrun's default, one store serves all attempts without a prefix, and
+restarted ranks hang or fail on the dead ranks' addresses: https://github.com/pytorch/pytorch/issues/135712"""
+
+
 def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPlan:
     """Decide everything, or raise PlanError with what was set, what it conflicts with and what to do."""
     options, sources = settings.options, settings.sources
@@ -112,6 +117,8 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
     resources = Resources(options.device, _decide_threads(nproc, facts, decisions))
     plan_env = _rank_env(options, name, run_dir, resources, facts)
+    if UNSHARED_STORE in dict(plan_env):
+        decisions.note(UNSHARED_STORE, "1", "max_restarts", "restarted ranks would read the old ranks' addresses")
     for key, value in parse_env(options.env):
         decisions.note(f"env {key}", value, sources["env"])
     return LaunchPlan(
@@ -256,6 +263,8 @@ def _rank_env(
         env["OMP_NUM_THREADS"] = str(resources.omp_threads)
     if "PYTHONUNBUFFERED" not in dict(facts.environ):
         env["PYTHONUNBUFFERED"] = "1"
+    if options.max_restarts > 0 and UNSHARED_STORE not in dict(facts.environ):
+        env[UNSHARED_STORE] = "1"
     env |= {
         "DTK_RUN_DIR": str(run_dir),
         "DTK_RUN_NAME": name,

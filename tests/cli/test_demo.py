@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +100,14 @@ def gone(pids: list[int], patience: float = 10.0) -> bool:
         except OSError:
             return False
 
+    return eventually(lambda: not any(map(alive, pids)), patience)
+
+
+def eventually(question: Callable[[], bool], patience: float) -> bool:
     deadline = time.monotonic() + patience
-    while any(map(alive, pids)) and time.monotonic() < deadline:
+    while not question() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not any(map(alive, pids))
+    return question()
 
 
 def listening() -> dict[str, str]:
@@ -158,7 +163,7 @@ def test_killed_and_started_again_ends_with_the_same_weights(
     assert code != 0
     assert "epoch 10/12" not in out, f"the kill came too late to show anything (step {step})"
     assert gone(everyone), "a process is left"
-    assert not ports & set(listening()), "a port is left"
+    assert eventually(lambda: not ports & set(listening()), 5.0), "a port is left"
     second = launch(run_dir)
     code, _, err = second.finish()
     assert code == 0, f"step {step}: {err}"

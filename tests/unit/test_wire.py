@@ -66,7 +66,7 @@ def test_a_plan_becomes_the_same_world_in_every_rank(nodes, nproc):
 
 def test_what_the_plan_sets_is_in_the_table_and_the_other_way_round():
     facts = HostFacts(Path("/w"), Count(8, ""), Count(0, ""), "2.14.1", ("torchrun",), ("dtk",))
-    plan = build_plan(resolve(LaunchOptions, {"script": "t.py"}, {}, facts.cwd), facts)
+    plan = build_plan(resolve(LaunchOptions, {"script": "t.py", "max_restarts": 1}, {}, facts.cwd), facts)
     by_dtk = {name for row in table("Environment of a rank") for name in names(row[0]) if row[1].startswith("dtk")}
     assert set(dict(plan.env)) | {"DTK_SUPERVISOR", "DTK_LIVE"} == by_dtk
 

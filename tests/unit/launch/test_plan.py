@@ -78,6 +78,15 @@ def test_threads_share_the_cores_unless_the_user_has_set_them(plan, facts):
     assert decision(left, "OMP_NUM_THREADS").source == "environment OMP_NUM_THREADS"
 
 
+def test_restarts_do_not_share_a_store_with_the_dead(plan, facts):
+    name = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+    made = plan(max_restarts=1)
+    assert dict(made.env)[name] == "1"
+    assert decision(made, name).source == "max_restarts"
+    assert name not in dict(plan().env)
+    assert name not in dict(plan(facts(environ=((name, "0"),)), max_restarts=1).env)
+
+
 def test_env_flags_come_last_and_win(plan):
     env = dict(plan(env=("OMP_NUM_THREADS=7", "A=b=c", "EMPTY=")).env)
     assert (env["OMP_NUM_THREADS"], env["A"], env["EMPTY"]) == ("7", "b=c", "")
