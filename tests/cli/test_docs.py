@@ -1,0 +1,91 @@
+"""What the documents say is run: README's blocks, its script, and that every link and file they name is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("slurm/*.md"), *ROOT.glob("examples/*.md")]
+
+MY_PROJECT = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+def Net():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+
+def open_dataset():
+    x = torch.randn(2048, 8, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, (x.sum(1) > 0).long())
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DTK_", "PET_"))}
+    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
+    return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=120, check=False)
+
+
+def test_the_two_commands_are_targets_of_make() -> None:
+    first = blocks("bash")[0]
+    assert re.findall(r"^(make \w+)", first, re.MULTILINE) == ["make demo", "make test"]
+    for target in ("demo", "test"):
+        done = run(["make", "--dry-run", target], ROOT)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", blocks("bash")[1].splitlines())
+def test_commands_of_the_readme_run(tmp_path: Path, line: str) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    done = run(shlex.split(line), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("launcher", [["dtk", "launch", "--nproc", "2"], [sys.executable]], ids=["dtk", "python"])
+def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str]) -> None:
+    """With fewer steps, else as it stands; started twice, the second time there is nothing left to do."""
+    script = blocks("python")[0]
+    shorter = script.replace("until=10_000", "until=100").replace("every=1000", "every=20")
+    assert shorter.count("until=100") == shorter.count("every=20") == 1
+    (tmp_path / "train.py").write_text(shorter)
+    (tmp_path / "my_project.py").write_text(MY_PROJECT)
+    done = run([*launcher, "train.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"step (\d+)  loss 0\.\d+", done.stdout) == ["50", "100"], done.stdout
+    kept = sorted(path.name for path in (tmp_path / "runs" / "demo").iterdir() if path.name.startswith("step-"))
+    assert kept == ["step-00000060", "step-00000080", "step-00000100"]
+    again = run([*launcher, "train.py"], tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "restored step 100" in again.stderr
+    assert "loss" not in again.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_point_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    for document in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "checkpoint-format.md"):
+        for name in re.findall(r"`((?:tests|dist_toolkit|launch|slurm|examples)/[\w/.]+)`", document.read_text()):
+            assert (ROOT / name).exists(), f"{document.name}: {name}"
