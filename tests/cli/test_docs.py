@@ -51,6 +51,22 @@ def test_the_two_commands_are_targets_of_make() -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_a_second_make_installs_nothing(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    first = run(["make", "--dry-run", "demo"], tmp_path).stdout
+    assert "pip install" in first
+    assert "--constraint constraints.txt" in first
+    for stamp in (".demo", ".dev"):
+        (tmp_path / ".venv" / stamp).touch()
+    for target in ("demo", "test"):
+        assert "pip install" not in run(["make", "--dry-run", target], tmp_path).stdout
+    os.utime(tmp_path / "constraints.txt", (2**31, 2**31))
+    assert "pip install" in run(["make", "--dry-run", "test"], tmp_path).stdout
+
+
 @pytest.mark.parametrize("line", blocks("bash")[1].splitlines())
 def test_commands_of_the_readme_run(tmp_path: Path, line: str) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")

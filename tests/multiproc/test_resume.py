@@ -88,26 +88,22 @@ def test_prefetched_batches_come_exactly_once(tmp_path: Path) -> None:
     assert sorted(order(tmp_path, 1)) == list(range(120))
 
 
-def test_order_is_the_same_on_4_2_3_and_1_ranks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [(2, 1), (2, 3), (4, 2, 3, 1)], ids=str)
+def test_order_is_the_same_on_any_number_of_ranks(tmp_path: Path, ranks: tuple[int, ...]) -> None:
+    """Killed in the third step after each checkpoint and started again on another number of ranks."""
     program = Program(str(tmp_path))
-    launch_until_killed(program, 4, rank=3, step=5)
-    launch_until_killed(program, 2, rank=0, step=8)
-    launch_until_killed(program, 3, rank=1, step=10)
-    run_ranks(train, 1, program)
-    seen = {step: [n for entry in entries for n in entry["ids"]] for step, entries in _by_launch(tmp_path).items()}
+    for number, count in enumerate(ranks[:-1]):
+        launch_until_killed(program, count, rank=count - 1, step=3 * number + 5)
+    run_ranks(train, ranks[-1], program)
+    seen = {}
+    for number, count in enumerate(ranks):
+        last = 12 if count == ranks[-1] else 3 * number + 3
+        for step in range(3 * number + 1, last + 1):
+            entries = [next(e for e in _lines(tmp_path, rank) if (e["step"], len(e["ids"])) == (step, 12 // count))
+                       for rank in range(count)]  # fmt: skip
+            seen[step] = [n for entry in entries for n in entry["ids"]]
     reference = {step: [n for entry in e for n in entry["ids"]] for step, e in history(uninterrupted(2)[0], 2).items()}
     assert seen == reference
-
-
-def _by_launch(root: Path) -> dict[int, list[dict]]:
-    """Steps 1-3 were kept from 4 ranks, 4-6 from 2, 7-9 from 3, the rest from 1."""
-    kept = {}
-    for steps, ranks in ((range(1, 4), 4), (range(4, 7), 2), (range(7, 10), 3), (range(10, 13), 1)):
-        for step in steps:
-            lines = [[e for e in _lines(root, rank) if e["step"] == step] for rank in range(ranks)]
-            share = 12 // ranks
-            kept[step] = [next(e for e in entries if len(e["ids"]) == share) for entries in lines]
-    return kept
 
 
 def _lines(root: Path, rank: int) -> list[dict]:

@@ -1,0 +1,110 @@
+"""Micro-batches, retention, names, lazy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dist_toolkit
+from dist_toolkit.checkpoint.catalog import Committed, Retention
+from dist_toolkit.checkpoint.checkpointer import retention_from
+from dist_toolkit.checkpoint.manifest import Manifest
+from dist_toolkit.errors import ConfigError
+from dist_toolkit.strategies.micro_batches import split_batch
+from dist_toolkit.strategies.state import strip_wrappers
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+@given(size=st.integers(1, 40), count=st.integers(1, 50))
+def test_micro_batches_are_the_batch_and_their_shares_are_one(size: int, count: int) -> None:
+    batch = {"pair": Pair(torch.arange(size), torch.arange(size) * 2), "list": [torch.arange(size)], "name": "n"}
+    pieces = split_batch(batch, count)
+    assert len(pieces) == min(size, count)
+    assert torch.cat([piece["pair"].x for piece, _ in pieces]).tolist() == list(range(size))
+    assert all(isinstance(piece["pair"], Pair) and piece["name"] == "n" for piece, _ in pieces)
+    assert sum(share for _, share in pieces) == pytest.approx(1)
+    assert all(share == len(piece["list"][0]) / size for piece, share in pieces)
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "words"),
+    [
+        (torch.ones(4), 0, "at least 1"),
+        ({"text": "x"}, 2, "holds no tensor"),
+        ((torch.ones(4), torch.ones(3)), 2, r"tensors of \[3, 4\] samples"),
+    ],
+)
+def test_batches_that_cannot_be_split(batch: object, count: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        split_batch(batch, count)
+
+
+def committed(step: int, score: float | None) -> Committed:
+    metrics = {} if score is None else {"score": score}
+    return Committed(f"step-{step:08d}", step, b"", Manifest(step, 1, "", "", {}, {}, {}, metrics))
+
+
+@given(
+    scores=st.lists(st.none() | st.integers(0, 5).map(float), min_size=1, max_size=10),
+    keep=st.none() | st.integers(1, 4), best=st.sampled_from([None, "score", "min:score"]),
+)  # fmt: skip
+def test_retention_never_gives_up_the_newest_nor_the_best(
+    scores: list[float | None], keep: int | None, best: str | None
+) -> None:
+    found = [committed(step, score) for step, score in enumerate(scores)][::-1]
+    surplus = {c.step for c in retention_from(keep, best).surplus(found)}
+    kept = {c.step for c in found} - surplus
+    assert kept >= {c.step for c in found[: keep or len(found)]}
+    known = [score for score in scores if score is not None]
+    if best and known:
+        wanted = min(known) if best.startswith("min") else max(known)
+        assert wanted in {scores[step] for step in kept}
+    if keep:
+        assert len(kept) <= keep + (best is not None)
+
+
+def test_retention_that_makes_no_sense() -> None:
+    with pytest.raises(ConfigError, match="write max:METRIC or min:METRIC"):
+        retention_from(1, "best:loss")
+    assert Retention(keep_last=1).surplus([]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("_orig_mod.body.0.weight", "body.0.weight"),
+        ("body._orig_mod.0._checkpoint_wrapped_module.weight", "body.0.weight"),
+        ("module.weight", "module.weight"),  # a user's own `module`
+    ],
+)
+def test_wrappers_are_stripped_from_names(name: str, own: str) -> None:
+    assert strip_wrappers(name) == own
+
+
+def test_public_names_are_these() -> None:
+    assert sorted(dist_toolkit.__all__) == [
+        "Checkpointer", "DDP", "DistToolkitError", "Engine", "GlobalOrder", "Loader", "Preempted", "Runtime", "Single",
+        "World", "init",
+    ]  # fmt: skip
+    assert all(getattr(dist_toolkit, name) is not None for name in dist_toolkit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'initialise'"):
+        dist_toolkit.initialise  # noqa: B018
+
+
+def test_parts_without_torch_start_without_torch() -> None:
+    code = """
+import sys
+import dist_toolkit, dist_toolkit.world, dist_toolkit.errors
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
