@@ -82,6 +82,9 @@ class NotSerializable(CheckpointError, TypeError):
 
     def __init__(self, key: str, value: object) -> None:
         self.key, self.type_name = key, type(value).__name__
+        dtype, layout = getattr(value, "dtype", None), getattr(value, "layout", None)
+        if dtype is not None:
+            self.type_name += f" of {dtype}, {layout}"
         super().__init__(
             f"state {key!r} is a {self.type_name}; a checkpoint holds tensors, numbers, strings, None, "
             "lists and dicts of them, and no pickle: convert it in state_dict()"

@@ -285,8 +285,7 @@ def open_group(
             rank=world.rank,
             world_size=world.world_size,
             timeout=limit,
-            device_id=device if device.type == "cuda" else None,
-        )
+        )  # no device_id: it would start nccl at once, before ranks that share a GPU can be named
     group = TorchGroup(world, device, limit, owns_default)
     if device.type == "cuda":
         _refuse_shared_gpus(group, device)

@@ -22,7 +22,7 @@ from dist_toolkit.checkpoint import Checkpointer
 from dist_toolkit.checkpoint.checkpointer import retention_from
 from dist_toolkit.checkpoint.parts import RngPart, build_parts
 from dist_toolkit.data import Loader, WorkerOptions, build_loader, shard
-from dist_toolkit.errors import ConfigError
+from dist_toolkit.errors import ConfigError, Preempted
 from dist_toolkit.process_group import Group, choose_device, open_group
 from dist_toolkit.signals import StopRequest
 from dist_toolkit.storage import LocalStorage
@@ -186,7 +186,8 @@ class Runtime:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(failed=kind is not None and not issubclass(kind, SystemExit))
+        left_in_order = kind is None or (isinstance(value, SystemExit) and value.code in (None, 0, Preempted.EXIT_CODE))
+        self.close(failed=not left_in_order)
 
     def _strategy(self, wanted: str | Strategy | None) -> str | Strategy:
         told = self.settings.strategy

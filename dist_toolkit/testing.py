@@ -63,18 +63,20 @@ class Ranks:
 
     def wait(self, timeout: float) -> list[Outcome]:
         """How each rank ended. After a failure the others get ten seconds; after `timeout` all are killed."""
-        answers: list[Any] = [None] * len(self.processes)
+        answers: dict[int, Any] = {}
         deadline = time.monotonic() + timeout
         try:
-            for rank in range(len(self.processes)):
-                answers[rank], failed = self._answer(rank, deadline)
-                if failed:
-                    deadline = min(deadline, time.monotonic() + _GRACE)
+            while len(answers) < len(self.processes) and time.monotonic() < deadline:
+                for rank in self._ready(answers, deadline):
+                    answers[rank] = self._answer(rank)
+                    if answers[rank][1] is not None:
+                        deadline = min(deadline, time.monotonic() + _GRACE)
             for process in self.processes:
                 process.join(max(0.0, deadline - time.monotonic()))
         finally:
             self.kill()
-        return [self._outcome(rank, answer) for rank, answer in enumerate(answers)]
+        lost = (None, "did not end in time and was killed")
+        return [self._outcome(rank, answers.get(rank, lost)) for rank in range(len(self.processes))]
 
     def kill(self) -> None:
         """SIGKILL whatever is still running, and forget the rendezvous."""
@@ -84,22 +86,25 @@ class Ranks:
             process.join()
         self._folder.cleanup()
 
-    def _answer(self, rank: int, deadline: float) -> tuple[Any, bool]:
-        pipe, process = self._pipes[rank], self.processes[rank]
-        try:
-            # the end of the process counts, not of the pipe: loader workers hold that open after their rank was killed
-            multiprocessing.connection.wait([pipe, process.sentinel], max(0.0, deadline - time.monotonic()))
-            if not pipe.poll():
-                return None, True
-            answer = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            return None, True
-        return answer, answer[1] is not None
+    def _ready(self, answers: Mapping[int, Any], deadline: float) -> list[int]:
+        """Ranks that have answered or ended. The end of the process counts, not of its pipe: loader workers hold that
+        open after their rank was killed."""
+        waiting = {
+            rank: (self._pipes[rank], p.sentinel) for rank, p in enumerate(self.processes) if rank not in answers
+        }
+        sources = [source for pair in waiting.values() for source in pair]
+        ready = multiprocessing.connection.wait(sources, max(0.0, deadline - time.monotonic()))
+        return [rank for rank, pair in waiting.items() if any(source in ready for source in pair)]
 
-    def _outcome(self, rank: int, answer: Any) -> Outcome:
-        code = self.processes[rank].exitcode
-        value, error = answer or (None, None)
-        return Outcome(code, value, error)
+    def _answer(self, rank: int) -> tuple[Any, str | None]:
+        with contextlib.suppress(EOFError):
+            if self._pipes[rank].poll():
+                answer: tuple[Any, str | None] = pickle.loads(self._pipes[rank].recv_bytes())
+                return answer
+        return None, "ended without a word"
+
+    def _outcome(self, rank: int, answer: tuple[Any, str | None]) -> Outcome:
+        return Outcome(self.processes[rank].exitcode, *answer)
 
 
 def start_ranks(function: Callable[..., Any], nproc: int, *args: Any, env: Mapping[str, str] | None = None) -> Ranks:

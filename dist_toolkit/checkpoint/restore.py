@@ -97,9 +97,19 @@ def _try_one(
     damage = _collect(group, storage, error)
     if damage:
         return damage
-    for part, template in zip(chosen, templates, strict=True):
-        part.install(template, manifest.values[part.name])
+    _collect(group, storage, _install(chosen, templates, manifest))
     return manifest
+
+
+def _install(
+    parts: Sequence[Part], templates: Sequence[dict[str, torch.Tensor]], manifest: Manifest
+) -> Exception | None:
+    try:
+        for part, template in zip(parts, templates, strict=True):
+            part.install(template, manifest.values[part.name])
+    except Exception as error:  # a user's load_state_dict may raise anything, on one rank only
+        return error
+    return None
 
 
 def _check_shared(storage: Storage, group: Group, folder: str, data: bytes) -> None:
@@ -115,7 +125,7 @@ def _check_shared(storage: Storage, group: Group, folder: str, data: bytes) -> N
 
 def _plan(
     manifest: Manifest, folder: str, parts: Sequence[Part], waive: Collection[str]
-) -> tuple[tuple[list[Part], list[dict[str, torch.Tensor]]], DistToolkitError | None]:
+) -> tuple[tuple[list[Part], list[dict[str, torch.Tensor]]], Exception | None]:
     """The parts to restore, and the tensors to read for each; or the first error."""
     chosen: list[Part] = []
     templates: list[dict[str, torch.Tensor]] = []
@@ -134,7 +144,7 @@ def _plan(
                 continue
             chosen.append(part)
             templates.append(template)
-    except DistToolkitError as error:
+    except Exception as error:  # a user's check_state_dict may raise anything
         return (chosen, templates), error
     return (chosen, templates), None
 
@@ -156,10 +166,10 @@ def _read(
     return None
 
 
-def _collect(group: Group, storage: Storage, error: DistToolkitError | None) -> str:
+def _collect(group: Group, storage: Storage, error: Exception | None) -> str:
     """What damage any rank found ('' for none). Raises on every rank where the checkpoint does not fit the program."""
     kind = "damage" if isinstance(error, CheckpointCorrupt) else "mismatch"
-    answers = group.all_gather_json(None if error is None else [kind, str(error)])
+    answers = group.all_gather_json(None if error is None else [kind, str(error) or repr(error)])
     mismatches = {rank: answer[1] for rank, answer in enumerate(answers) if answer and answer[0] == "mismatch"}
     if mismatches:
         if error is not None and kind == "mismatch":

@@ -16,9 +16,10 @@ from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import plan_save
 from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
-from dist_toolkit.errors import CheckpointError, MismatchedCallError, PeerError, StorageNotShared
+from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError, StorageNotShared
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
+from dist_toolkit.tensors import DTYPE_NAMES
 from dist_toolkit.version import __version__
 
 
@@ -40,7 +41,7 @@ def save_checkpoint(
     error: Exception | None = None
     try:
         tensors, values = _capture(parts, step)
-    except CheckpointError as caught:
+    except Exception as caught:  # a user's state_dict may raise anything, on one rank only
         error = caught
     _agree_or_raise(group, f"capturing step {step}", error)
     chunks = plan_save(tensors, group)
@@ -62,6 +63,9 @@ def _capture(parts: Iterable[Part], step: int) -> tuple[dict[str, torch.Tensor],
     for part in parts:
         found, values[part.name] = part.capture(step)
         tensors.update(found)
+    for key, tensor in tensors.items():
+        if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
+            raise NotSerializable(key, tensor)
     return tensors, values
 
 
@@ -108,7 +112,7 @@ def _write_all(storage: Storage, group: Group, step: int, chunks: list[OutChunk]
     error: Exception | None = None
     try:
         written = write_shard(storage, f"{temporary_dir(step)}/{file}", file, chunks).to_json()
-    except (OSError, KeyError, RuntimeError) as caught:
+    except Exception as caught:
         error = caught
     _agree_or_raise(group, f"writing checkpoint {step}", error)
     return [Written.from_json(value) for value in group.all_gather_json(written)]

@@ -49,9 +49,12 @@ class LocalStorage(Storage):
             return []
 
     def make_dir(self, name: str) -> None:
-        """Create the directory; parents as needed."""
+        """Create the directory; parents as needed, durably."""
         path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        missing = [parent for parent in path.parents if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            _fsync_dir(parent.parent)
         os.mkdir(path)
 
     def rename(self, old: str, new: str) -> None:

@@ -380,3 +380,80 @@ def test_file_opens_with_the_safetensors_library(tmp_path: Path) -> None:
     assert found["optim.0.weight.exp_avg"].eq(10.0).all()
     assert found["model.1.num_batches_tracked"].dtype == torch.int64
     assert found["rng.1.torch"].dtype == torch.uint8
+
+
+def taken_over(root: str) -> str:
+    """Another run starts to save the same step between this one's writes and its commit."""
+    from dist_toolkit.checkpoint import save
+
+    original = save._write_all
+
+    def write_then_lose(storage: Any, group: Any, step: int, chunks: Any) -> Any:
+        written = original(storage, group, step, chunks)
+        if group.world.is_main:
+            Path(root, "step-00000002.tmp", "attempt").write_text("another run")
+        return written
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
+        fill(engine, 10.0)
+        ckpt.save(1)
+        save._write_all = write_then_lose
+        with pytest.raises(PeerError) as caught:
+            ckpt.save(2)
+        return str(caught.value)
+
+    return str(with_checkpointer(root, body))
+
+
+def test_two_runs_in_one_directory_do_not_mix(tmp_path: Path) -> None:
+    for message in run_ranks(taken_over, 2, str(tmp_path)):
+        assert "taken over by another run" in message
+    assert run_ranks(restored, 2, str(tmp_path)) == [(1, 10.0)] * 2
+
+
+class Moody:
+    """A user's state that fails on one rank."""
+
+    def __init__(self, rank: int, how: str) -> None:
+        self.fails, self.how = rank == 1, how
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.fails and self.how == "capture":
+            raise RuntimeError("not now")
+        return {"sparse": torch.eye(2).to_sparse()} if self.how == "sparse" else {"n": 1, "t": torch.ones(2)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert (state["n"], state["t"].tolist()) == (1, [1.0, 1.0])
+        if self.fails and self.how == "install":
+            raise RuntimeError("not that one")
+
+
+def moody(root: str, how: str) -> list[str]:
+    with dtk.init() as rt:
+        engine = rt.setup(tiny, partial(torch.optim.SGD, lr=0.1))
+        ckpt = rt.checkpointer(root, engine=engine, state={"mine": Moody(rt.world.rank, how)})
+        said = []
+        for call in (lambda: ckpt.save(1), ckpt.restore):
+            try:
+                call()
+                said.append("done")
+            except Exception as error:
+                said.append(f"{type(error).__name__}: {error}")
+        return said
+
+
+@pytest.mark.parametrize(
+    ("how", "own", "peers"),
+    [
+        ("capture", ["RuntimeError: not now", "done"], ["rank 1: RuntimeError: not now", "done"]),
+        ("install", ["done", "RuntimeError: not that one"], ["done", "rank 1: not that one"]),
+        ("sparse", ["Tensor of torch.float32, torch.sparse_coo", "done"], ["torch.sparse_coo", "done"]),
+    ],
+)
+def test_a_users_state_that_fails_on_one_rank_fails_on_all(
+    tmp_path: Path, how: str, own: list[str], peers: list[str]
+) -> None:
+    """At once, and not by a timeout."""
+    first, second = run_ranks(moody, 2, str(tmp_path), how, timeout=30)
+    assert all(part in text for part, text in zip(peers, first, strict=True)), first
+    assert all(part in text for part, text in zip(own, second, strict=True)), second
