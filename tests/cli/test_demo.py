@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -171,6 +172,26 @@ def test_killed_and_started_again_ends_with_the_same_weights(
     assert fingerprint(run_dir) == reference, f"killed {victim} {target} after step {step}"
     assert [name for name in checkpoints(run_dir) if not re.fullmatch(r"step-\d{8}", name)] == []
     assert gone([second.process.pid])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_ten_times_ends_with_the_same_weights(tmp_path: Path, reference: dict[str, list[str]]) -> None:
+    """Any of the processes, at any moment from the start of the ranks on; what was saved is never lost again."""
+    run_dir, choices, steps = tmp_path / "run", random.Random(), [0]
+    for _ in range(10):
+        run = launch(run_dir)
+        pids = [run.process.pid, run.torchrun(), *(run.record(rank)["pid"] for rank in (0, 1))]
+        time.sleep(choices.uniform(0, 7))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(choices.choice(pids), signal.SIGKILL)
+        run.finish()
+        assert gone(pids)
+        steps.append(max((int(n[5:13]) for n in checkpoints(run_dir) if re.fullmatch(r"step-\d+", n)), default=0))
+        assert steps[-1] >= steps[-2]
+    code, _, err = launch(run_dir).finish()
+    assert code == 0, err
+    assert fingerprint(run_dir) == reference, steps
 
 
 def test_with_max_restarts_one_command_does_it_all(tmp_path: Path, reference: dict[str, list[str]]) -> None:

@@ -80,6 +80,21 @@ def test_installed_package_trains_renders_and_measures(installed: Path, tmp_path
     assert "dtk 0.1.0" in version.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_installed_from_nothing_but_the_index(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """In an empty environment, with every dependency installed anew: what the metadata asks for is enough."""
+    venv.create(tmp_path / "environment", with_pip=True)
+    binaries = tmp_path / "environment" / "bin"
+    wanted = f"{artifacts['.whl']}[examples]"
+    command = [binaries / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wanted]
+    subprocess.run(list(map(str, command)), check=True, timeout=900)
+    demo = ROOT / "examples" / "train_digits.py"
+    done = run([binaries / "dtk", "launch", "--nproc", "2", "--device", "cpu", demo], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) >= 0.95
+
+
 def test_wheel_holds_types_data_and_nothing_of_the_checkout(artifacts: dict[str, Path]) -> None:
     names = zipfile.ZipFile(artifacts[".whl"]).namelist()
     for wanted in ("dist_toolkit/py.typed", "dtk_launch/py.typed", "dtk_launch/_data/slurm/job.sbatch.j2"):
