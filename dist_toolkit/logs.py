@@ -39,6 +39,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
     @property
     def stream(self) -> TextIO:
+        """sys.stderr, as it is now."""
         return sys.stderr
 
     @stream.setter

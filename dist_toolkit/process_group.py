@@ -1,4 +1,4 @@
-"""The process-group manager: backend, device, timeouts, small messages, teardown on every exit.
+"""The process-group manager: joining, collectives, small messages, teardown on every exit.
 
 `open_group` gives a `Group`; in a process that no launcher started it is a `SoloGroup`, the one-process twin with the
 same methods, so nothing above this file asks whether there is a process group.
@@ -18,13 +18,13 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+from dist_toolkit.devices import choose_backend
 from dist_toolkit.errors import ConfigError, PeerError
 from dist_toolkit.world import World
 
 Reduction = Literal["sum", "max", "min"]
 
 _OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
-BACKENDS = ("auto", "gloo", "nccl", "cpu:gloo,cuda:nccl")
 
 
 class Pending:
@@ -209,47 +209,6 @@ class TorchGroup(Group):
         return [row[:size] for row, size in zip(rows, sizes, strict=True)]
 
 
-def choose_device(world: World, wanted: str = "auto") -> torch.device:
-    """The device of this rank: `cuda:<local rank>`, or `cpu` where there is no GPU or `wanted` is `cpu`.
-
-    A process that sees exactly one GPU takes it whatever its local rank: the scheduler has bound it.
-
-    Raises:
-        ConfigError: `wanted` is unknown, or CUDA is wanted (or used) and there are too few GPUs.
-    """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device={wanted!r} is not a device; known: auto, cpu, cuda")
-    gpus = 0 if wanted == "cpu" else torch.cuda.device_count()
-    if gpus == 0:
-        if wanted == "cuda":
-            raise ConfigError(
-                "device='cuda' but torch sees no GPU; pass device='cpu' or 'auto', or check CUDA_VISIBLE_DEVICES"
-            )
-        return torch.device("cpu")
-    index = 0 if gpus == 1 else world.local_rank
-    if index >= gpus:
-        raise ConfigError(
-            f"local rank {world.local_rank} has no GPU: {world.local_world_size} ranks on this node, "
-            f"{gpus} GPUs visible; start at most {gpus} ranks a node, or pass device='cpu'"
-        )
-    return torch.device("cuda", index)
-
-
-def choose_backend(device: torch.device, wanted: str = "auto") -> str:
-    """The torch.distributed backend for `device`: gloo on CPU, `cpu:gloo,cuda:nccl` on CUDA.
-
-    Raises:
-        ConfigError: `wanted` is unknown, or is nccl on a CPU.
-    """
-    if wanted not in BACKENDS:
-        raise ConfigError(f"backend={wanted!r} is not known; known: {', '.join(BACKENDS)}")
-    if "nccl" in wanted and device.type == "cpu":
-        raise ConfigError(f"backend={wanted!r} needs a GPU but the device is cpu; pass backend='auto' or 'gloo'")
-    if wanted != "auto":
-        return wanted
-    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-
-
 def open_group(
     world: World,
     device: torch.device,
@@ -262,7 +221,7 @@ def open_group(
     An already initialised default group is used and left alone at the end.
 
     Args:
-        backend: one of `BACKENDS`.
+        backend: one of `devices.BACKENDS`.
         timeout: seconds after which a collective that not all ranks entered fails.
         env: where DTK_INIT_METHOD is looked up (default: the process's); without it torch's `env://`.
 

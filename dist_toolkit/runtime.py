@@ -22,8 +22,9 @@ from dist_toolkit.checkpoint import Checkpointer
 from dist_toolkit.checkpoint.checkpointer import retention_from
 from dist_toolkit.checkpoint.parts import RngPart, build_parts
 from dist_toolkit.data import Loader, WorkerOptions, build_loader, shard
+from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
-from dist_toolkit.process_group import Group, choose_device, open_group
+from dist_toolkit.process_group import Group, open_group
 from dist_toolkit.signals import StopRequest
 from dist_toolkit.storage import LocalStorage
 from dist_toolkit.strategies import Engine, Strategy, resolve_strategy

@@ -167,6 +167,7 @@ class _Place:
     start_method: str
 
     def enter(self) -> None:
+        """Make this process's place the same."""
         os.environ.clear()
         os.environ.update(self.env)
         os.chdir(self.folder)

@@ -86,6 +86,7 @@ class _LocalReader:
         self.size = os.fstat(self._fd).st_size
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` from `offset`."""
         rest = view.cast("B")
         while rest:
             count = os.preadv(self._fd, [rest], offset) if hasattr(os, "preadv") else _pread(self._fd, rest, offset)

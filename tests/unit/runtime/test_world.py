@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dist_toolkit.devices import choose_backend, choose_device
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.process_group import choose_backend, choose_device
 from dist_toolkit.world import LaunchSettings, World
 
 TORCHRUN = {
