@@ -82,12 +82,12 @@ class NotSerializable(CheckpointError, TypeError):
 
     def __init__(self, key: str, value: object) -> None:
         self.key, self.type_name = key, type(value).__name__
-        dtype, layout = getattr(value, "dtype", None), getattr(value, "layout", None)
-        if dtype is not None:
-            self.type_name += f" of {dtype}, {layout}"
+        facts = [str(getattr(value, name)) for name in ("dtype", "layout", "shape") if hasattr(value, name)]
+        if facts:
+            self.type_name += f" ({', '.join(facts)})"
         super().__init__(
-            f"state {key!r} is a {self.type_name}; a checkpoint holds tensors, numbers, strings, None, "
-            "lists and dicts of them, and no pickle: convert it in state_dict()"
+            f"state {key!r} is a {self.type_name}; a checkpoint holds dense tensors of the usual types (no expanded "
+            "views), numbers, strings, None, lists and dicts of them, and no pickle: convert it in state_dict()"
         )
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 LIVE_BYTES = 200
 """Size of the live file: one line, padded and overwritten in place (docs/wire.md)."""
@@ -31,7 +31,13 @@ def logger(rank: int, world_size: int) -> logging.Logger:
     return log
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:  # Python 3.10 cannot subscript it
+    _Handler = logging.StreamHandler
+
+
+class _StderrHandler(_Handler):
     """Writes to whatever sys.stderr is at the moment of the message."""
 
     def __init__(self) -> None:

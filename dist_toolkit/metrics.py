@@ -32,22 +32,22 @@ class MetricWindow:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, float | torch.Tensor]) -> None:
-        """Add one step's scalars; the names must be the same each time and on every rank. Local."""
-        self._count += 1
+        """Add one step's scalars; a window has the same names, each as often, on every rank. Local."""
         for name, value in metrics.items():
-            tensor = torch.as_tensor(value, device=self._group.device).detach().to(torch.float32)
+            tensor = torch.as_tensor(value, device=self._group.device).detach().to(torch.float32).reshape(())
             before = self._sums.get(name)
             self._sums[name] = tensor if before is None else before + tensor
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def reduce(self) -> dict[str, float]:
-        """Means over the window's steps and over ranks, and a new window. Collective: one reduction for all names."""
+        """Means over the steps that gave a value and over ranks, and a new window. Collective: one reduction in all."""
         names = sorted(self._sums)
         if not names:
             return {}
-        stacked = torch.stack([self._sums[name].reshape(()) for name in names])
-        values = self._group.all_reduce(stacked / self._count / self._group.world.world_size).tolist()
-        self._sums, self._count = {}, 0
+        means = torch.stack([self._sums[name] / self._counts[name] for name in names])
+        values = self._group.all_reduce(means / self._group.world.world_size).tolist()
+        self._sums, self._counts = {}, {}
         return dict(zip(names, values, strict=True))

@@ -149,7 +149,13 @@ class Runtime:
         Raises:
             ConfigError: an argument is out of range, or an object has no state.
         """
-        states = {**_named("loader", loader), **(state or {})}
+        loaders = _named("loader", loader)
+        passing = [name for name, given in loaders.items() if not getattr(given, "train", True)]
+        if passing:
+            raise ConfigError(
+                f"{passing[0]} is an evaluation loader, which keeps no position; pass train=True to make it"
+            )
+        states = {**loaders, **(state or {})}
         rng = RngPart(self.world.rank, self.world.world_size, self.device, self.seed)
         self._split_streams()
         return Checkpointer(

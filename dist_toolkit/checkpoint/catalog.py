@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dist_toolkit.checkpoint.layout import MANIFEST, deleted_dir, parse_dir, step_dir
+from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import Storage
@@ -34,16 +35,22 @@ class Retention:
     best_is_max: bool = True
 
     def surplus(self, committed: Sequence[Committed]) -> list[Committed]:
-        """What to delete, of checkpoints sorted newest first. The newest is never in it."""
+        """What to delete, of checkpoints sorted newest first. Those with a damaged record neither count nor go."""
         if self.keep_last is None:
             return []
-        kept = {c.folder for c in committed[: max(1, self.keep_last)]}
-        best = self.keep_best or ""
-        scored = [(c.manifest.metrics[best], c) for c in committed if c.manifest and best in c.manifest.metrics]
-        if scored:
-            sign = 1 if self.best_is_max else -1
-            kept.add(max(scored, key=lambda pair: (sign * pair[0], pair[1].step))[1].folder)
-        return [c for c in committed if c.folder not in kept]
+        whole = [c for c in committed if c.manifest is not None]
+        kept = {c.folder for c in whole[: max(1, self.keep_last)]}
+        best = self._best(whole)
+        return [c for c in whole if c.folder not in kept and c is not best]
+
+    def _best(self, whole: Sequence[Committed]) -> Committed | None:
+        """The one with the best finite metric, the oldest of equals."""
+        name, sign = self.keep_best or "", 1 if self.best_is_max else -1
+        scored = [
+            (sign * c.manifest.metrics[name], -c.step, c) for c in whole if c.manifest and name in c.manifest.metrics
+        ]
+        scored = [entry for entry in scored if math.isfinite(entry[0])]
+        return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
 def committed_checkpoints(storage: Storage) -> list[Committed]:
@@ -78,13 +85,25 @@ def clean_up(storage: Storage) -> None:
     names = storage.list()
     for folder in names:
         parsed = parse_dir(folder)
-        if parsed is None or not parsed[1]:
+        if parsed is None or parsed[1] in ("", ".aside"):
             continue
         step, suffix = parsed
         if suffix == ".old" and step_dir(step) not in names:
             storage.rename(folder, step_dir(step))
         else:
             storage.remove_tree(folder)
+
+
+def set_newer_aside(storage: Storage, step: int) -> None:
+    """Keep checkpoints of later steps out of the way: the run went back behind them, for damage or by choice.
+
+    They are neither counted nor chosen any more; a person may look at them, rename them back or delete them.
+    """
+    for entry in committed_checkpoints(storage):
+        if entry.step > step:
+            storage.remove_tree(aside_dir(entry.step))
+            storage.rename(entry.folder, aside_dir(entry.step))
+            _LOG.warning("%s/%s is of a later step than %d: set aside", storage.root, aside_dir(entry.step), step)
 
 
 def delete(storage: Storage, entry: Committed) -> None:

@@ -41,7 +41,7 @@ class Checkpointer:
     """Saves and restores the parts of a run in one directory.
 
     Attributes:
-        step: optimizer steps done, as far as this object has counted.
+        step: optimizer steps done, as far as this object has counted; in the loop of `steps`, the one being done.
     """
 
     def __init__(
@@ -82,12 +82,16 @@ class Checkpointer:
     def save(self, step: int | None = None) -> None:
         """Write a checkpoint of `step` (default: the current one), then delete what retention gives up. Collective.
 
+        In the loop of `steps`, call it after `engine.step()`. Checkpoints of later steps, left behind by a run that
+        went back, are renamed to `step-N.aside`.
+
         Raises:
             PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
         """
         step = self.step if step is None else step
         save_checkpoint(self._storage, self._group, self._parts, step, self._metrics)
         self._saved_step = step
+        self._metrics = {}
         self._prune()
 
     def restore(self, step: int | None = None) -> int | None:
@@ -111,7 +115,7 @@ class Checkpointer:
         return manifest.step
 
     def report(self, **metrics: float) -> None:
-        """Note metrics (the same on every rank) for the checkpoints from now on; `keep_best` goes by them."""
+        """Note metrics (the same on every rank) of the state that the next save writes; `keep_best` goes by them."""
         self._metrics.update({name: float(value) for name, value in metrics.items()})
 
     def steps(
@@ -132,6 +136,10 @@ class Checkpointer:
         """
         if (until is None) == (epochs is None):
             raise ConfigError("pass one of until=STEPS and epochs=N")
+        if not getattr(loader, "train", True):
+            raise ConfigError(
+                "this loader starts from the first sample each time, and so would a resume; pass train=True"
+            )
         last = until if until is not None else (epochs or 0) * len(loader)
         with self._stop:
             self.restore()
@@ -141,7 +149,8 @@ class Checkpointer:
     def _epoch(self, loader: Batches, last: int) -> Iterator[tuple[int, Any]]:
         before = self.step
         for batch in loader:
-            yield self.step + 1, batch
+            self.step += 1
+            yield self.step, batch
             self._after_step(last)
             if self.step >= last:
                 return
@@ -149,7 +158,6 @@ class Checkpointer:
             raise ConfigError("the loader gives no batch: there is nothing to train on")
 
     def _after_step(self, last: int) -> None:
-        self.step += 1
         due = self.step == last or (self._every is not None and self.step % self._every == 0)
         stop = self._stop.poll()
         if (due or stop) and self._saved_step != self.step:

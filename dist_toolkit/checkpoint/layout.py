@@ -9,7 +9,7 @@ MANIFEST = "manifest.json"
 ATTEMPT = "attempt"
 """Holds the token of the save that made the directory: how ranks see that they share it."""
 
-_STEP = re.compile(r"step-(\d{8,})(\.tmp|\.old|\.del)?")
+_STEP = re.compile(r"step-(\d{8,})(\.tmp|\.old|\.del|\.aside)?")
 _RANK_FILE = re.compile(r"rank-\d{5,}\.safetensors")
 
 
@@ -33,8 +33,13 @@ def deleted_dir(step: int) -> str:
     return step_dir(step) + ".del"
 
 
+def aside_dir(step: int) -> str:
+    """Where a checkpoint is kept that a run has left behind: it went back to an older one and saved again."""
+    return step_dir(step) + ".aside"
+
+
 def parse_dir(name: str) -> tuple[int, str] | None:
-    """(step, suffix) of a directory name of ours, suffix one of '', '.tmp', '.old', '.del'; None for other names."""
+    """(step, suffix) of a directory name of ours, suffix one of '', .tmp, .old, .del, .aside; None for others."""
     match = _STEP.fullmatch(name)
     return (int(match[1]), match[2] or "") if match else None
 

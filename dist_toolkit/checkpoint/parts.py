@@ -9,7 +9,7 @@ import torch
 
 from dist_toolkit import seeding
 from dist_toolkit.checkpoint.canonical import flatten, tensor_keys, unflatten
-from dist_toolkit.errors import ConfigError, StateMismatch
+from dist_toolkit.errors import ConfigError, NotSerializable, StateMismatch
 from dist_toolkit.tensors import TensorMeta
 
 
@@ -28,10 +28,10 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class Templated(Stateful, Protocol):
-    """A Stateful whose tensors are read in place: an engine."""
+    """A Stateful that says where its tensors are to be read to: an engine."""
 
     def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The live tensors to read the saved ones into; StateMismatch where they do not fit, with nothing changed."""
+        """New tensors to read the saved ones into; StateMismatch where they do not fit. Changes nothing."""
         ...
 
 
@@ -54,7 +54,7 @@ class Part(Protocol):
 
 
 class EnginePart:
-    """A Templated object: its tensors under their own names, read in place."""
+    """A Templated object: its tensors under their own names."""
 
     def __init__(self, name: str, engine: Templated, prefix: str) -> None:
         self.name, self._engine, self._prefix = name, engine, prefix
@@ -65,20 +65,22 @@ class EnginePart:
         tensors = {
             self._prefix + key: value.detach() for key, value in state.items() if isinstance(value, torch.Tensor)
         }
-        _, values = flatten(
-            self.name, {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
-        )
+        plain = {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
+        nested, values = flatten(self.name, plain)
+        for key, tensor in nested.items():  # lists of tensors in an optimizer's state, tensors as extra state
+            raise NotSerializable(key, tensor)
         return tensors, values
 
     def template(self, saved: Mapping[str, TensorMeta], values: Any) -> dict[str, torch.Tensor]:
-        """The engine's live tensors, compared with the saved ones by name, shape and type."""
+        """New tensors like the engine's, compared with the saved ones by name, shape and type."""
         mine = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
         template = self._engine.load_template(mine, unflatten(values, {}))
         return {self._prefix + key: tensor.detach() for key, tensor in template.items()}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
-        """The tensors are in place already; hand the plain values over."""
-        self._engine.load_state_dict(unflatten(values, tensors))
+        """Hand tensors and plain values over."""
+        mine = {key[len(self._prefix) :]: tensor for key, tensor in tensors.items()}
+        self._engine.load_state_dict(mine | unflatten(values, {}))
 
     def _owns(self, key: str) -> bool:
         return key.startswith((f"{self._prefix}model.", f"{self._prefix}optim."))

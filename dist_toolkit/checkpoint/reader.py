@@ -28,7 +28,7 @@ def saved_tensors(manifest: Manifest, path: str) -> dict[str, TensorMeta]:
 
 
 def read_tensors(storage: Storage, folder: str, manifest: Manifest, template: Mapping[str, torch.Tensor]) -> None:
-    """Fill the template's tensors, in place.
+    """Fill the template's tensors.
 
     Raises:
         CheckpointCorrupt: a file is missing, or does not hold the bytes that the manifest says.

@@ -41,8 +41,8 @@ def restore_checkpoint(
 
     Raises:
         CheckpointNotFound: `step` was given and is not committed.
-        AllCheckpointsCorrupt: there are checkpoints and none is whole.
-        StateMismatch: the checkpoint is of another program; nothing was installed.
+        AllCheckpointsCorrupt: there are checkpoints and none is whole; nothing was changed.
+        StateMismatch: the checkpoint is of another program; nothing was changed.
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
     """
     candidates = _candidates(storage, group, step)

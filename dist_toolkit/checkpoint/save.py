@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import clean_up
+from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside
 from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
 from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
@@ -64,9 +64,16 @@ def _capture(parts: Iterable[Part], step: int) -> tuple[dict[str, torch.Tensor],
         found, values[part.name] = part.capture(step)
         tensors.update(found)
     for key, tensor in tensors.items():
-        if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
+        if not _storable(tensor):
             raise NotSerializable(key, tensor)
     return tensors, values
+
+
+def _storable(tensor: torch.Tensor) -> bool:
+    """Of a type that safetensors has, dense, and not an expanded view, which could not be read back into."""
+    if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
+        return False
+    return all(stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
 def _agree_or_raise(group: Group, what: str, error: Exception | None) -> None:
@@ -147,6 +154,7 @@ def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     storage.remove_file(f"{temporary}/{ATTEMPT}")
     storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
     storage.sync_dir(temporary)
+    set_newer_aside(storage, step)
     if final in storage.list():
         storage.rename(final, replaced)
     storage.rename(temporary, final)

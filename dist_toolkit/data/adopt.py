@@ -62,6 +62,7 @@ class DistributedSamplerSource:
             "shuffle": sampler.shuffle,
             "seed": sampler.seed,
             "ranks": sampler.num_replicas,
+            "batch_size": self._batches.batch_size,
         }
 
 

@@ -17,6 +17,12 @@ from dist_toolkit.seeding import derive, preserved
 _CPU = torch.device("cpu")
 
 
+class Samples(list[Any]):
+    """The samples of a batch, and the seed that belongs to the batch."""
+
+    seed: int = 0
+
+
 class KeyedDataset(Dataset[Any]):
     """A map-style data set addressed by SampleKey, with random numbers that belong to the sample.
 
@@ -28,14 +34,17 @@ class KeyedDataset(Dataset[Any]):
     def __init__(self, dataset: Any, seed: int, sample_rng: bool) -> None:
         self.dataset, self.seed, self.sample_rng = dataset, seed, sample_rng
 
-    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Any]:
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Samples:
         """The samples, in order; torch's loader calls this once a batch."""
         if not self.sample_rng:
-            return self._plain([key.sample for key in keys])
-        if get_worker_info() is not None:
-            return [self._seeded(key) for key in keys]
-        with preserved(_CPU):
-            return [self._seeded(key) for key in keys]
+            samples = Samples(self._plain([key.sample for key in keys]))
+        elif get_worker_info() is not None:
+            samples = Samples(self._seeded(key) for key in keys)
+        else:
+            with preserved(_CPU):
+                samples = Samples(self._seeded(key) for key in keys)
+        samples.seed = derive(self.seed, "batch", keys[0].epoch, keys[0].position)
+        return samples
 
     def __getitem__(self, key: SampleKey) -> Any:
         return self.__getitems__([key])[0]
@@ -47,11 +56,31 @@ class KeyedDataset(Dataset[Any]):
         return [self.dataset[index] for index in indices]
 
     def _seeded(self, key: SampleKey) -> Any:
-        seed = derive(self.seed, "sample", key.epoch, key.position)
-        random.seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-        torch.default_generator.manual_seed(seed)
+        _seed_cpu(derive(self.seed, "sample", key.epoch, key.position))
         return self.dataset[key.sample]
+
+
+class SeededCollate:
+    """A user's collate function, with random numbers that belong to the batch: masking and mixing resume too."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """Collate one batch."""
+        seed = samples.seed if isinstance(samples, Samples) else 0
+        if get_worker_info() is not None:
+            _seed_cpu(seed)
+            return self.collate(samples)
+        with preserved(_CPU):
+            _seed_cpu(seed)
+            return self.collate(samples)
+
+
+def _seed_cpu(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
 
 
 def draws_nothing(dataset: Any) -> bool:

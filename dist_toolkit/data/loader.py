@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypedDict
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from dist_toolkit.data.fetch import KeyedDataset, WorkerInit, draws_nothing
+from dist_toolkit.data.fetch import KeyedDataset, SeededCollate, WorkerInit, draws_nothing
 from dist_toolkit.data.order import GlobalOrder
 from dist_toolkit.data.sampler import BatchSource, SampleKey, ShareSampler
 from dist_toolkit.errors import ConfigError, StateMismatch
@@ -53,6 +53,9 @@ class Loader:
         self._on_iter: Callable[[], None] | None = None
         keyed = KeyedDataset(dataset, seed, not draws_nothing(dataset) if sample_rng is None else sample_rng)
         options = {"pin_memory": device.type == "cuda", **options}
+        collate = options.get("collate_fn")
+        if collate is not None and collate is not default_collate and sample_rng is not False:
+            options["collate_fn"] = SeededCollate(collate)
         if options.get("num_workers", 0) > 0:
             options["worker_init_fn"] = WorkerInit(options.get("worker_init_fn"))
         # A generator of its own: torch's loader draws a seed from it at each epoch, which must not move the training's.
@@ -89,7 +92,7 @@ class Loader:
         """Refuse a place in another order.
 
         Raises:
-            StateMismatch: the state is of another length, seed or shuffling.
+            StateMismatch: the state is of another length, seed, shuffling or global batch size.
         """
         for name, mine in self._source.identity().items():
             saved = state.get(name)
@@ -97,7 +100,7 @@ class Loader:
                 raise StateMismatch(
                     "loader",
                     f"the loader's {name} is {mine!r}, but {saved!r} in the saved state: the samples would come in "
-                    f"another order; start with {name}={saved!r} again, or waive 'loader' to start the data anew",
+                    f"other batches; start with {name}={saved!r} again, or waive 'loader' to start the data anew",
                 )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,7 +159,8 @@ def build_loader(
         global_batch_size: samples of one step over all ranks.
         train: shuffled, incomplete last batch dropped, position kept; otherwise in order, each sample exactly once.
         shuffle, drop_last: override what `train` says.
-        sample_rng: seed the generators for each sample (see `KeyedDataset`); None: unless it is of plain tensors.
+        sample_rng: seed the generators for each sample (see `KeyedDataset`); None: unless it is of plain tensors. False
+            is for data without random numbers: with workers, they would not survive a resume.
         options: for torch's DataLoader.
 
     Raises:

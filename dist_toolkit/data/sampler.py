@@ -82,8 +82,10 @@ class ShareSampler:
         return whole * self._has_share(self.global_batch_size) + (not self.drop_last and self._has_share(rest))
 
     def identity(self) -> dict[str, int | bool | str]:
-        """The order alone: neither the batch size nor the number of ranks is in it."""
-        return {"length": self.order.length, "shuffle": self.order.shuffle, "seed": self.order.seed}
+        """The order and the global batch: the number of ranks is not in it."""
+        order = self.order
+        batch = self.global_batch_size
+        return {"length": order.length, "shuffle": order.shuffle, "seed": order.seed, "global_batch_size": batch}
 
     def end(self, epoch: int) -> int:
         """The position at which `epoch` ends: the length, less the incomplete batch if that is dropped."""

@@ -56,29 +56,19 @@ def compare_tensors(saved: Mapping[str, TensorMeta], mine: Mapping[str, torch.Te
 def optimizer_template(
     optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, TensorMeta]
 ) -> dict[str, torch.Tensor]:
-    """Optimizer state tensors to read the saved ones into; made where the optimizer has not stepped yet.
+    """New tensors to read the saved `optim.<name>.<state>` into, placed like the parameter. Changes nothing.
 
-    State that the saved one lacks is dropped, so the optimizer is afterwards exactly as it was saved.
+    Raises:
+        StateMismatch: there is saved state of a parameter that the model does not have.
     """
+    by_name = {name: parameter for parameter, name in names.items()}
     template: dict[str, torch.Tensor] = {}
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for parameter, name in names.items():
-        if id(parameter) not in trained:
-            continue
-        prefix = f"optim.{name}."
-        wanted = {
-            key[len(prefix) :]: meta
-            for key, meta in saved.items()
-            if key.startswith(prefix) and "." not in key[len(prefix) :]
-        }
-        values = optimizer.state[parameter] if wanted or parameter in optimizer.state else {}
-        for stale in [key for key in values if key not in wanted]:
-            del values[stale]
-        for key, meta in wanted.items():
-            tensor = values.get(key)
-            if not isinstance(tensor, torch.Tensor) or (tuple(tensor.shape), tensor.dtype) != meta:
-                values[key] = tensor = _new_state(parameter, key, meta, optimizer)
-            template[prefix + key] = tensor
+    for key, meta in saved.items():
+        if key.startswith("optim."):
+            name, _, state = key.removeprefix("optim.").rpartition(".")
+            if name not in by_name:
+                raise StateMismatch("optim", f"the checkpoint holds optimizer state of {name!r}, which the model lacks")
+            template[key] = _new_state(by_name[name], state, meta, optimizer)
     return template
 
 
@@ -98,12 +88,22 @@ def check_groups(optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, 
         )
 
 
-def install_groups(
-    optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, Any]
+def install_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], state: Mapping[str, Any]
 ) -> None:
-    """Set the options of the parameter groups (learning rate, betas, ...) and the plain state to the saved ones."""
-    for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
-        for key, value in values.items():
+    """Make the optimizer's state and its groups' options exactly the saved ones; tensors are kept, not copied."""
+    by_name = {name: parameter for parameter, name in names.items()}
+    plain = state["optim_groups"]
+    found: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain["state"].items()}
+    for key, tensor in state.items():
+        if key.startswith("optim."):
+            name, _, kind = key.removeprefix("optim.").rpartition(".")
+            found.setdefault(name, {})[kind] = tensor
+    optimizer.state.clear()
+    for name, values in found.items():
+        optimizer.state[by_name[name]] = values
+    for group, saved in zip(optimizer.param_groups, plain["groups"], strict=True):
+        for key, value in saved.items():
             if key == "params":
                 continue
             current = group.get(key)
@@ -111,9 +111,6 @@ def install_groups(
                 current.fill_(value)
             else:
                 group[key] = tuple(value) if isinstance(current, tuple) else value
-    by_name = {name: parameter for parameter, name in names.items()}
-    for name, values in saved["state"].items():
-        optimizer.state[by_name[name]].update(values)
 
 
 def _some(names: list[str]) -> str:
@@ -130,7 +127,7 @@ def _plain_group(group: Mapping[str, Any], names: Mapping[torch.Tensor, str]) ->
 
 
 def _new_state(parameter: torch.Tensor, key: str, meta: TensorMeta, optimizer: torch.optim.Optimizer) -> torch.Tensor:
-    if meta.shape == tuple(parameter.shape) and parameter.ndim:
+    if meta.shape == tuple(parameter.shape) and key != "step":
         return torch.empty_like(parameter.detach(), dtype=meta.dtype)
     group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
     # torch keeps Adam's step counts on the CPU unless the update runs as one kernel or in a graph

@@ -89,7 +89,7 @@ def refused(root: str, kind: str, options: dict[str, Any] | None = None) -> str:
         fill(engine, 77.0)
         with pytest.raises(getattr(errors, kind)) as caught:
             ckpt.restore()
-        assert kind == "AllCheckpointsCorrupt" or value_of(engine) == 77.0
+        assert value_of(engine) == 77.0, "a refused restore changes nothing"
         return str(caught.value)
 
     return str(with_checkpointer(root, body, **(options or {})))
@@ -161,7 +161,7 @@ def save_to_bad_root(root: str) -> str:
 @both
 def test_resume_goes_by_commit_record(tmp_path: Path, ranks: int) -> None:
     """Not by the directory's number, its age, or what looks like a checkpoint."""
-    run_ranks(save_values, ranks, str(tmp_path), [(8, 80.0), (3, 30.0), (5, 50.0)])
+    run_ranks(save_values, ranks, str(tmp_path), [(3, 30.0), (5, 50.0), (8, 80.0)])
     (tmp_path / "step-00000099").mkdir()
     (tmp_path / "step-00000099" / "rank-00000.safetensors").write_bytes(b"")
     (tmp_path / "step-00000012.tmp").mkdir()
@@ -274,9 +274,9 @@ def test_missing_random_state_raises_unless_waived(tmp_path: Path, ranks: int) -
     assert run_ranks(restored, ranks, str(tmp_path), {"waive": ["rng"]}) == [(1, 10.0)] * ranks
 
 
-def loader_run(root: str, length: int, seed: int, batches: int, waive: tuple[str, ...] = ()) -> Any:
+def loader_run(root: str, length: int, seed: int, batches: int, waive: tuple[str, ...] = (), batch: int = 4) -> Any:
     with dtk.init(seed=seed) as rt:
-        loader = rt.loader(Noisy(length), global_batch_size=4)
+        loader = rt.loader(Noisy(length), global_batch_size=batch)
         ckpt = rt.checkpointer(root, loader=loader, waive=waive)
         ckpt.restore()
         start = loader.state_dict()
@@ -288,15 +288,15 @@ def loader_run(root: str, length: int, seed: int, batches: int, waive: tuple[str
 
 def test_state_of_another_order_raises_unless_waived(tmp_path: Path) -> None:
     run_ranks(loader_run, 2, str(tmp_path), 40, 0, 2)
-    for other in ((41, 0), (40, 1)):
+    for other in ((41, 0, 4), (40, 1, 4), (40, 0, 8)):
         assert "waive 'loader'" in run_ranks(_mismatch, 1, str(tmp_path), *other)[0]
     assert run_ranks(loader_run, 1, str(tmp_path), 40, 0, 0)[0]["position"] == 8
     assert run_ranks(loader_run, 1, str(tmp_path), 41, 0, 0, ("loader",))[0]["position"] == 0
 
 
-def _mismatch(root: str, length: int, seed: int) -> str:
+def _mismatch(root: str, length: int, seed: int, batch: int) -> str:
     with pytest.raises(StateMismatch) as error:
-        loader_run(root, length, seed, 1)
+        loader_run(root, length, seed, 1, batch=batch)
     return str(error.value)
 
 
@@ -364,7 +364,15 @@ def save_scored(root: str, scores: list[float], options: dict[str, Any]) -> None
 def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     (tmp_path / "step-00000050").mkdir()  # never committed: neither counted nor deleted
     run_ranks(save_scored, 1, str(tmp_path), [0.1, 0.9, 0.5, 0.4], {"keep_last": 1, "keep_best": "accuracy"})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000004", "step-00000050"]
+    run_ranks(
+        save_scored,
+        1,
+        str(tmp_path / "nan"),
+        [0.4, float("nan"), 0.9, 0.4],
+        {"keep_last": 1, "keep_best": "min:accuracy"},
+    )
+    assert sorted(p.name for p in (tmp_path / "nan").iterdir()) == ["step-00000001", "step-00000004"]
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004", "step-00000050"]
     run_ranks(save_scored, 1, str(tmp_path / "low"), [0.4, 0.2, 0.5], {"keep_last": 1, "keep_best": "min:accuracy"})
     assert sorted(p.name for p in (tmp_path / "low").iterdir()) == ["step-00000002", "step-00000003"]
 
@@ -457,3 +465,143 @@ def test_a_users_state_that_fails_on_one_rank_fails_on_all(
     first, second = run_ranks(moody, 2, str(tmp_path), how, timeout=30)
     assert all(part in text for part, text in zip(peers, first, strict=True)), first
     assert all(part in text for part, text in zip(own, second, strict=True)), second
+
+
+# --- going back -----------------------------------------------------------------------------------------------------
+
+
+def go_back_and_save(root: str, to: int | None, steps: list[int]) -> int | None:
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> int | None:
+        found = ckpt.restore(to)
+        for step in steps:
+            fill(engine, step * 100.0)
+            ckpt.save(step)
+        return found
+
+    result: int | None = with_checkpointer(root, body, keep_last=2)
+    return result
+
+
+@both
+def test_after_falling_back_the_new_checkpoints_are_the_ones_kept(tmp_path: Path, ranks: int) -> None:
+    """Damaged ones neither count for retention nor shadow the new ones; they are set aside, not deleted."""
+    run_ranks(save_values, ranks, str(tmp_path), [(step, step * 10.0) for step in (5, 10, 15, 20)])
+    for step in (15, 20):
+        path = tmp_path / f"step-{step:08d}" / "rank-00000.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert run_ranks(go_back_and_save, ranks, str(tmp_path), None, [11]) == [10] * ranks
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-00000010", "step-00000011", "step-00000015.aside", "step-00000020.aside"]
+    assert run_ranks(restored, ranks, str(tmp_path)) == [(11, 1100.0)] * ranks
+    assert (tmp_path / "step-00000020.aside" / "manifest.json").exists()
+
+
+def test_a_run_that_went_back_goes_on_from_its_own_checkpoints(tmp_path: Path) -> None:
+    run_ranks(save_values, 2, str(tmp_path), [(step, step * 10.0) for step in (5, 10, 15)])
+    assert run_ranks(go_back_and_save, 2, str(tmp_path), 5, [7]) == [5, 5]
+    assert run_ranks(restored, 2, str(tmp_path)) == [(7, 700.0)] * 2
+
+
+# --- what a state may hold ------------------------------------------------------------------------------------------
+
+
+class Extra(nn.Linear):
+    """A module with extra state, a frozen normalisation, an expanded buffer on demand."""
+
+    def __init__(self, expanded: bool = False) -> None:
+        super().__init__(3, 2)
+        self.version = 1
+        if expanded:
+            self.register_buffer("mask", torch.ones(1).expand(4))
+
+    def get_extra_state(self) -> Any:
+        return {"version": self.version}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.version = state["version"]
+
+
+class ListState(torch.optim.SGD):
+    """Keeps a list of tensors, as second-order optimizers do."""
+
+    def step(self, closure: Any = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["factors"] = [torch.ones(2)]
+
+
+def unusual_states(root: str) -> list[str]:
+    said = []
+    with dtk.init() as rt:
+        engine = rt.setup(Extra, partial(torch.optim.SGD, lr=0.1))
+        engine.module.version = 7
+        rt.checkpointer(f"{root}/extra", engine=engine).save(1)
+        fresh = rt.setup(Extra, partial(torch.optim.SGD, lr=0.1))
+        rt.checkpointer(f"{root}/extra", engine=fresh).restore()
+        said.append(str(fresh.module.version))
+        listed = rt.setup(Extra, partial(ListState, lr=0.1))
+        listed.step()
+        expanded = rt.setup(partial(Extra, True), partial(torch.optim.SGD, lr=0.1))
+        for engine in (listed, expanded):
+            with pytest.raises(errors.NotSerializable) as caught:
+                rt.checkpointer(f"{root}/other", engine=engine).save(1)
+            said.append(str(caught.value))
+    return said
+
+
+def test_unusual_state_comes_back_or_is_refused_by_name_at_the_save(tmp_path: Path) -> None:
+    version, listed, expanded = run_ranks(unusual_states, 1, str(tmp_path))[0]
+    assert version == "7"
+    assert "factors" in listed
+    assert "model.mask" in expanded
+
+
+OPTIMIZERS = {
+    "sgd": partial(torch.optim.SGD, lr=0.1),
+    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
+    "amsgrad": partial(torch.optim.Adam, lr=0.1, amsgrad=True),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.1, momentum=0.5, centered=True),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.1),
+    "nadam": partial(torch.optim.NAdam, lr=0.1),
+}
+
+
+class Tied(nn.Module):
+    """A tied weight, a frozen layer, and a scalar parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.outer.weight = self.inner.weight
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.outer(self.frozen(self.inner(x)))
+
+
+def steps_of(root: str, kind: str, until: int) -> str:
+    """`until` steps in all, restored from what is there; with a schedule as the user's own state."""
+    from tests.multiproc.training import digest
+
+    with dtk.init(seed=1) as rt:
+        engine = rt.setup(Tied, OPTIMIZERS[kind])
+        schedule = torch.optim.lr_scheduler.OneCycleLR(engine.optimizer, 0.2, total_steps=20)
+        ckpt = rt.checkpointer(root, engine=engine, state={"schedule": schedule})
+        first = ckpt.restore() or 0
+        for step in range(first + 1, until + 1):
+            x = torch.ones(2, 4) * (step + rt.world.rank)
+            engine.backward(engine(x).square().mean())
+            engine.clip_grad_norm(1.0)
+            engine.step()
+            schedule.step()
+        ckpt.save(until)
+        state = {k: v for k, v in engine.state_dict().items() if isinstance(v, torch.Tensor)}
+        assert engine.module.outer.weight is engine.module.inner.weight
+        return digest(state) + str([group["lr"] for group in engine.optimizer.param_groups])
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_optimizers_schedules_tied_and_frozen_weights_resume_exactly(tmp_path: Path, kind: str) -> None:
+    whole = run_ranks(steps_of, 2, str(tmp_path / "whole"), kind, 7)
+    run_ranks(steps_of, 2, str(tmp_path / "parts"), kind, 3)
+    assert run_ranks(steps_of, 2, str(tmp_path / "parts"), kind, 7) == whole

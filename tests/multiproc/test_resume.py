@@ -50,6 +50,26 @@ def test_killed_run_equals_uninterrupted_run(tmp_path: Path, ranks: int, workers
     assert_same_run(tmp_path, result, ranks)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collate_function_that_draws_resumes_exactly(tmp_path: Path, workers: int) -> None:
+    """Mixing over plain tensors: the random numbers of a batch belong to the batch, on any number of workers."""
+    whole = Program(str(tmp_path / "whole"), mix=True)
+    Path(whole.root).mkdir()
+    expected = run_ranks(train, 2, whole)
+    parts = Program(str(tmp_path / "parts"), mix=True, workers=workers)
+    Path(parts.root).mkdir()
+    launch_until_killed(parts, 2, rank=1, step=8)
+    assert run_ranks(train, 2, parts) == expected
+    assert history(Path(parts.root), 2) == history(Path(whole.root), 2)
+
+
+def test_a_save_in_the_loop_is_of_the_step_just_done(tmp_path: Path) -> None:
+    program = Program(str(tmp_path), save_in_body=True)
+    launch_until_killed(program, 2, rank=0, step=8)
+    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == ["step-00000003", "step-00000006"]
+    assert_same_run(tmp_path, run_ranks(train, 2, program)[0], 2)
+
+
 def test_three_resumes_in_one_epoch(tmp_path: Path) -> None:
     """Epochs of 8 steps, saved at each step, killed at 10, 12 and 14: three times in epoch 2."""
     program = Program(str(tmp_path), length=100, epochs=3, every=1, workers=1)

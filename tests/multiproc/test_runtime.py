@@ -157,6 +157,25 @@ def test_loaders_that_cannot_be_exact_are_refused_by_name() -> None:
         assert all(part in text for part, text in zip(expected, words, strict=True))
 
 
+def evaluation_loader_in_training(root: str) -> list[str]:
+    words = []
+    with dtk.init() as rt:
+        loader = rt.shard(DataLoader(TensorDataset(torch.arange(8)), batch_size=4))
+        ckpt = rt.checkpointer(root)
+        for attempt in (lambda: rt.checkpointer(root, loader=loader), lambda: next(ckpt.steps(loader, until=3))):
+            with pytest.raises(ConfigError) as error:
+                attempt()
+            words.append(str(error.value))
+        again = rt.shard(DataLoader(TensorDataset(torch.arange(8)), batch_size=4), train=True)
+        rt.checkpointer(root, loader=again)
+    return words
+
+
+def test_a_loader_that_keeps_no_position_is_refused_for_training(tmp_path: Path) -> None:
+    for words in run_ranks(evaluation_loader_in_training, 2, str(tmp_path)):
+        assert all("pass train=True" in text for text in words)
+
+
 # --- random numbers -------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +304,19 @@ def test_ddp_without_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         rt.setup(net, partial(torch.optim.SGD, lr=0.1), strategy="ddp")
 
 
+def modes_after_evaluation() -> list[bool]:
+    with dtk.init() as rt:
+        engine = rt.setup(net, partial(torch.optim.SGD, lr=0.1))
+        engine.module[1].eval()  # a frozen normalisation
+        with engine.evaluating():
+            assert not engine.module[3].training
+        return [module.training for module in engine.module.children()]
+
+
+def test_evaluation_gives_each_layer_its_own_mode_back() -> None:
+    assert run_ranks(modes_after_evaluation, 1)[0] == [True, False, True, True, True]
+
+
 def buffers_in_evaluation() -> tuple[float, float]:
     with dtk.init(seed=1) as rt:
         engine = rt.setup(net, partial(torch.optim.SGD, lr=0.1))
@@ -407,7 +439,8 @@ def logged(folder: str) -> None:
     os.environ["DTK_RUN_DIR"] = folder
     with dtk.init(log_every=4) as rt:
         for step in range(1, 9):
-            rt.log(step, loss=torch.tensor(step + rt.world.rank), lr=0.5)
+            sometimes = {"accuracy": 1.0} if step % 3 == 0 else {}
+            rt.log(step, loss=torch.tensor(step + rt.world.rank), lr=0.5, **sometimes)
         rt.print("once")
 
 
@@ -417,3 +450,4 @@ def test_log_is_the_mean_over_steps_and_ranks(tmp_path: Path) -> None:
     run_ranks(logged, 2, str(tmp_path))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"], line["lr"]) for line in lines] == [(4, 3.0, 0.5), (8, 7.0, 0.5)]
+    assert [line["accuracy"] for line in lines] == [1.0, 1.0], "a mean over the steps that gave it"

@@ -9,11 +9,12 @@ import signal
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset, default_collate
 
 import dist_toolkit as dtk
 
@@ -49,9 +50,17 @@ class Program:
     workers: int = 0
     persistent: bool = False
     evaluate: bool = False
+    mix: bool = False
+    save_in_body: bool = False
     kill_rank: int = -1
     kill_step: int = -1
     kill_signal: int = signal.SIGKILL
+
+
+def mixed(samples: list) -> Any:
+    """A collate function that draws: each sample is mixed with its neighbour, and its own noise is replaced."""
+    ids, x, y = default_collate(samples)
+    return ids, x + torch.rand(()) * x.roll(1, 0), y
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
@@ -69,12 +78,20 @@ def train(program: Program) -> dict:
     with dtk.init(seed=5) as rt:
         engine = rt.setup(net, partial(torch.optim.AdamW, lr=0.01))
         options = {"persistent_workers": program.persistent} if program.workers else {}
+        if program.mix:
+            options["collate_fn"] = mixed
+        data = Noisy(program.length)
+        plain = TensorDataset(torch.arange(program.length), data.x, data.y)
         loader = rt.loader(
-            Noisy(program.length), global_batch_size=program.batch, num_workers=program.workers, **options
+            plain if program.mix else data, global_batch_size=program.batch, num_workers=program.workers, **options
         )
         test = rt.loader(Noisy(7), global_batch_size=4, train=False)
         ckpt = rt.checkpointer(
-            Path(program.root) / "ckpt", engine=engine, loader=loader, every=program.every, keep_last=2
+            Path(program.root) / "ckpt",
+            engine=engine,
+            loader=loader,
+            every=None if program.save_in_body else program.every,
+            keep_last=2,
         )
         log = (Path(program.root) / f"log-{rt.world.rank}.jsonl").open("a", buffering=1)
         for step, (ids, x, y) in ckpt.steps(loader, epochs=program.epochs):
@@ -87,6 +104,8 @@ def train(program: Program) -> dict:
             log.write(
                 json.dumps({"step": step, "ids": ids.tolist(), "loss": loss.item().hex(), "x": digest({"x": x})}) + "\n"
             )
+            if program.save_in_body and step % 3 == 0:
+                ckpt.save()
             if program.evaluate:
                 with engine.evaluating():
                     for _, features, _ in test:
