@@ -69,7 +69,7 @@ class Group(ABC):
 
     @abstractmethod
     def start_all_reduce(self, tensor: torch.Tensor, op: Reduction = "sum") -> Pending:
-        """Begin to reduce a CPU tensor in the background. Collective; wait for it before the next call."""
+        """Begin to reduce a CPU tensor in the background; other collectives may come before its end. Collective."""
 
     @abstractmethod
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -226,7 +226,7 @@ def open_group(
         env: where DTK_INIT_METHOD is looked up (default: the process's); without it torch's `env://`.
 
     Raises:
-        ConfigError: the backend does not fit the device, or two ranks would use one GPU.
+        ConfigError: the backend does not fit the device, no rendezvous is set, or two ranks would use one GPU.
     """
     backend = choose_backend(device, backend)
     if timeout <= 0:
@@ -235,12 +235,18 @@ def open_group(
         return SoloGroup(world, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    variables = os.environ if env is None else env
+    if not dist.is_initialized() and "DTK_INIT_METHOD" not in variables and "MASTER_ADDR" not in variables:
+        raise ConfigError(
+            "RANK and WORLD_SIZE are set but MASTER_ADDR is not: left over in this shell? unset them, "
+            "or start with `dtk launch` or torchrun"
+        )
     limit = timedelta(seconds=timeout)
     owns_default = not dist.is_initialized()
     if owns_default:
         dist.init_process_group(
             backend,
-            init_method=(os.environ if env is None else env).get("DTK_INIT_METHOD", "env://"),
+            init_method=variables.get("DTK_INIT_METHOD", "env://"),
             rank=world.rank,
             world_size=world.world_size,
             timeout=limit,

@@ -39,7 +39,7 @@ def init(
     """Join the other ranks, or start as the only one. Collective. Use as `with dtk.init(seed=0) as rt:`.
 
     Args:
-        seed: fixes the weights, the sample order, dropout and augmentation.
+        seed: a 64-bit integer; fixes the weights, the sample order, dropout and augmentation.
         device: `auto` (this rank's GPU, or the CPU), `cpu` or `cuda`; DTK_DEVICE speaks where this is `auto`.
         backend: of torch.distributed; `auto` is gloo on CPU and `cpu:gloo,cuda:nccl` on GPUs.
         timeout: seconds after which a collective that not all ranks entered fails.
@@ -50,6 +50,8 @@ def init(
         ConfigError: the environment or the arguments contradict each other or the machine.
     """
     env = os.environ if env is None else env
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ConfigError(f"seed={seed!r} is not a 64-bit integer")
     if log_every < 1:
         raise ConfigError(f"log_every={log_every} is not a positive number of steps")
     settings = LaunchSettings.from_env(env)
@@ -105,6 +107,10 @@ class Runtime:
         """
         chosen = resolve_strategy(self._strategy(strategy), self.world)
         if not isinstance(model, nn.Module):
+            if not callable(model):
+                raise ConfigError(
+                    f"the model is a {type(model).__name__}; pass a torch.nn.Module, or a function that makes one"
+                )
             with seeding.common_stream(self.device, seeding.derive(self.seed, "model", self._engines)):
                 model = model()
             if not isinstance(model, nn.Module):
@@ -149,6 +155,8 @@ class Runtime:
         Raises:
             ConfigError: an argument is out of range, or an object has no state.
         """
+        if state is not None and not isinstance(state, Mapping):
+            raise ConfigError(f"state={type(state).__name__} is not a dict; pass state={{'name': object}}")
         loaders = _named("loader", loader)
         passing = [name for name, given in loaders.items() if not getattr(given, "train", True)]
         if passing:

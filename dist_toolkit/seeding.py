@@ -24,7 +24,7 @@ def derive(seed: int, *words: int | str) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators (CUDA's too where one is in use) with 63-bit `seed`."""
+    """Seed Python's, NumPy's and torch's generators (CUDA's too where one is in use) with 64-bit `seed`."""
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(seed)

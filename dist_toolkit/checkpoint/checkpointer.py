@@ -55,13 +55,15 @@ class Checkpointer:
         waive: Collection[str] = (),
         stop: StopSource,
     ) -> None:
-        if every is not None and every < 1:
+        if every is not None and (not isinstance(every, int) or every < 1):
             raise ConfigError(f"every={every} is not a positive number of steps")
         retention = retention or Retention()
         if retention.keep_last is not None and retention.keep_last < 1:
             raise ConfigError(
                 f"keep_last={retention.keep_last} would keep nothing; pass at least 1, or None to keep all"
             )
+        if isinstance(waive, str):
+            raise ConfigError(f"waive={waive!r} is a string; pass a list of names: waive=[{waive!r}]")
         unknown = set(waive) - {part.name for part in parts}
         if unknown:
             raise ConfigError(
@@ -86,9 +88,12 @@ class Checkpointer:
         went back, are renamed to `step-N.aside`.
 
         Raises:
+            ConfigError: a negative step.
             PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
         """
         step = self.step if step is None else step
+        if not isinstance(step, int) or step < 0:
+            raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
         save_checkpoint(self._storage, self._group, self._parts, step, self._metrics)
         self._saved_step = step
         self._metrics = {}
@@ -187,9 +192,9 @@ def retention_from(keep_last: int | None, keep_best: str | None) -> Retention:
     """Retention from the arguments of `rt.checkpointer`; `keep_best` is `max:NAME`, `min:NAME`, or NAME for max.
 
     Raises:
-        ConfigError: another prefix.
+        ConfigError: another prefix, or no name.
     """
     mode, _, name = ("max", "", keep_best) if keep_best is None or ":" not in keep_best else keep_best.partition(":")
-    if mode not in ("max", "min"):
+    if mode not in ("max", "min") or name == "":
         raise ConfigError(f"keep_best={keep_best!r}: write max:METRIC or min:METRIC")
     return Retention(keep_last, name, mode == "max")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import Committed, clean_up, committed_checkpoints
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
 from dist_toolkit.checkpoint.layout import MANIFEST
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.checkpoint.parts import Part
@@ -62,12 +62,11 @@ def restore_checkpoint(
 
 
 def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[str, Any]]:
-    """Rank 0's list of what to try, newest first, on every rank."""
+    """Rank 0's list of what to try, newest first, on every rank. Changes nothing: another program may be saving."""
     found: list[Committed] = []
     error = None
     if group.world.is_main:
         try:
-            clean_up(storage)
             found = [c for c in committed_checkpoints(storage) if step in (None, c.step)]
         except OSError as caught:
             error = f"{type(caught).__name__}: {caught}"

@@ -81,6 +81,10 @@ def shard(
     Raises:
         ConfigError: the loader has a sampler whose order cannot be taken over; the message names it.
     """
+    if not isinstance(loader, DataLoader):
+        raise ConfigError(
+            f"rt.shard takes a torch DataLoader, not a {type(loader).__name__}; for a data set: rt.loader"
+        )
     sampler, batches = loader.sampler, loader.batch_sampler
     if isinstance(loader.dataset, IterableDataset):
         raise ConfigError("the loader's data set is iterable; iterable data sets are not supported yet")

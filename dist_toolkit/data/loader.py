@@ -182,8 +182,8 @@ def build_loader(
 def _check_batch(length: int, batch: int, world_size: int, train: bool, drop_last: bool) -> None:
     if length < 1:
         raise ConfigError("the data set is empty")
-    if batch < 1:
-        raise ConfigError(f"global_batch_size={batch} is not a positive number")
+    if not isinstance(batch, int) or batch < 1:
+        raise ConfigError(f"global_batch_size={batch!r} is not a positive number")
     if not train:
         return
     if batch % world_size:

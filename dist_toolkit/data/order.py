@@ -30,7 +30,7 @@ class GlobalOrder:
     Attributes:
         length: number of samples, at least 0.
         shuffle: a new permutation every epoch, or 0, 1, 2, ... each time.
-        seed: any integer.
+        seed: any integer (it is hashed).
     """
 
     length: int

@@ -183,7 +183,7 @@ def make_optimizer(optimizer: OptimizerFactory | torch.optim.Optimizer, module: 
     """The optimizer of `module`, made by the factory, or the given one.
 
     Raises:
-        ConfigError: nothing to train, or a given optimizer holds parameters that are not the model's.
+        ConfigError: nothing to train, not an optimizer, or a given optimizer holds parameters that are not the model's.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
@@ -191,7 +191,12 @@ def make_optimizer(optimizer: OptimizerFactory | torch.optim.Optimizer, module: 
             f"{type(module).__name__} has no parameter that requires a gradient: there is nothing to train"
         )
     if not isinstance(optimizer, torch.optim.Optimizer):
-        return optimizer(parameters)
+        made = optimizer(parameters) if callable(optimizer) else optimizer
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ConfigError(
+                f"the optimizer is a {type(made).__name__}; pass a factory such as partial(torch.optim.AdamW, lr=3e-4)"
+            )
+        return made
     known = {id(parameter) for parameter in module.parameters()}
     foreign = sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
     if foreign:

@@ -81,7 +81,10 @@ def _file_values(cwd: Path, profile: str) -> dict[str, tuple[Any, str]]:
     if profile:
         if profile not in profiles:
             where = file or f"{cwd}, which has neither dtk.toml nor [tool.dtk] in pyproject.toml"
-            raise ConfigError(f"{unknown('profile', profile, profiles)} (looked in {where})")
+            known = (
+                unknown("profile", profile, profiles) if profiles else f"unknown profile {profile!r}: there are none"
+            )
+            raise ConfigError(f"{known} (looked in {where})")
         found.update(_known_keys(profiles[profile], f"profile {profile} in {file}"))
     return found
 

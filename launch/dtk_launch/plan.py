@@ -102,7 +102,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     """Decide everything, or raise PlanError with what was set, what it conflicts with and what to do."""
     options, sources = settings.options, settings.sources
     decisions = _Decisions()
-    check_choices(options)
+    check_choices(options, sources)
     _check_torch(facts, decisions)
     nodes = _decide_nodes(options, sources, facts, decisions)
     nproc = _decide_nproc(options, sources, facts, decisions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, unknown
@@ -18,11 +19,12 @@ _RESERVED = {
 }
 
 
-def check_choices(options: LaunchOptions) -> None:
-    """Refuse a strategy or a device that nobody knows. Used for submitted jobs too."""
+def check_choices(options: LaunchOptions, sources: Mapping[str, str] | None = None) -> None:
+    """Refuse a strategy or a device that nobody knows, and say where it came from. Used for submitted jobs too."""
     for kind, value, known in (("strategy", options.strategy, STRATEGIES), ("device", options.device, DEVICES)):
         if value not in known:
-            raise PlanError(f"--{kind}: {unknown(kind, value, known)}")
+            where = f" ({sources[kind]})" if sources else ""
+            raise PlanError(f"--{kind}={value}{where}: {unknown(kind, value, known)}")
 
 
 def check_topology(options: LaunchOptions, nodes: int, nproc: int) -> None:

@@ -60,12 +60,25 @@ class Launch:
             assert time.monotonic() < deadline, "no checkpoint"
             time.sleep(0.002)
 
-    def wait_for_save(self) -> None:
-        """Until a checkpoint is being written."""
+    def stop_in_a_save(self, ranks: list[int]) -> None:
+        """Stop the ranks while a checkpoint is being written: what is then killed dies in the middle of a save."""
         deadline = time.monotonic() + 60
-        while not any(name.endswith(".tmp") for name in checkpoints(self.run_dir)):
+        while True:
             assert time.monotonic() < deadline, "no save seen"
-            time.sleep(0.0002)
+            if not self.saving():
+                time.sleep(0.0002)
+                continue
+            for signum in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in ranks:
+                    os.kill(pid, signum)
+                if signum == signal.SIGSTOP:
+                    time.sleep(0.02)
+                    if self.saving():
+                        return
+
+    def saving(self) -> bool:
+        """Whether a temporary directory is there."""
+        return any(name.endswith(".tmp") for name in checkpoints(self.run_dir))
 
 
 def launch(run_dir: Path, *options: str) -> Launch:
@@ -153,13 +166,17 @@ def test_killed_and_started_again_ends_with_the_same_weights(
     step = choices.randrange(10, STEPS - 40)
     first.wait_for_step(step)
     if "save" in victim:
-        first.wait_for_save()
+        first.stop_in_a_save(ranks)
     else:
         time.sleep(choices.random() * 0.1)
     ports = sockets(everyone)
     assert ports, "the ranks have met somewhere"
     target = {"rank": choices.choice(ranks), "torchrun": everyone[1], "dtk": everyone[0]}[victim.split()[0]]
     os.kill(target, signal.SIGKILL)
+    if "save" in victim:
+        for pid in {*ranks} - {target}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
     code, out, _ = first.finish()
     assert code != 0
     assert "epoch 10/12" not in out, f"the kill came too late to show anything (step {step})"

@@ -179,3 +179,31 @@ def test_a_preempted_run_saves_one_agreed_step_and_goes_on(tmp_path: Path, ranks
     assert sorted(path.name for path in (tmp_path / "ckpt").iterdir())[-1] == f"step-{done:08d}", "no step was lost"
     result = run_ranks(train, ranks, program)[0]
     assert_same_run(tmp_path, result, ranks)
+
+
+def test_a_signal_to_the_group_of_a_rank_spares_its_loader_workers(tmp_path: Path) -> None:
+    """torchrun signals groups; a worker that died of it would take its rank along before the save."""
+    program = Program(str(tmp_path), workers=2)
+    stopped = replace(program, kill_rank=1, kill_step=5, kill_signal=signal.SIGTERM, kill_group=True)
+    with pytest.raises(RanksFailed) as failure:
+        run_ranks(train, 2, stopped)
+    assert [outcome.exitcode for outcome in failure.value.outcomes] == [dtk.Preempted.EXIT_CODE] * 2
+    assert_same_run(tmp_path, run_ranks(train, 2, program)[0], 2)
+
+
+def draws_after_resume(root: str) -> list[float]:
+    with dtk.init(seed=5) as rt:
+        engine = rt.setup(net, lambda parameters: torch.optim.AdamW(parameters, lr=0.01))
+        rt.checkpointer(Path(root) / "ckpt", engine=engine, loader=rt.loader(Noisy(40), global_batch_size=12)).restore()
+        return torch.rand(4).tolist()
+
+
+def test_random_streams_after_a_resume_on_other_ranks(tmp_path: Path) -> None:
+    """New ones, different on each rank and at each step, and the same every time."""
+    launch_until_killed(Program(str(tmp_path)), 2, rank=0, step=5)
+    draws = run_ranks(draws_after_resume, 3, str(tmp_path))
+    assert len({tuple(draw) for draw in draws}) == 3
+    assert run_ranks(draws_after_resume, 3, str(tmp_path)) == draws
+    launch_until_killed(Program(str(tmp_path)), 2, rank=0, step=8)
+    later = run_ranks(draws_after_resume, 3, str(tmp_path))
+    assert not {tuple(draw) for draw in draws} & {tuple(draw) for draw in later}

@@ -55,6 +55,7 @@ class Program:
     kill_rank: int = -1
     kill_step: int = -1
     kill_signal: int = signal.SIGKILL
+    kill_group: bool = False
 
 
 def mixed(samples: list) -> Any:
@@ -75,6 +76,8 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
 
 def train(program: Program) -> dict:
     """Train (on), and return what identifies the result: digests of weights and optimizer, epoch and position."""
+    if program.kill_group:
+        os.setpgid(0, 0)  # as under torchrun: the rank and its loader workers are a group
     with dtk.init(seed=5) as rt:
         engine = rt.setup(net, partial(torch.optim.AdamW, lr=0.01))
         options = {"persistent_workers": program.persistent} if program.workers else {}
@@ -96,7 +99,7 @@ def train(program: Program) -> dict:
         log = (Path(program.root) / f"log-{rt.world.rank}.jsonl").open("a", buffering=1)
         for step, (ids, x, y) in ckpt.steps(loader, epochs=program.epochs):
             if (rt.world.rank, step) == (program.kill_rank, program.kill_step):
-                os.kill(os.getpid(), program.kill_signal)
+                (os.killpg if program.kill_group else os.kill)(os.getpid(), program.kill_signal)
             loss = F.cross_entropy(engine(x), y)
             engine.backward(loss)
             engine.clip_grad_norm(1.0)
