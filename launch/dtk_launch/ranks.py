@@ -58,7 +58,7 @@ class RankWatch:
         self._folder, self._supervisor, self._nproc = folder, supervisor, nproc
         self._known = range(nproc) if one_node else None
         self._since_ns = time.time_ns()
-        self._stamps: dict[Path, int] = {}
+        self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._pidfds: dict[int, int] = {}
         self._next_scan = 0.0
 
@@ -66,9 +66,11 @@ class RankWatch:
         """Read what changed. Cheap: a stat for each rank of one node; on several, a listing every half second."""
         for path in self._candidates():
             try:
-                stamp = path.stat().st_mtime_ns
+                status = path.stat()
             except OSError:
                 continue
+            # a rank that starts and ends within one tick of the file system's clock writes twice at one mtime
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
             if self._stamps.get(path) != stamp:
                 self._stamps[path] = stamp
                 self._take(RankRecord.read(path))
