@@ -198,7 +198,8 @@ def test_killed_ten_times_ends_with_the_same_weights(tmp_path: Path, reference: 
     run_dir, choices, steps = tmp_path / "run", random.Random(), [0]
     for _ in range(10):
         run = launch(run_dir)
-        pids = [run.process.pid, run.torchrun(), *(run.record(rank)["pid"] for rank in (0, 1))]
+        ranks = [run.record(rank)["pid"] for rank in (0, 1)]
+        pids = [run.process.pid, run.torchrun(), *ranks]
         time.sleep(choices.uniform(0, 7))
         with contextlib.suppress(ProcessLookupError):
             os.kill(choices.choice(pids), signal.SIGKILL)
