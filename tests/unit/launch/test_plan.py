@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
+from dtk_launch.config import resolve
 from dtk_launch.errors import PlanError
-from dtk_launch.options import STRATEGIES
+from dtk_launch.options import STRATEGIES, LaunchOptions
+from dtk_launch.plan import build_plan
 
 
 def decision(plan, key):
@@ -146,3 +150,9 @@ def test_every_decision_has_a_source(plan, facts):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_known_strategies_are_accepted(plan, strategy):
     assert dict(plan(strategy=strategy).env)["DTK_STRATEGY"] == strategy
+
+
+def test_an_unknown_strategy_names_the_variable_it_came_from(facts):
+    settings = resolve(LaunchOptions, {"script": "train.py"}, {"DTK_STRATEGY": "dpp"}, Path("/w"))
+    with pytest.raises(PlanError, match=r"--strategy=dpp \(environment DTK_STRATEGY\).*did you mean ddp"):
+        build_plan(settings, facts())
