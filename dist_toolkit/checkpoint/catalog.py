@@ -63,7 +63,6 @@ def committed_checkpoints(storage: Storage) -> list[Committed]:
         try:
             data = storage.read_bytes(f"{folder}/{MANIFEST}")
         except (FileNotFoundError, NotADirectoryError):
-            _LOG.warning("%s/%s has no commit record and is not used", storage.root, folder)
             continue
         entry = _examine(storage, folder, parsed[0], data)
         rival = found.get(entry.step)

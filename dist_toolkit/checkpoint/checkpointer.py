@@ -75,6 +75,7 @@ class Checkpointer:
         self._stop = stop
         self._metrics: dict[str, float] = {}
         self._saved_step: int | None = None
+        self._saved_metrics: dict[str, float] = {}
 
     @property
     def root(self) -> str:
@@ -94,9 +95,9 @@ class Checkpointer:
         step = self.step if step is None else step
         if not isinstance(step, int) or step < 0:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
-        save_checkpoint(self._storage, self._group, self._parts, step, self._metrics)
-        self._saved_step = step
-        self._metrics = {}
+        metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
+        save_checkpoint(self._storage, self._group, self._parts, step, metrics)
+        self._saved_step, self._saved_metrics, self._metrics = step, metrics, {}
         self._prune()
 
     def restore(self, step: int | None = None) -> int | None:
@@ -108,7 +109,7 @@ class Checkpointer:
         manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
         if manifest is None:
             return None
-        self.step = self._saved_step = manifest.step
+        self.step = manifest.step
         if self._group.world.is_main:
             ranks = manifest.world_size
             _LOG.info("restored step %d from %s", manifest.step, self.root)
@@ -165,7 +166,7 @@ class Checkpointer:
     def _after_step(self, last: int) -> None:
         due = self.step == last or (self._every is not None and self.step % self._every == 0)
         stop = self._stop.poll()
-        if (due or stop) and self._saved_step != self.step:
+        if due or stop:  # also when the body has saved this step: that may have been before its update
             self.save()
         if stop and self.step < last:
             if self._group.world.is_main:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
-from dist_toolkit.checkpoint.layout import MANIFEST
+from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.reader import read_tensors, saved_tensors, verify_chunks
@@ -67,7 +67,9 @@ def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[s
     error = None
     if group.world.is_main:
         try:
-            found = [c for c in committed_checkpoints(storage) if step in (None, c.step)]
+            known = committed_checkpoints(storage)
+            found = [c for c in known if step in (None, c.step)]
+            _warn_of_uncommitted(storage, {c.folder for c in known})
         except OSError as caught:
             error = f"{type(caught).__name__}: {caught}"
     rows = [
@@ -78,6 +80,13 @@ def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[s
         raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
     checked: list[dict[str, Any]] = rows
     return checked
+
+
+def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
+    for folder in storage.list():
+        parsed = parse_dir(folder)
+        if parsed is not None and not parsed[1] and folder not in known:
+            _LOG.warning("%s/%s has no commit record of its own and is not used", storage.root, folder)
 
 
 def _try_one(

@@ -70,6 +70,14 @@ def test_a_save_in_the_loop_is_of_the_step_just_done(tmp_path: Path) -> None:
     assert_same_run(tmp_path, run_ranks(train, 2, program)[0], 2)
 
 
+def test_a_save_before_the_update_does_not_stand_for_the_step(tmp_path: Path) -> None:
+    program = Program(str(tmp_path), save_early=True)
+    launch_until_killed(program, 2, rank=0, step=8)
+    assert_same_run(tmp_path, run_ranks(train, 2, program)[0], 2)
+    manifest = json.loads((tmp_path / "ckpt" / "step-00000012" / "manifest.json").read_text())
+    assert manifest["body"]["metrics"] == {"loss": 12.0}, "saved again, a step keeps what was reported of it"
+
+
 def test_three_resumes_in_one_epoch(tmp_path: Path) -> None:
     """Epochs of 8 steps, saved at each step, killed at 10, 12 and 14: three times in epoch 2."""
     program = Program(str(tmp_path), length=100, epochs=3, every=1, workers=1)

@@ -52,6 +52,7 @@ class Program:
     evaluate: bool = False
     mix: bool = False
     save_in_body: bool = False
+    save_early: bool = False
     kill_rank: int = -1
     kill_step: int = -1
     kill_signal: int = signal.SIGKILL
@@ -100,6 +101,9 @@ def train(program: Program) -> dict:
         for step, (ids, x, y) in ckpt.steps(loader, epochs=program.epochs):
             if (rt.world.rank, step) == (program.kill_rank, program.kill_step):
                 (os.killpg if program.kill_group else os.kill)(os.getpid(), program.kill_signal)
+            if program.save_early and step % 3 == 0:
+                ckpt.report(loss=float(step))
+                ckpt.save()  # before the update: the save that is due after it has to stand
             loss = F.cross_entropy(engine(x), y)
             engine.backward(loss)
             engine.clip_grad_norm(1.0)
