@@ -1,7 +1,8 @@
-"""Tensors as bytes: type names of the safetensors format, and views of memory without a copy."""
+"""Tensors as bytes (type names of the safetensors format, views of memory without a copy), and tensors in nests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -35,3 +36,18 @@ def byte_view(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor, writable, without a copy; length = bytes of the tensor."""
     array: Any = tensor.detach().reshape(-1).view(torch.uint8).numpy()
     return memoryview(array)
+
+
+def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    """`value` with `function` applied to every tensor in it (in lists, tuples, named tuples, mappings of any class)."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        items = {key: map_tensors(item, function) for key, item in value.items()}
+        return items if type(value) is dict else type(value)(items)  # type: ignore[call-arg]
+    if isinstance(value, tuple):
+        parts = [map_tensors(item, function) for item in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, list):
+        return [map_tensors(item, function) for item in value]
+    return value

@@ -13,6 +13,7 @@ from dist_toolkit.data.fetch import KeyedDataset, SeededCollate, WorkerInit, dra
 from dist_toolkit.data.order import GlobalOrder
 from dist_toolkit.data.sampler import BatchSource, SampleKey, ShareSampler
 from dist_toolkit.errors import ConfigError, StateMismatch
+from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World
 
 
@@ -207,14 +208,4 @@ def to_device(batch: Any, device: torch.device) -> Any:
     """The batch with every tensor in it (in lists, tuples, named tuples, dicts) on `device`."""
     if device.type == "cpu":
         return batch
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        moved = {key: to_device(value, device) for key, value in batch.items()}
-        return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
-    if isinstance(batch, tuple):
-        items = [to_device(value, device) for value in batch]
-        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
-    if isinstance(batch, list):
-        return [to_device(value, device) for value in batch]
-    return batch
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
