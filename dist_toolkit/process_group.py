@@ -12,6 +12,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -25,6 +26,9 @@ from dist_toolkit.world import World
 Reduction = Literal["sum", "max", "min"]
 
 _OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+
+
+_NOTHING = nullcontext()
 
 
 class Pending:
@@ -48,8 +52,23 @@ class Group(ABC):
     over gloo on CPU memory, so they neither unpickle nor wait for a GPU.
     """
 
+    step: int = 0
+    """The training step, for the desync guard's report; whoever counts steps sets it."""
+
     def __init__(self, world: World, device: torch.device) -> None:
         self.world, self.device = world, device
+
+    def watched(self, name: str) -> AbstractContextManager[None]:
+        """A context in which this rank is inside the collective operation `name`, for the desync guard.
+
+        Every rank must enter the same names in the same order. Costs microseconds; only the outermost counts. Do not
+        hold it open while a user's code runs.
+        """
+        return _NOTHING
+
+    def unwatched(self) -> AbstractContextManager[None]:
+        """A context in which the ranks may rightly differ (torch's Join): the guard neither records nor waits."""
+        return _NOTHING
 
     @abstractmethod
     def barrier(self) -> None:
