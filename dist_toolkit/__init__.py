@@ -19,16 +19,24 @@ if TYPE_CHECKING:
     from dist_toolkit.errors import Preempted as Preempted
     from dist_toolkit.runtime import Runtime as Runtime
     from dist_toolkit.runtime import init as init
+    from dist_toolkit.strategies import EMA as EMA
     from dist_toolkit.strategies import Engine as Engine
+    from dist_toolkit.strategies.data_parallel import DataParallel as DataParallel
     from dist_toolkit.strategies.ddp import DDP as DDP
+    from dist_toolkit.strategies.deepspeed import DeepSpeed as DeepSpeed
+    from dist_toolkit.strategies.fsdp import FSDP as FSDP
     from dist_toolkit.strategies.single import Single as Single
     from dist_toolkit.world import World as World
 
 _HOMES = {
     "Checkpointer": "dist_toolkit.checkpoint",
     "DDP": "dist_toolkit.strategies.ddp",
+    "DataParallel": "dist_toolkit.strategies.data_parallel",
+    "DeepSpeed": "dist_toolkit.strategies.deepspeed",
     "DistToolkitError": "dist_toolkit.errors",
+    "EMA": "dist_toolkit.strategies",
     "Engine": "dist_toolkit.strategies",
+    "FSDP": "dist_toolkit.strategies.fsdp",
     "GlobalOrder": "dist_toolkit.data",
     "Loader": "dist_toolkit.data",
     "Preempted": "dist_toolkit.errors",
@@ -41,8 +49,12 @@ _HOMES = {
 __all__ = [
     "Checkpointer",
     "DDP",
+    "DataParallel",
+    "DeepSpeed",
     "DistToolkitError",
+    "EMA",
     "Engine",
+    "FSDP",
     "GlobalOrder",
     "Loader",
     "Preempted",

@@ -27,8 +27,8 @@ from dist_toolkit.errors import ConfigError, Preempted
 from dist_toolkit.process_group import Group, open_group
 from dist_toolkit.signals import StopRequest
 from dist_toolkit.storage import LocalStorage
-from dist_toolkit.strategies import Engine, Strategy, resolve_strategy
-from dist_toolkit.strategies.base import OptimizerFactory
+from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy
+from dist_toolkit.strategies.request import BatchWeight, ModelSource, OptimizerFactory, SchedulerFactory, SetupRequest
 from dist_toolkit.world import LaunchSettings, World
 
 
@@ -86,13 +86,16 @@ class Runtime:
         live = self.run_dir / "ranks" / "0.live" if settings.live else None
         self.progress = logs.Progress(self.world.is_main, live)
         self._engines = 0
+        self._batch_weight = BatchWeight()
         self._streams_are_common = True
         self._loaders: list[Loader] = []
         seeding.seed_all(seed)
 
     def setup(
-        self, model: nn.Module | Callable[[], nn.Module], optimizer: OptimizerFactory | torch.optim.Optimizer,
-        *, strategy: str | Strategy | None = None,
+        self, model: nn.Module | Callable[[], nn.Module],
+        optimizer: OptimizerFactory | torch.optim.Optimizer | None = None, *,
+        scheduler: SchedulerFactory | None = None, strategy: str | Strategy | None = None, precision: str = "fp32",
+        ema: EMA | None = None,
     ) -> Engine:  # fmt: skip
         """Make an engine of a model and its optimizer. Collective; call it again for a second model.
 
@@ -100,23 +103,19 @@ class Runtime:
             model: a factory, called with random numbers that depend on the seed alone; or a module (every rank then
                 trains from rank 0's weights).
             optimizer: a factory from parameters to an optimizer, such as `partial(torch.optim.AdamW, lr=3e-4)`.
+            scheduler: a factory from the optimizer to a learning-rate schedule, which `engine.step` steps.
             strategy: a name or a strategy object; default: what the launcher says, `auto` without one.
+            precision: `fp32`, `bf16` or `fp16`: what forward and backward compute in; weights stay fp32.
+            ema: keep averaged weights, for `engine.averaged()`.
 
         Raises:
             ConfigError: the strategy is unknown, contradicts the launcher's, or cannot train this model here.
         """
         chosen = resolve_strategy(self._strategy(strategy), self.world)
-        if not isinstance(model, nn.Module):
-            if not callable(model):
-                raise ConfigError(
-                    f"the model is a {type(model).__name__}; pass a torch.nn.Module, or a function that makes one"
-                )
-            with seeding.common_stream(self.device, seeding.derive(self.seed, "model", self._engines)):
-                model = model()
-            if not isinstance(model, nn.Module):
-                raise ConfigError(f"the model factory returned a {type(model).__name__}, not a torch.nn.Module")
+        source = ModelSource(model, self.device, seeding.derive(self.seed, "model", self._engines))
+        request = SetupRequest(source, optimizer, self.group, scheduler, precision, ema, self._batch_weight)
         self._engines += 1
-        engine = chosen.setup(model, optimizer, self.group)
+        engine = chosen.setup(request)
         self._split_streams()
         return engine
 

@@ -28,7 +28,9 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class Templated(Stateful, Protocol):
-    """A Stateful that says where its tensors are to be read to: an engine."""
+    """A Stateful that says where its tensors are to be read to: an engine, its averaged weights."""
+
+    prefixes: tuple[str, ...]
 
     def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """New tensors to read the saved ones into; StateMismatch where they do not fit. Changes nothing."""
@@ -54,7 +56,7 @@ class Part(Protocol):
 
 
 class EnginePart:
-    """A Templated object: its tensors under their own names."""
+    """A Templated object: its tensors under their own names, which start with its `prefixes`."""
 
     def __init__(self, name: str, engine: Templated, prefix: str) -> None:
         self.name, self._engine, self._prefix = name, engine, prefix
@@ -83,7 +85,7 @@ class EnginePart:
         self._engine.load_state_dict(mine | unflatten(values, {}))
 
     def _owns(self, key: str) -> bool:
-        return key.startswith((f"{self._prefix}model.", f"{self._prefix}optim."))
+        return key.startswith(tuple(self._prefix + prefix for prefix in self._engine.prefixes))
 
 
 class StatePart:
@@ -161,7 +163,11 @@ def build_parts(engines: Mapping[str, Any], states: Mapping[str, Any]) -> list[P
     for name, engine in engines.items():
         if not isinstance(engine, Templated):
             raise ConfigError(f"{name}={type(engine).__name__} is not an engine; pass what rt.setup(...) returned")
-        parts.append(EnginePart(name, engine, "" if len(engines) == 1 else f"{name}."))
+        prefix = "" if len(engines) == 1 else f"{name}."
+        parts.append(EnginePart(name, engine, prefix))
+        for extra, state in getattr(engine, "extra_parts", dict)().items():
+            templated = isinstance(state, Templated)
+            parts.append(EnginePart(prefix + extra, state, prefix) if templated else StatePart(prefix + extra, state))
     for name, state in states.items():
         if not isinstance(state, Stateful):
             raise ConfigError(f"{name}={type(state).__name__} has no state_dict() and load_state_dict(); give it both")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -12,8 +12,11 @@ from torch import nn
 
 from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.process_group import Group
-from dist_toolkit.strategies.micro_batches import split_batch
+from dist_toolkit.strategies.ema import Averages
+from dist_toolkit.strategies.mark import StrategyMark
+from dist_toolkit.strategies.micro_batches import Weigh, micro_batches
+from dist_toolkit.strategies.precision import LossScaler, as_float32, autocast
+from dist_toolkit.strategies.request import SetupRequest, make_optimizer, make_scheduler
 from dist_toolkit.strategies.state import (
     capture_optimizer,
     check_groups,
@@ -22,10 +25,9 @@ from dist_toolkit.strategies.state import (
     optimizer_template,
     strip_wrappers,
 )
+from dist_toolkit.strategies.unused import warn_of_unused
 from dist_toolkit.tensors import TensorMeta
 from dist_toolkit.world import World
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Engine:
@@ -34,16 +36,34 @@ class Engine:
     This class trains on one process; a strategy overrides what differs.
 
     Attributes:
-        module: the user's model, without any wrapper; read parameters and gradients here.
+        module: the user's model, without any wrapper.
         optimizer: the optimizer over its parameters.
+        scheduler: the learning-rate schedule, stepped by `step`; None without one.
+        precision: `fp32`, `bf16` or `fp16`: what the model computes in. Weights and optimizer state are fp32.
     """
 
     strategy = "single"
+    prefixes = ("model.", "optim.")
+    """What the keys of its tensors in `state_dict` start with."""
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> None:
-        self.module, self.optimizer, self.group = module, optimizer, group
-        self._wrapped: Callable[..., Any] = module
-        self._loss_weight = 1.0
+    forward_is_collective = False
+    """Whether every forward pass communicates, evaluation included."""
+
+    gradients_are_sharded = False
+    """Whether ranks hold different parts of the gradients after `backward`."""
+
+    def __init__(self, module: nn.Module, request: SetupRequest, wrapped: Callable[..., Any] | None = None) -> None:
+        self.module, self.group, self.precision = module, request.group, request.precision
+        self.optimizer: torch.optim.Optimizer = self._make_optimizer(request)
+        self.scheduler = make_scheduler(request.scheduler, self.optimizer)
+        self._wrapped: Callable[..., Any] = module if wrapped is None else wrapped
+        self._dtype = request.dtype
+        self._scaler = self._make_scaler()
+        self._averages = None if request.ema is None else Averages(request.ema, self._local_weights())
+        self._batch_weight = request.batch_weight
+        self._micro_weight: float | torch.Tensor | None = None
+        self._frozen = False
+        self._first_step = True
 
     @property
     def device(self) -> torch.device:
@@ -51,39 +71,87 @@ class Engine:
         return self.group.device
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's output. Collective while gradients are recorded; local under `torch.no_grad()`."""
-        return (self._wrapped if torch.is_grad_enabled() else self.module)(*args, **kwargs)
+        """The model's output, 16-bit floats widened. Collective while gradients are recorded, else local.
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a scalar `loss`, a mean over this rank's samples. Collective; see `accumulate`."""
-        (loss if self._loss_weight == 1.0 else loss * self._loss_weight).backward()  # type: ignore[no-untyped-call]
+        Sharded strategies (fsdp, deepspeed stage 3) communicate in both; in `evaluating()`, ranks may still call it a
+        different number of times.
+        """
+        if torch.is_grad_enabled() and not self._frozen:
+            with self.group.watched("engine forward"):
+                return self._forward(self._wrapped, args, kwargs)
+        return self._forward(self.module, args, kwargs)
 
-    def step(self) -> None:
-        """Update the weights with the gradients, and clear them."""
-        self.optimizer.step()
+    def backward(self, loss: torch.Tensor, weight: float | torch.Tensor | None = None) -> None:
+        """Add the gradients of a scalar `loss`, a mean over this rank's samples. Collective.
+
+        Args:
+            weight: of this rank's loss in the average over ranks. None: what the loader says of the newest training
+                batch (1.0 unless the last batch of an epoch is shared unevenly), and in `accumulate` the micro-batch's.
+        """
+        weight = self._next_weight() if weight is None else weight
+        if isinstance(weight, torch.Tensor) or weight != 1.0:
+            loss = loss * weight
+        with self.group.watched("engine backward"):
+            self._backward(loss if self._scaler is None else self._scaler.scale(loss))
+
+    def step(self) -> bool:
+        """Update the weights with the gradients, clear them, and step schedule and averages. Collective.
+
+        Returns:
+            Whether it updated: False where fp16 gradients overflowed on any rank. The step is then skipped on all
+            ranks, schedule and averages included, and the loss scale is lowered.
+        """
+        if self._first_step:
+            self._check_unused()
+            self._first_step = False
+        with self.group.watched("engine step"):
+            updated = self._update()
+        self.zero_grad()
+        if updated:
+            if self.scheduler is not None:
+                self.scheduler.step()
+            if self._averages is not None:
+                self._averages.update()
+        return updated
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def clip_grad_norm(self, max_norm: float) -> torch.Tensor:
-        """Scale the gradients so that their global 2-norm is at most `max_norm`; the norm before, a scalar tensor."""
+        """Scale the gradients so that their global 2-norm is at most `max_norm`; call it between backward and step.
+
+        Collective. fp16 gradients are unscaled first.
+
+        Returns:
+            The norm before, over all ranks and shards: a scalar tensor, the same on every rank.
+        """
+        self._unscale()
         return torch.nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)
 
-    def accumulate(self, batch: Any, count: int) -> Iterator[Any]:
-        """Split this rank's `batch` into `count` micro-batches; ranks communicate at the last one only.
+    def accumulate(self, batch: Any, count: int | None = None, weigh: Weigh | None = None) -> Iterator[Any]:
+        """Micro-batches of this rank's share of a global batch, for one optimizer step. `step` comes after the loop.
 
-        Tensors are split along dimension 0. Each loss is weighted by its micro-batch's share of the batch, so for a
-        loss that is a mean over samples the gradient is that of the whole batch. `step` comes after the loop.
+        Ranks communicate gradients at the last one only (ZeRO 2 and 3 at each). Each loss is weighted so that the
+        gradient is that of the whole global batch.
+
+        Args:
+            batch: a batch to split along dimension 0 into `count`; or, without `count`, a list of micro-batches.
+            weigh: from a micro-batch to the number that its loss is a mean over (tokens that are not padding): a
+                number or a scalar tensor. The totals of all ranks are then summed, by one reduction. None: samples.
 
         Raises:
-            ConfigError: `count` is not positive, or the batch holds no tensor.
+            ConfigError: `count` is not positive or more than there are samples, or the batch holds no tensor.
         """
-        pieces = split_batch(batch, count)
+        # the first batch tells whether `count` fits; a later one may be the short last one of an epoch
+        window = micro_batches(batch, count, weigh, self.group, self._batch_weight.value, fill=not self._first_step)
         try:
-            for number, (piece, share) in enumerate(pieces):
-                self._loss_weight = share
-                with nullcontext() if number == len(pieces) - 1 else self._no_sync():
+            for number, (piece, weight) in enumerate(window):
+                self._micro_weight = weight
+                with self._window(last=number == len(window) - 1):
                     yield piece
         finally:
-            self._loss_weight = 1.0
+            self._micro_weight = None
 
     def train(self, mode: bool = True) -> None:
         """Switch the model between training and evaluation mode."""
@@ -93,17 +161,77 @@ class Engine:
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode without gradients; afterwards modes and random generators are as before. Collective.
 
-        All ranks evaluate with rank 0's buffers (running statistics of normalisation layers).
+        All ranks evaluate with rank 0's buffers (running statistics of normalisation layers). Inside, ranks may call
+        the engine a different number of times.
         """
         modes = [(module, module.training) for module in self.module.modules()]
         self._sync_buffers()
         with seeding.preserved(self.device), torch.no_grad():
             self.module.eval()
             try:
-                yield
+                with self._uneven_calls():
+                    yield
             finally:
                 for module, training in modes:
                     module.training = training
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights (see `EMA`) in the model's place, for evaluation; afterwards the trained ones again.
+
+        Raises:
+            ConfigError: the engine was set up without ema=.
+        """
+        if self._averages is None:
+            raise ConfigError("this engine keeps no averaged weights; pass rt.setup(..., ema=dtk.EMA(decay=0.999))")
+        with self._averages.swapped():
+            yield
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Gradients flow through the model to its input, and its parameters get none: for the other player of a GAN.
+
+        Inside, call the engine and `backward` the other engine's loss.
+        """
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self._set_requires_grad(trained, False)
+        before, self._frozen = self._frozen, True
+        try:
+            yield
+        finally:
+            self._frozen = before
+            self._set_requires_grad(trained, True)
+
+    @contextmanager
+    def join(self) -> Iterator[None]:
+        """torch's Join: ranks with fewer batches of the script's own shadow the others' reductions. Collective.
+
+        Loaders of this package do not need it. Inside, no other collective may be called. Only `ddp` can do it.
+
+        Raises:
+            ConfigError: another strategy on more than one rank.
+        """
+        if self.group.world.world_size > 1:
+            raise ConfigError(
+                f"strategy {self.strategy!r} cannot join ranks with different numbers of batches; use rt.loader, which "
+                "gives all ranks the same number, or strategy 'ddp'"
+            )
+        yield
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Pairs (canonical name, whole weight), one at a time, trainable or not. Collective; do not write to them."""
+        for name, parameter in self.module.named_parameters():
+            yield strip_wrappers(name), parameter.detach()
+
+    def named_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Pairs (canonical name, whole gradient over all ranks), of parameters that have one. Collective.
+
+        Between the last `backward` and `step`. fp16 gradients are unscaled first.
+        """
+        self._unscale()
+        for name, parameter in self.module.named_parameters():
+            if parameter.grad is not None:
+                yield strip_wrappers(name), parameter.grad
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and optimizer state under canonical names, the same for every strategy. Collective.
@@ -137,6 +265,75 @@ class Engine:
             self.module.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
         install_optimizer(self.optimizer, self._names(), state)
 
+    def extra_parts(self) -> dict[str, Any]:
+        """What else of this engine a checkpoint holds, each part with a name by which a resume can waive it."""
+        mark = StrategyMark(self.strategy)
+        parts = {"ema": self._averages, "schedule": self.scheduler, "scaler": self._scaler, "strategy": mark}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    # What strategies override.
+
+    def _make_optimizer(self, request: SetupRequest) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = make_optimizer(request.optimizer, self.module)
+        return made
+
+    def _make_scaler(self) -> LossScaler | None:
+        return LossScaler(self.group, agree=self.gradients_are_sharded) if self.precision == "fp16" else None
+
+    def _forward(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._dtype is None:
+            return call(*args, **kwargs)
+        with autocast(self.device, self._dtype):
+            output = call(*args, **kwargs)
+        return as_float32(output)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _update(self) -> bool:
+        """One optimizer step; whether the weights changed."""
+        if self._scaler is not None:
+            return self._scaler.step(self.optimizer)
+        self.optimizer.step()
+        return True
+
+    def _unscale(self) -> None:
+        """Make the gradients those of the loss, where they are scaled."""
+        if self._scaler is not None:
+            self._scaler.unscale(self.optimizer)
+
+    def _window(self, last: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward of one micro-batch; gradients are communicated at the last."""
+        return nullcontext()
+
+    def _check_unused(self) -> None:
+        """Before the first update: say which parameters got no gradient."""
+        warn_of_unused(self._without_gradient(), self.group)
+
+    def _without_gradient(self) -> list[str]:
+        named = self.module.named_parameters()
+        return [strip_wrappers(name) for name, p in named if p.requires_grad and p.grad is None]
+
+    def _local_weights(self) -> dict[str, torch.Tensor]:
+        """What this rank holds of the trainable weights; written to by averages."""
+        return {strip_wrappers(name): p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def _uneven_calls(self) -> AbstractContextManager[Any]:
+        """Lets ranks call the engine a different number of times; see `forward_is_collective`."""
+        return nullcontext()
+
+    def _sync_buffers(self) -> None:
+        """Give every rank rank 0's buffers."""
+
+    def _set_requires_grad(self, parameters: list[nn.Parameter], mode: bool) -> None:
+        for parameter in parameters:
+            parameter.requires_grad_(mode)
+
+    # Private.
+
+    def _next_weight(self) -> float | torch.Tensor:
+        return self._batch_weight.value if self._micro_weight is None else self._micro_weight
+
     def _model_state(self) -> dict[str, Any]:
         return {strip_wrappers(name): value for name, value in self.module.state_dict().items()}
 
@@ -145,12 +342,6 @@ class Engine:
 
     def _names(self) -> dict[torch.Tensor, str]:
         return {parameter: strip_wrappers(name) for name, parameter in self.module.named_parameters()}
-
-    def _no_sync(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def _sync_buffers(self) -> None:
-        """Give every rank rank 0's buffers."""
 
 
 def _is_extra(name: str) -> bool:
@@ -171,37 +362,9 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def setup(self, module: nn.Module, optimizer: OptimizerFactory | torch.optim.Optimizer, group: Group) -> Engine:
+    def setup(self, request: SetupRequest) -> Engine:
         """Place the model and make its optimizer. Collective.
 
         Raises:
             ConfigError: this model or optimizer cannot be trained this way.
         """
-
-
-def make_optimizer(optimizer: OptimizerFactory | torch.optim.Optimizer, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `module`, made by the factory, or the given one.
-
-    Raises:
-        ConfigError: nothing to train, not an optimizer, or a given optimizer holds parameters that are not the model's.
-    """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ConfigError(
-            f"{type(module).__name__} has no parameter that requires a gradient: there is nothing to train"
-        )
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        made = optimizer(parameters) if callable(optimizer) else optimizer
-        if not isinstance(made, torch.optim.Optimizer):
-            raise ConfigError(
-                f"the optimizer is a {type(made).__name__}; pass a factory such as partial(torch.optim.AdamW, lr=3e-4)"
-            )
-        return made
-    known = {id(parameter) for parameter in module.parameters()}
-    foreign = sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
-    if foreign:
-        raise ConfigError(
-            f"the optimizer holds {foreign} parameters that are not in {type(module).__name__}; "
-            "pass a factory such as partial(torch.optim.AdamW, lr=3e-4)"
-        )
-    return optimizer

@@ -2,49 +2,82 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import nn
+from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.process_group import Group
-from dist_toolkit.strategies.base import Engine, OptimizerFactory, Strategy, make_optimizer
+from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.comm_hooks import COMM_HOOKS, install_hook
+from dist_toolkit.strategies.request import SetupRequest
+from dist_toolkit.strategies.unused import listed
 from dist_toolkit.world import World
 
 
 @dataclass(frozen=True)
 class DDP(Strategy):
-    """Options of torch's DistributedDataParallel; see its documentation."""
+    """Options of torch's DistributedDataParallel; see its documentation.
+
+    Attributes:
+        bucket_cap_mb: gradients are reduced in buckets of this size, in MiB, while backward goes on.
+        static_graph: the same parameters take part in every step, in the same order.
+        find_unused_parameters: look in every step for parameters that the loss does not depend on. Without it, such
+            parameters are an error at step 1, by name; with it, a warning.
+        gradient_as_bucket_view: gradients lie in the buckets, which saves a copy of them.
+        broadcast_buffers: give every rank rank 0's buffers before each forward pass.
+        comm_hook: `bf16` or `fp16`: reduce gradients in 16 bits; `powersgd`: reduce low-rank factors of them
+            (Vogels et al., NeurIPS 2019), lossy, and its error feedback is not in checkpoints.
+        powersgd_rank: rank of the factors, at least 1.
+        powersgd_start: step from which PowerSGD compresses, at least 2; plain reductions before.
+    """
 
     name = "ddp"
 
     bucket_cap_mb: float = 25.0
     static_graph: bool = False
     find_unused_parameters: bool = False
+    gradient_as_bucket_view: bool = True
+    broadcast_buffers: bool = True
+    comm_hook: str | None = None
+    powersgd_rank: int = 1
+    powersgd_start: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.bucket_cap_mb <= 0:
+            raise ConfigError(f"DDP(bucket_cap_mb={self.bucket_cap_mb}) is not a positive number of MiB")
+        if self.comm_hook not in (None, *COMM_HOOKS):
+            raise ConfigError(f"DDP(comm_hook={self.comm_hook!r}) is unknown; known: {', '.join(COMM_HOOKS)}")
+        if self.powersgd_rank < 1 or self.powersgd_start < 2:
+            raise ConfigError(
+                f"DDP(powersgd_rank={self.powersgd_rank}, powersgd_start={self.powersgd_start}): "
+                "the rank is at least 1, the start at least 2"
+            )
 
     def check(self, world: World) -> None:
         """Needs a launcher, even for one rank."""
         if not world.launched and not dist.is_initialized():
             raise ConfigError("strategy 'ddp' needs a process group; start with `dtk launch`, or use strategy 'auto'")
 
-    def setup(self, module: nn.Module, optimizer: OptimizerFactory | torch.optim.Optimizer, group: Group) -> Engine:
+    def setup(self, request: SetupRequest) -> Engine:
         """Move the model to the device, give every rank rank 0's weights, and make the optimizer. Collective."""
-        module = module.to(group.device)
-        made = make_optimizer(optimizer, module)
+        device = request.group.device
         wrapped = DistributedDataParallel(
-            module,
-            device_ids=[group.device.index] if group.device.type == "cuda" else None,
+            request.model.build().to(device),
+            device_ids=[device.index] if device.type == "cuda" else None,
             bucket_cap_mb=self.bucket_cap_mb,
             static_graph=self.static_graph,
             find_unused_parameters=self.find_unused_parameters,
-            gradient_as_bucket_view=True,
+            gradient_as_bucket_view=self.gradient_as_bucket_view,
+            broadcast_buffers=self.broadcast_buffers,
         )
-        return DDPEngine(wrapped, made, group)
+        if self.comm_hook is not None:
+            install_hook(wrapped, self.comm_hook, self.powersgd_rank, self.powersgd_start, request.group)
+        return DDPEngine(wrapped, request, self)
 
 
 class DDPEngine(Engine):
@@ -52,12 +85,31 @@ class DDPEngine(Engine):
 
     strategy = "ddp"
 
-    def __init__(self, wrapped: DistributedDataParallel, optimizer: torch.optim.Optimizer, group: Group) -> None:
-        super().__init__(wrapped.module, optimizer, group)
-        self._wrapped = self._ddp = wrapped
+    def __init__(self, wrapped: DistributedDataParallel, request: SetupRequest, options: DDP) -> None:
+        super().__init__(wrapped.module, request, wrapped)
+        self._ddp, self._options = wrapped, options
 
-    def _no_sync(self) -> AbstractContextManager[Any]:
-        return self._ddp.no_sync()
+    @contextmanager
+    def join(self) -> Iterator[None]:
+        """torch's Join: ranks with fewer batches of the script's own shadow the others' reductions. Collective.
+
+        Gradients are averaged over the ranks that still have batches. Loaders of this package do not need it. Inside,
+        no other collective may be called.
+        """
+        with self.group.unwatched(), Join([self._ddp], divide_by_initial_world_size=False):
+            yield
+
+    def _window(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else self._ddp.no_sync()
+
+    def _check_unused(self) -> None:
+        names = self._without_gradient()
+        if not names or self._options.find_unused_parameters or self._options.static_graph:
+            return super()._check_unused()
+        raise ConfigError(
+            f"{len(names)} parameters got no gradient at the first step, and DDP would wait for them: {listed(names)}; "
+            "freeze them (requires_grad_(False)), or use strategy=dtk.DDP(find_unused_parameters=True)"
+        )
 
     def _sync_buffers(self) -> None:
         # DDP does the same before the next forward pass: training does not notice, a checkpoint would.

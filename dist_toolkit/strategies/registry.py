@@ -10,7 +10,10 @@ from dist_toolkit.strategies.base import Strategy
 from dist_toolkit.world import World
 
 STRATEGIES = {
+    "data_parallel": "dist_toolkit.strategies.data_parallel:DataParallel",
     "ddp": "dist_toolkit.strategies.ddp:DDP",
+    "deepspeed": "dist_toolkit.strategies.deepspeed:DeepSpeed",
+    "fsdp": "dist_toolkit.strategies.fsdp:FSDP",
     "single": "dist_toolkit.strategies.single:Single",
 }
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.process_group import Group
-from dist_toolkit.strategies.base import Engine, OptimizerFactory, Strategy, make_optimizer
+from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.world import World
 
 
@@ -27,7 +24,6 @@ class Single(Strategy):
                 "use ddp, or --nproc 1"
             )
 
-    def setup(self, module: nn.Module, optimizer: OptimizerFactory | torch.optim.Optimizer, group: Group) -> Engine:
+    def setup(self, request: SetupRequest) -> Engine:
         """Move the model to the device and make its optimizer."""
-        module = module.to(group.device)
-        return Engine(module, make_optimizer(optimizer, module), group)
+        return Engine(request.model.build().to(request.group.device), request)
