@@ -28,12 +28,16 @@ class Pair(NamedTuple):
 @given(size=st.integers(1, 40), count=st.integers(1, 50))
 def test_micro_batches_are_the_batch_and_their_shares_are_one(size: int, count: int) -> None:
     batch = {"pair": Pair(torch.arange(size), torch.arange(size) * 2), "list": [torch.arange(size)], "name": "n"}
-    pieces = split_batch(batch, count)
-    assert len(pieces) == min(size, count)
-    assert torch.cat([piece["pair"].x for piece, _ in pieces]).tolist() == list(range(size))
+    if count > size:
+        with pytest.raises(ConfigError, match=f"pass at most {size}"):
+            split_batch(batch, count)
+    pieces = split_batch(batch, count, fill=True)
+    assert len(pieces) == count
+    real = [piece["pair"].x for piece, share in pieces if share > 0]
+    assert torch.cat(real).tolist() == list(range(size))
     assert all(isinstance(piece["pair"], Pair) and piece["name"] == "n" for piece, _ in pieces)
     assert sum(share for _, share in pieces) == pytest.approx(1)
-    assert all(share == len(piece["list"][0]) / size for piece, share in pieces)
+    assert all(share in (0, len(piece["list"][0]) / size) for piece, share in pieces)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,8 @@ def test_wrappers_are_stripped_from_names(name: str, own: str) -> None:
 
 def test_public_names_are_these() -> None:
     assert sorted(dist_toolkit.__all__) == [
-        "Checkpointer", "DDP", "DistToolkitError", "Engine", "GlobalOrder", "Loader", "Preempted", "Runtime", "Single",
-        "World", "init",
+        "Checkpointer", "DDP", "DataParallel", "DeepSpeed", "DistToolkitError", "EMA", "Engine", "FSDP", "GlobalOrder",
+        "Loader", "Preempted", "Runtime", "Single", "World", "init",
     ]  # fmt: skip
     assert all(getattr(dist_toolkit, name) is not None for name in dist_toolkit.__all__)
     with pytest.raises(AttributeError, match="no attribute 'initialise'"):

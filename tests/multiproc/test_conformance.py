@@ -1,0 +1,134 @@
+"""Every strategy does what one process does: the same checks for each, on its own ranks."""
+
+from __future__ import annotations
+
+from functools import cache
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+import dist_toolkit as dtk
+from dist_toolkit.testing import run_ranks
+from tests.multiproc.conformance import Case, run_checks
+
+pytestmark = pytest.mark.multiproc
+
+CASES = {
+    "data_parallel": Case(dtk.DataParallel(), 1),
+    "ddp": Case(dtk.DDP(), 2),
+}
+SHARDED = ("fsdp", "zero1", "zero2", "zero3")
+
+
+@cache
+def seen(name: str) -> list[dict[str, Any]]:
+    """What each rank saw in each check; the ranks of a strategy are started once."""
+    case = CASES[name] if name != "single" else Case(dtk.Single(), 1)
+    with TemporaryDirectory(prefix="dtk-conformance-") as folder:
+        return run_ranks(run_checks, case.ranks, case.strategy, folder, timeout=240, env=case.env)
+
+
+def each_rank(name: str, check: str) -> list[Any]:
+    return [rank[check]["saw"] for rank in seen(name)]
+
+
+def alone(check: str) -> Any:
+    return each_rank("single", check)[0]
+
+
+def assert_close(found: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    """Nested lists and dicts of numbers, the same within `tolerance`."""
+    if isinstance(expected, dict):
+        assert sorted(found) == sorted(expected)
+        for key in expected:
+            assert_close(found[key], expected[key], tolerance)
+    elif isinstance(expected, list) and expected and isinstance(expected[0], (list, dict)):
+        for mine, wanted in zip(found, expected, strict=True):
+            assert_close(mine, wanted, tolerance)
+    else:
+        assert found == pytest.approx(expected, abs=tolerance, rel=tolerance)
+
+
+@pytest.fixture(params=sorted(CASES))
+def strategy(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "parity", "momentum", "accumulation", "uneven_batch", "clipping", "schedule", "averages", "gan", "evaluation",
+    ],
+)  # fmt: skip
+def test_the_same_as_one_process(strategy: str, check: str) -> None:
+    """fp32, 1e-6: losses, gradients, norms, weights; on every rank."""
+    for found in each_rank(strategy, check):
+        assert_close(found, alone(check))
+
+
+def test_tied_weights_stay_tied(strategy: str) -> None:
+    for found in each_rank(strategy, "parity"):
+        weights = found["weights"]
+        assert "out.weight" not in weights or weights["out.weight"] == weights["embed.weight"]
+        assert weights["embed.weight"]
+
+
+def test_frozen_parameters_stay_as_they_are(strategy: str) -> None:
+    for found in each_rank(strategy, "frozen_parameters"):
+        assert all(name.startswith(("embed.", "blocks.0.")) for name in found["still"])
+        assert len(found["still"]) == 7
+        assert_close(found["weights"], alone("frozen_parameters")["weights"])
+
+
+def test_dropout_differs_between_ranks(strategy: str) -> None:
+    outputs = each_rank(strategy, "dropout")
+    assert outputs[0] == pytest.approx(alone("dropout"), abs=1e-6), "rank 0 draws what one process draws"
+    assert len(outputs) == 1 or outputs[0] != pytest.approx(outputs[1], abs=1e-3)
+
+
+def test_an_overflow_on_one_rank_skips_the_step_on_all(strategy: str) -> None:
+    expected = [
+        [True, True, 0.05, 65536.0, True],
+        [False, False, 0.05, 32768.0, False],
+        [True, True, 0.025, 32768.0, True],
+    ]
+    for found in each_rank(strategy, "skipped_step"):
+        if "refused" in found:
+            assert strategy.startswith("zero") and "fp16" in found["refused"]
+            continue
+        assert found["seen"] == expected
+        assert_close(found["weights"], alone("skipped_step")["weights"])
+
+
+def test_a_resume_is_exact(strategy: str) -> None:
+    """The check itself compares bits; the weights are those of one process that did the same, and the keys too."""
+    for found in each_rank(strategy, "resume"):
+        assert_close(found["weights"], alone("resume")["weights"])
+        assert found["keys"] == alone("resume")["keys"]
+
+
+def test_unused_parameters_are_named_at_the_first_step(strategy: str) -> None:
+    said = each_rank(strategy, "unused")[0]
+    assert "idle.weight, idle.bias" in said
+    assert "used.weight" not in said.replace("idle.weight", "")
+
+
+def test_bf16_computes_in_bf16_and_keeps_fp32(strategy: str) -> None:
+    for found in each_rank(strategy, "bf16"):
+        assert found["seen"] == ["torch.bfloat16"]
+        assert found["weights"] == ["torch.float32"]
+        assert found["ratio"] < 0.5
+
+
+def test_memory(strategy: str) -> None:
+    """In units of the weights: weights, two moments; whole on each rank, or about a half on each of two."""
+    for found in each_rank(strategy, "memory"):
+        whole = alone("memory")["total"]
+        assert 2.9 < whole < 3.2
+        if strategy in ("fsdp", "zero3"):
+            assert found["total"] < 0.65 * whole
+        elif strategy in ("zero1", "zero2"):
+            assert found["total"] < 0.85 * whole
+        else:
+            assert found["total"] == pytest.approx(whole, rel=0.4)  # DDP's buckets hold the gradients
