@@ -189,7 +189,8 @@ def clipping(rt: Runtime, setup: Setup, folder: Path) -> Any:
         mine, target = share(rt, tokens, tokens.roll(-1, 1))
         engine.backward(token_loss(engine(mine), target))
         norm = engine.clip_grad_norm(bound)
-        assert type(norm) is torch.Tensor and norm.ndim == 0
+        assert type(norm) is torch.Tensor
+        assert norm.ndim == 0
         norms.append(norm.item())
         engine.step()
     return {"norms": norms, "weights": weights_of(engine)}
@@ -461,8 +462,8 @@ def live_bytes() -> int:
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        memory, parity, momentum, accumulation, uneven_batch, clipping, frozen_parameters, dropout, skipped_step, schedule,
-        averages, gan, evaluation, resume, bf16, unused,
+        memory, parity, momentum, accumulation, uneven_batch, clipping, frozen_parameters, dropout, skipped_step,
+        schedule, averages, gan, evaluation, resume, bf16, unused,
     )
 }  # fmt: skip
 
