@@ -31,6 +31,41 @@ class MismatchedCallError(DistToolkitError):
     """The ranks entered one collective operation with different arguments."""
 
 
+class DesyncError(DistToolkitError):
+    """The ranks are not in the same collective operation: some entered another one, or ended; raised on every rank.
+
+    Attributes:
+        reason: what the records of the ranks prove, in one sentence.
+        operations: rank -> the operation it entered, or None where it entered none.
+        sites: rank -> `file:line` of the script where it did so, or where it is.
+        steps: rank -> the training step there.
+        step: the earliest of them.
+        ranks: the ranks that differ from the others.
+        EXIT_CODE: with which a process ends that could not be interrupted to raise this (EX_PROTOCOL).
+    """
+
+    EXIT_CODE = 76
+
+    def __init__(self, reason: str, rows: Sequence[tuple[int, str | None, str, int]], ranks: Sequence[int]) -> None:
+        self.reason, self.rows, self.ranks = reason, tuple(rows), tuple(ranks)
+        self.operations = {rank: operation for rank, operation, _, _ in rows}
+        self.sites = {rank: site for rank, _, site, _ in rows}
+        self.steps = {rank: step for rank, _, _, step in rows}
+        self.step = min(self.steps.values(), default=0)
+        table = [("rank", "operation", "called from", "step")]
+        table += [(str(rank), operation or "-", site, str(step)) for rank, operation, site, step in rows]
+        widths = [max(len(row[column]) for row in table) for column in range(4)]
+        lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+        super().__init__(
+            f"the ranks are not in the same collective operation: {reason}\n"
+            + "\n".join(f"  {line}".rstrip() for line in lines)
+            + "\nEvery rank must make the same calls in the same order: take the call out of the branch "
+            "(`if rank == 0`, a loop that ends earlier on one rank), or use rt.decide or rt.main_first. What single "
+            "ranks rightly do on their own belongs in group.unwatched(). init(desync_guard=False) or "
+            "DTK_DESYNC_GUARD=0 ends this check."
+        )
+
+
 class CheckpointError(DistToolkitError):
     """Base of the checkpoint errors."""
 

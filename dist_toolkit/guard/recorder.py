@@ -159,6 +159,10 @@ class Recorder:
         self.inside_since = self.last_at = time.monotonic()
         self.number = number
 
+    def signature(self) -> int:
+        """The chain hash, to send along: equal on all ranks that did the same. 0 in another thread than the owner's."""
+        return self.chain if threading.get_ident() == self.owner else 0
+
     def records(self) -> list[Record]:
         """The last records, oldest first; at most RING, all consecutive."""
         found = sorted(record for record in [*self._ring] if record is not None)
