@@ -1,0 +1,53 @@
+"""What strategies have in common whose forward pass communicates: weights are gathered as layers need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from dist_toolkit.strategies.base import Engine
+from dist_toolkit.strategies.shadow import ShadowCalls
+
+
+class ShardedEngine(Engine):
+    """An Engine whose weights are split over ranks, so that every forward pass is collective.
+
+    An instance whose weights are whole (ZeRO 1 and 2) sets its `forward_is_collective` to False.
+    """
+
+    forward_is_collective = True
+    gradients_are_sharded = True
+    _shadow: ShadowCalls | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output, 16-bit floats widened. Collective, evaluation included.
+
+        In `evaluating()` ranks may call it a different number of times, or not at all: those with fewer batches run
+        along at the end of the block. No other collective may be called there before a rank's last call, so compute
+        metrics after the block.
+        """
+        if not self.forward_is_collective:
+            return super().__call__(*args, **kwargs)
+        if self._shadow is not None:
+            return self._shadow(args, kwargs)
+        with self.group.watched("engine forward"):
+            return self._run(args, kwargs)
+
+    @contextmanager
+    def _uneven_calls(self) -> Iterator[None]:
+        if not self.forward_is_collective or self._shadow is not None or self.group.world.world_size == 1:
+            yield
+            return
+        shadow = self._shadow = ShadowCalls(self.group, self._run)
+        try:
+            yield
+            shadow.finish()  # not after an exception: the others may never call
+        finally:
+            self._shadow = None
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        training = torch.is_grad_enabled() and not self._frozen
+        return self._forward(self._wrapped if training else self.module, args, kwargs)
