@@ -22,7 +22,8 @@ class Mean:
 
     def compute(self) -> float:
         """The mean over all ranks' updates; nan if there were none. Collective."""
-        total, count = self._group.all_reduce(self._total.clone()).tolist()
+        with self._group.watched("rt.mean().compute"):
+            total, count = self._group.all_reduce(self._total.clone()).tolist()
         return total / count if count else float("nan")
 
 
@@ -35,7 +36,7 @@ class MetricWindow:
         self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, float | torch.Tensor]) -> None:
-        """Add one step's scalars; a window has the same names, each as often, on every rank. Local."""
+        """Add one step's scalars; a window has the same names on every rank, though not as often. Local."""
         for name, value in metrics.items():
             tensor = torch.as_tensor(value, device=self._group.device).detach().to(torch.float32).reshape(())
             before = self._sums.get(name)
@@ -43,11 +44,13 @@ class MetricWindow:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def reduce(self) -> dict[str, float]:
-        """Means over the steps that gave a value and over ranks, and a new window. Collective: one reduction in all."""
+        """Means over all values of all ranks, and a new window. Collective: one reduction in all."""
         names = sorted(self._sums)
         if not names:
             return {}
-        means = torch.stack([self._sums[name] / self._counts[name] for name in names])
-        values = self._group.all_reduce(means / self._group.world.world_size).tolist()
+        sums = torch.stack([self._sums[name] for name in names])
+        counts = torch.tensor([self._counts[name] for name in names], dtype=torch.float32).to(sums.device)
+        with self._group.watched(f"rt.log({', '.join(names)})"):
+            totals, numbers = self._group.all_reduce(torch.stack([sums, counts])).tolist()
         self._sums, self._counts = {}, {}
-        return dict(zip(names, values, strict=True))
+        return {name: total / number for name, total, number in zip(names, totals, numbers, strict=True)}

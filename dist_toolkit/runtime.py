@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +20,10 @@ from dist_toolkit.checkpoint import Checkpointer
 from dist_toolkit.checkpoint.checkpointer import retention_from
 from dist_toolkit.checkpoint.parts import RngPart, build_parts
 from dist_toolkit.data import Loader, WorkerOptions, build_loader, shard
+from dist_toolkit.decisions import Decisions
 from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
+from dist_toolkit.metric_log import MetricLog
 from dist_toolkit.process_group import Group, open_group
 from dist_toolkit.signals import StopRequest
 from dist_toolkit.storage import LocalStorage
@@ -34,7 +34,7 @@ from dist_toolkit.world import LaunchSettings, World
 
 def init(
     seed: int = 0, *, device: str = "auto", backend: str = "auto", timeout: float = 1800.0, log_every: int = 50,
-    env: Mapping[str, str] | None = None,
+    tensorboard: bool | str | Path = False, desync_guard: bool = True, env: Mapping[str, str] | None = None,
 ) -> Runtime:  # fmt: skip
     """Join the other ranks, or start as the only one. Collective. Use as `with dtk.init(seed=0) as rt:`.
 
@@ -44,6 +44,10 @@ def init(
         backend: of torch.distributed; `auto` is gloo on CPU and `cpu:gloo,cuda:nccl` on GPUs.
         timeout: seconds after which a collective that not all ranks entered fails.
         log_every: steps between two lines of `rt.log`.
+        tensorboard: also write what `rt.log` prints for TensorBoard: True: to `tensorboard` in the run directory; or
+            the directory.
+        desync_guard: name, within seconds, a collective call that not all ranks make (DesyncError); DTK_DESYNC_GUARD=0
+            in the environment of every rank switches it off as well.
         env: the environment to read (default: the process's).
 
     Raises:
@@ -59,11 +63,15 @@ def init(
     if dist.is_initialized() and not world.launched:
         world = World(dist.get_rank(), dist.get_rank(), dist.get_world_size(), dist.get_world_size())
     place = choose_device(world, settings.device if device == "auto" else device)
-    group = open_group(world, place, backend, timeout, env)
-    return Runtime(group, settings, seed, log_every)
+    group = open_group(world, place, backend, timeout, env, desync_guard and settings.desync_guard)
+    try:
+        return Runtime(group, settings, seed, log_every, tensorboard)
+    except BaseException:
+        group.close(failed=True)
+        raise
 
 
-class Runtime:
+class Runtime(Decisions):
     """The ranks of this run, and what a script makes with them.
 
     Random numbers: until the first model is set up, or the first loader or checkpointer is in use, all ranks draw the
@@ -76,15 +84,19 @@ class Runtime:
         run_dir: the directory of this run; `runs/<script>` without a launcher.
     """
 
-    def __init__(self, group: Group, settings: LaunchSettings, seed: int, log_every: int) -> None:
+    def __init__(
+        self, group: Group, settings: LaunchSettings, seed: int, log_every: int,
+        tensorboard: bool | str | Path = False,
+    ) -> None:  # fmt: skip
         self.group, self.seed, self.settings = group, seed, settings
         self.world, self.device = group.world, group.device
-        self.log = _MetricLog(self, log_every)
         script = Path(sys.argv[0]).stem or "run"
         self.run_dir = Path(settings.run_dir) if settings.run_dir else Path("runs") / script
         self.logger = logs.logger(self.world.rank, self.world.world_size)
         live = self.run_dir / "ranks" / "0.live" if settings.live else None
         self.progress = logs.Progress(self.world.is_main, live)
+        board = self.run_dir / "tensorboard" if tensorboard is True else Path(tensorboard) if tensorboard else None
+        self.log = MetricLog(group, self.progress, self.run_dir, log_every, board)
         self._engines = 0
         self._batch_weight = BatchWeight()
         self._streams_are_common = True
@@ -181,7 +193,8 @@ class Runtime:
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """All ranks' tensors, concatenated along dimension 0, which may differ in size. Collective."""
-        return torch.cat(self.group.all_gather(tensor))
+        with self.group.watched("rt.gather"):
+            return torch.cat(self.group.all_gather(tensor))
 
     def print(self, text: str) -> None:
         """Print a line, once."""
@@ -191,6 +204,8 @@ class Runtime:
         """End loader workers and the process group; `failed` if a peer may be gone. `with` does this."""
         for loader in self._loaders:
             loader.close()
+        self._end_requests(failed)
+        self.log.close()
         self.progress.close()
         self.group.close(failed)
 
@@ -223,31 +238,6 @@ class Runtime:
         if self._streams_are_common:
             self._streams_are_common = False
             seeding.seed_all(seeding.derive(self.seed, "rank", self.world.rank))
-
-
-class _MetricLog:
-    """`rt.log(step, loss=loss)`: means over the steps since the last line, and over ranks; printed once."""
-
-    def __init__(self, runtime: Runtime, every: int) -> None:
-        self._runtime, self._every = runtime, every
-        self._window = metrics.MetricWindow(runtime.group)
-
-    def __call__(self, step: int, **values: float | torch.Tensor) -> None:
-        """Add one step's scalars. Collective at every `log_every`-th step; local, and without waiting, at others."""
-        self._window.add(values)
-        if step % self._every == 0:
-            self._write(step, self._window.reduce())
-
-    def _write(self, step: int, means: dict[str, float]) -> None:
-        if not self._runtime.world.is_main:
-            return
-        self._runtime.progress.line(
-            f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-        )
-        path = self._runtime.run_dir / "metrics.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **means}) + "\n")
 
 
 def _named(default: str, given: Any) -> dict[str, Any]:

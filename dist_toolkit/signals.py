@@ -31,8 +31,9 @@ class StopRequest:
         """Whether all ranks are to stop after this step. Collective: call it at the same point of every step."""
         if self._group.world.world_size == 1:
             return self._seen
-        agreed = self._pending is not None and bool(self._pending.wait().item())
-        self._pending = self._group.start_all_reduce(torch.tensor([self._seen], dtype=torch.int32), "max")
+        with self._group.watched("agreement to stop"):
+            agreed = self._pending is not None and bool(self._pending.wait().item())
+            self._pending = self._group.start_all_reduce(torch.tensor([self._seen], dtype=torch.int32), "max")
         return agreed
 
     def __enter__(self) -> StopRequest:

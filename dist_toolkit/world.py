@@ -86,14 +86,18 @@ class LaunchSettings:
     strategy: str = "auto"
     device: str = "auto"
     live: bool = False
+    desync_guard: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LaunchSettings:
         """Read the DTK_* variables.
 
         Raises:
-            ConfigError: DTK_DEVICE is not one of auto, cpu, cuda.
+            ConfigError: DTK_DEVICE is not one of auto, cpu, cuda, or DTK_DESYNC_GUARD is neither 0 nor 1.
         """
+        guard = env.get("DTK_DESYNC_GUARD") or "1"
+        if guard not in ("0", "1"):
+            raise ConfigError(f"DTK_DESYNC_GUARD={guard!r} is neither 0 (off) nor 1 (on)")
         device = env.get("DTK_DEVICE") or "auto"
         if device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"DTK_DEVICE={device!r} is not a device; known: auto, cpu, cuda")
@@ -103,6 +107,7 @@ class LaunchSettings:
             strategy=env.get("DTK_STRATEGY") or "auto",
             device=device,
             live=env.get("DTK_LIVE") == "1",
+            desync_guard=guard != "0",
         )
 
 
