@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,7 @@ from dist_toolkit import logs, metrics, seeding
 from dist_toolkit.checkpoint import Checkpointer
 from dist_toolkit.checkpoint.checkpointer import retention_from
 from dist_toolkit.checkpoint.parts import RngPart, build_parts
-from dist_toolkit.data import Loader, WorkerOptions, build_loader, shard
+from dist_toolkit.data import Choices, Loader, Place, Sharded, WorkerOptions, build_loader, on_every_rank, shard
 from dist_toolkit.decisions import Decisions
 from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
@@ -132,19 +132,47 @@ class Runtime(Decisions):
         return engine
 
     def loader(
-        self, dataset: Any, *, global_batch_size: int, train: bool = True, shuffle: bool | None = None,
-        drop_last: bool | None = None, sample_rng: bool | None = None, **options: Unpack[WorkerOptions],
+        self, dataset: Any, *, global_batch_size: int | None = None, train: bool = True, shuffle: bool | None = None,
+        drop_last: bool | None = None, weights: Any = None, num_samples: int | None = None,
+        lengths: Sequence[int] | Callable[[int], int] | None = None, batch_sampler: Any = None,
+        sharded: Sharded = None, sample_rng: bool | None = None, **options: Unpack[WorkerOptions],
     ) -> Loader:  # fmt: skip
-        """A loader over a map-style data set; see `dist_toolkit.data.build_loader`. `options`: torch's DataLoader's."""
-        made = build_loader(
-            dataset, self.world, global_batch_size=global_batch_size, seed=self.seed, device=self.device, train=train,
-            shuffle=shuffle, drop_last=drop_last, sample_rng=sample_rng, options=options,
-        )  # fmt: skip
-        return self._adopt(made)
+        """A loader over a map-style or an iterable data set. Collective.
+
+        Args:
+            global_batch_size: samples of one step over all ranks; None where `batch_sampler` says.
+            train: position kept from one `for` to the next, shuffled, incomplete last batch dropped; otherwise in
+                order, each sample exactly once.
+            shuffle, drop_last: override what `train` says. A training tail that is kept is shared out as evenly as it
+                can be; `Loader.weight` says how much of it this rank has.
+            weights, num_samples: draw `num_samples` an epoch (default: as many as there are), with replacement, each
+                sample with probability weight / sum.
+            lengths: of all samples, or a function of the index: batches hold samples of near-equal length.
+            batch_sampler: gives global batches of indices, the same on all ranks.
+            sharded: of an iterable data set: True: it divides itself by rank and worker; "workers": by torch's
+                get_worker_info alone; False: share out its items; None: find out.
+            sample_rng: seed the generators for each sample; None: unless no code of yours fetches it.
+            options: for torch's DataLoader.
+
+        Raises:
+            ConfigError: on every rank, if on any the data set is empty or an argument does not fit it, the others or
+                the number of ranks.
+        """
+        place = Place(self.world, self.device, self.seed, self.group)
+
+        def make() -> Loader:
+            choices = Choices(
+                global_batch_size, train, shuffle, drop_last, sample_rng, weights, num_samples, lengths, batch_sampler,
+                sharded,
+            )  # fmt: skip
+            return build_loader(dataset, place, choices, options)
+
+        return self._adopt(on_every_rank(self.group, make))
 
     def shard(self, loader: DataLoader[Any], *, train: bool | None = None) -> Loader:
-        """Make a torch DataLoader right for this number of ranks; see `dist_toolkit.data.shard`."""
-        return self._adopt(shard(loader, self.world, seed=self.seed, device=self.device, train=train))
+        """Make a torch DataLoader right for this number of ranks; see `dist_toolkit.data.shard`. Collective."""
+        place = Place(self.world, self.device, self.seed, self.group)
+        return self._adopt(on_every_rank(self.group, lambda: shard(loader, place, train=train)))
 
     def checkpointer(
         self, root: str | Path | None = None, *, engine: Engine | Mapping[str, Engine] | None = None,

@@ -1,7 +1,12 @@
 """Data: the global sample order, and loaders that follow it on any number of ranks and workers."""
 
 from dist_toolkit.data.adopt import shard
-from dist_toolkit.data.loader import Loader, WorkerOptions, build_loader
+from dist_toolkit.data.build import Choices, Place, build_loader, on_every_rank
+from dist_toolkit.data.feeds import WorkerOptions
+from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder
+from dist_toolkit.data.splitting import Sharded
 
-__all__ = ["GlobalOrder", "Loader", "WorkerOptions", "build_loader", "shard"]
+__all__ = [
+    "Choices", "GlobalOrder", "Loader", "Place", "Sharded", "WorkerOptions", "build_loader", "on_every_rank", "shard",
+]  # fmt: skip

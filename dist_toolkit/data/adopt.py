@@ -6,20 +6,26 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import torch
+import numpy as np
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
-    IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
 )
 
-from dist_toolkit.data.loader import Loader, WorkerOptions, build_loader
-from dist_toolkit.data.sampler import SampleKey
+from dist_toolkit.data.build import Choices, Place, build_loader, is_iterable, source_of
+from dist_toolkit.data.feeds import MapFeed, WorkerOptions
+from dist_toolkit.data.listed import ListedOrder, Listing, OwnBatches, parts_of
+from dist_toolkit.data.loader import Loader
+from dist_toolkit.data.order import GlobalOrder, Order
+from dist_toolkit.data.sampler import BatchSource, SampleKey, Share
+from dist_toolkit.data.weighted import WeightedOrder, checked_weights
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.world import World
 
 _LOG = logging.getLogger("dist_toolkit")
 
@@ -33,7 +39,10 @@ class DistributedSamplerSource:
     def __init__(self, batch_sampler: BatchSampler, sampler: DistributedSampler[Any]) -> None:
         self._batches, self._sampler = batch_sampler, sampler
 
-    def batches(self, epoch: int, start: int) -> Iterator[tuple[int, list[SampleKey]]]:
+    def prepare(self, epoch: int) -> None:
+        """Nothing."""
+
+    def batches(self, epoch: int, start: int) -> Iterator[Share]:
         """This rank's batches; a position counts samples of this rank times the ranks."""
         self._sampler.set_epoch(epoch)
         ranks, rank = self._sampler.num_replicas, self._sampler.rank
@@ -42,7 +51,7 @@ class DistributedSamplerSource:
             first, stop = stop, stop + len(indices) * ranks
             if first >= start:
                 keys = [SampleKey(epoch, first + i * ranks + rank, int(index)) for i, index in enumerate(indices)]
-                yield stop, keys
+                yield Share(stop, keys, 1.0)
 
     def end(self, epoch: int) -> int:
         """The position after the last batch."""
@@ -66,83 +75,121 @@ class DistributedSamplerSource:
         }
 
 
-def shard(
-    loader: DataLoader[Any], world: World, *, seed: int, device: torch.device, train: bool | None = None
-) -> Loader:
-    """Make a torch DataLoader right for this number of ranks.
+def shard(loader: DataLoader[Any], place: Place, *, train: bool | None = None) -> Loader:
+    """Make a torch DataLoader right for this number of ranks. Collective where it has a sampler of the user's.
 
-    With torch's own sequential or shuffling sampler, `loader.batch_size` is taken as the global batch, so the script
-    means the same on one rank and on many. A loader that already has a DistributedSampler keeps it, its per-rank batch
-    too, and gets `set_epoch` called.
+    `loader.batch_size` (or what its batch sampler gives) is taken as the global batch, so the script means the same on
+    one rank and on many. torch's own samplers become global orders of the run's seed; another sampler is read once an
+    epoch, the same on every rank (see `Listing`). A sampler that divides the data over ranks itself keeps its batches,
+    and gets `set_epoch` called.
 
     Args:
-        train: whether the loader keeps its position from one `for` to the next; None: if it shuffles.
+        train: whether the loader keeps its position from one `for` to the next; None: if it draws at random.
 
     Raises:
-        ConfigError: the loader has a sampler whose order cannot be taken over; the message names it.
+        ConfigError: the loader does not batch, or a sampler is for other ranks, or lies; the message names it.
     """
     if not isinstance(loader, DataLoader):
         raise ConfigError(
             f"rt.shard takes a torch DataLoader, not a {type(loader).__name__}; for a data set: rt.loader"
         )
+    if loader.batch_sampler is None:
+        raise ConfigError("the loader has batch_size=None, and batches are what is shared out; set a batch size")
     sampler, batches = loader.sampler, loader.batch_sampler
-    if isinstance(loader.dataset, IterableDataset):
-        raise ConfigError("the loader's data set is iterable; iterable data sets are not supported yet")
+    if is_iterable(loader.dataset):
+        return _adopt_iterable(loader, place, train)
+    if type(batches) is BatchSampler and isinstance(sampler, DistributedSampler):
+        return _keep_distributed(loader, batches, sampler, place, train)
+    if _own_split(batches):
+        return _keep_own(loader, batches, place, train)
     if type(batches) is not BatchSampler:
-        raise ConfigError(
-            f"the loader has batch_sampler={type(batches).__name__}, which cannot be taken over; "
-            "use rt.loader(dataset, ...)"
-        )
-    if isinstance(sampler, DistributedSampler):
-        return _keep_sampler(loader, batches, sampler, world, seed, device, train)
-    if not _is_plain(sampler):
-        raise ConfigError(
-            f"the loader has sampler={type(sampler).__name__}, whose order cannot be made the same "
-            "on any number of ranks; use rt.loader(dataset, ...), or a DistributedSampler"
-        )
-    shuffle = isinstance(sampler, RandomSampler)
-    train = shuffle if train is None else train
-    length, batch = len(loader.dataset), batches.batch_size  # type: ignore[arg-type]
-    if train and not batches.drop_last and length % batch:
-        _LOG.info(
-            "the last %d of %d samples of an epoch do not fill a batch of %d and are left out",
-            length % batch,
-            length,
-            batch,
-        )
-    return build_loader(
-        loader.dataset, world, global_batch_size=batch, seed=seed, device=device, train=train, shuffle=shuffle,
-        drop_last=train or batches.drop_last, options=_options(loader),
-    )  # fmt: skip
+        choices = Choices(train=train is not False, batch_sampler=batches)
+        return build_loader(loader.dataset, place, choices, _options(loader))
+    if not len(sampler) and type(sampler) in _KNOWN:  # type: ignore[arg-type]
+        raise ConfigError("the data set is empty")
+    train = type(sampler) is not SequentialSampler if train is None else train
+    choices = Choices(batches.batch_size, train=train, drop_last=batches.drop_last)
+    dataset, order = _order(loader.dataset, sampler, place)
+    return _loader(loader, dataset, source_of(order, place, choices), place, train)
 
 
-def _keep_sampler(
-    loader: DataLoader[Any], batches: BatchSampler, sampler: DistributedSampler[Any], world: World, seed: int,
-    device: torch.device, train: bool | None,
-) -> Loader:  # fmt: skip
-    if (sampler.num_replicas, sampler.rank) != (world.world_size, world.rank):
+_KNOWN = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def _order(dataset: Any, sampler: Any, place: Place) -> tuple[Any, Order]:
+    """The global order that stands for a sampler, and the data set that its indices are of."""
+    kind, seed, count = type(sampler), place.seed, len(dataset)
+    if kind is SequentialSampler:
+        return dataset, GlobalOrder(count, False, seed)
+    if kind is RandomSampler and sampler.replacement:
+        return dataset, WeightedOrder(np.ones(count), sampler.num_samples, seed)
+    if kind is RandomSampler and sampler.num_samples == count:
+        return dataset, GlobalOrder(count, True, seed)
+    if kind is SubsetRandomSampler:
+        chosen = Subset(dataset, [int(index) for index in sampler.indices])
+        return chosen, GlobalOrder(len(chosen), True, seed)
+    if kind is WeightedRandomSampler and sampler.replacement:
+        weights = checked_weights(sampler.weights, count)
+        return dataset, WeightedOrder(weights, sampler.num_samples, seed)
+    return dataset, ListedOrder(Listing(sampler, count, seed, place.group), seed)
+
+
+def _adopt_iterable(loader: DataLoader[Any], place: Place, train: bool | None) -> Loader:
+    if train is None:
         raise ConfigError(
-            f"the loader's DistributedSampler is for rank {sampler.rank} of {sampler.num_replicas}, "
-            f"but this is rank {world.rank} of {world.world_size}; build it without num_replicas and rank, after init()"
+            "an iterable data set does not tell whether it is for training; pass train=True or train=False to rt.shard"
         )
+    drop_last = bool(getattr(loader, "drop_last", False))
+    choices = Choices(loader.batch_size, train=train, drop_last=drop_last)
+    return build_loader(loader.dataset, place, choices, _options(loader))
+
+
+def _keep_distributed(
+    loader: DataLoader[Any], batches: BatchSampler, sampler: DistributedSampler[Any], place: Place, train: bool | None
+) -> Loader:
+    _check_ranks("DistributedSampler", sampler, place)
     train = bool(sampler.shuffle) if train is None else train
     surplus = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]
     if not train and surplus > 0:
         _LOG.warning(
             "the DistributedSampler repeats %d samples to make the ranks even; use rt.loader(..., train=False)", surplus
         )
-    source = DistributedSamplerSource(batches, sampler)
-    return Loader(
-        loader.dataset, source, seed=seed, train=train, device=device, sample_rng=None, options=_options(loader)
-    )
+    return _loader(loader, loader.dataset, DistributedSamplerSource(batches, sampler), place, train)
 
 
-def _is_plain(sampler: Any) -> bool:
-    if type(sampler) is SequentialSampler:
-        return True
-    return (
-        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    )
+def _keep_own(loader: DataLoader[Any], batches: Any, place: Place, train: bool | None) -> Loader:
+    """A sampler of the user's that knows ranks: its batches are this rank's."""
+    own = _own_split(batches)
+    name = type(own).__name__
+    _check_ranks(name, own, place)
+    if place.world.is_main:
+        _LOG.warning(
+            "%s divides the data over the ranks itself: a resume needs as many ranks, and whether each sample comes "
+            "once, and counts the same, is up to it",
+            name,
+        )
+    listing = Listing(batches, len(loader.dataset), place.seed, place.group, per_rank=True)  # type: ignore[arg-type]
+    source = OwnBatches(listing, place.world.rank, place.world.world_size)
+    return _loader(loader, loader.dataset, source, place, train is not False)
+
+
+def _own_split(batches: Any) -> Any:
+    """The part of a batch sampler that divides the data over ranks: torch's convention is `num_replicas`."""
+    return next((part for part in parts_of(batches) if isinstance(getattr(part, "num_replicas", None), int)), None)
+
+
+def _check_ranks(name: str, sampler: Any, place: Place) -> None:
+    world, rank = place.world, getattr(sampler, "rank", None)
+    if (sampler.num_replicas, rank) != (world.world_size, world.rank):
+        raise ConfigError(
+            f"the loader's {name} is for rank {rank} of {sampler.num_replicas}, "
+            f"but this is rank {world.rank} of {world.world_size}; build it without num_replicas and rank, after init()"
+        )
+
+
+def _loader(loader: DataLoader[Any], dataset: Any, source: BatchSource, place: Place, train: bool) -> Loader:
+    feed = MapFeed(dataset, source, seed=place.seed, sample_rng=None, options=_options(loader))
+    return Loader(feed, train=train, device=place.device)
 
 
 def _options(loader: DataLoader[Any]) -> WorkerOptions:

@@ -56,7 +56,7 @@ class KeyedDataset(Dataset[Any]):
         return [self.dataset[index] for index in indices]
 
     def _seeded(self, key: SampleKey) -> Any:
-        _seed_cpu(derive(self.seed, "sample", key.epoch, key.position))
+        seed_cpu(derive(self.seed, "sample", key.epoch, key.position))
         return self.dataset[key.sample]
 
 
@@ -70,14 +70,15 @@ class SeededCollate:
         """Collate one batch."""
         seed = samples.seed if isinstance(samples, Samples) else 0
         if get_worker_info() is not None:
-            _seed_cpu(seed)
+            seed_cpu(seed)
             return self.collate(samples)
         with preserved(_CPU):
-            _seed_cpu(seed)
+            seed_cpu(seed)
             return self.collate(samples)
 
 
-def _seed_cpu(seed: int) -> None:
+def seed_cpu(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's CPU generators."""
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(seed)
@@ -87,7 +88,14 @@ def draws_nothing(dataset: Any) -> bool:
     """Whether fetching from `dataset` runs no code of the user's that could draw random numbers."""
     while type(dataset) is Subset:
         dataset = dataset.dataset
+    if is_hugging_face(dataset):
+        return bool(getattr(dataset, "format", {}).get("type") != "custom")  # custom: set_transform, the user's code
     return type(dataset) is TensorDataset
+
+
+def is_hugging_face(dataset: Any) -> bool:
+    """Whether `dataset` is one of the package `datasets`, found out without importing it."""
+    return type(dataset).__module__.partition(".")[0] == "datasets"
 
 
 class WorkerInit:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,23 @@ from dist_toolkit.seeding import derive
 Indices = npt.NDArray[np.int64]
 _Words = npt.NDArray[np.uint64]
 _ROUNDS = 8
+
+
+class Order(Protocol):
+    """Which sample stands at which position of an epoch: the same on every rank, and a function of the epoch."""
+
+    @property
+    def length(self) -> int:
+        """Positions in an epoch."""
+        ...
+
+    def at(self, epoch: int, positions: Indices) -> Indices:
+        """Dataset indices at these positions of `epoch`; same shape."""
+        ...
+
+    def identity(self) -> dict[str, int | bool | str]:
+        """What must be the same on a resume for the order to be the same."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,19 @@ class GlobalOrder:
             return positions
         return _permute(positions, self.length, derive(self.seed, "order", epoch))
 
+    def identity(self) -> dict[str, int | bool | str]:
+        """Length, shuffling and seed."""
+        return {"length": self.length, "shuffle": self.shuffle, "seed": self.seed}
+
+
+def mix(values: _Words, key: int) -> _Words:
+    """64 random-looking bits for each of `values`, by a keyed hash; same shape."""
+    z: Any = values * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: _Words = z ^ (z >> np.uint64(31))
+    return mixed
+
 
 def _permute(positions: Indices, length: int, key: int) -> Indices:
     a = math.isqrt(length - 1) + 1
@@ -74,16 +104,8 @@ def _feistel(values: _Words, a: int, b: int, keys: list[int]) -> _Words:
     left, right = values % np.uint64(a), values // np.uint64(a)
     for number, key in enumerate(keys):
         if number % 2 == 0:
-            left = (left + _mix(right, key) % np.uint64(a)) % np.uint64(a)
+            left = (left + mix(right, key) % np.uint64(a)) % np.uint64(a)
         else:
-            right = (right + _mix(left, key) % np.uint64(b)) % np.uint64(b)
+            right = (right + mix(left, key) % np.uint64(b)) % np.uint64(b)
     mixed: _Words = right * np.uint64(a) + left
-    return mixed
-
-
-def _mix(values: _Words, key: int) -> _Words:
-    z: Any = values * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: _Words = z ^ (z >> np.uint64(31))
     return mixed

@@ -14,13 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from dist_toolkit.data.loader import build_loader
+from dist_toolkit.data.build import Choices, Place, build_loader
+from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder
-from dist_toolkit.data.sampler import ShareSampler, share_bounds
+from dist_toolkit.data.sampler import Division, ShareSampler, share_bounds
 from dist_toolkit.world import World
 
 lengths = st.integers(1, 3000)
 CPU = torch.device("cpu")
+
+
+def loader_of(dataset: TensorDataset, batch: int, seed: int, rank: int = 0, world_size: int = 1) -> Loader:
+    world = World(rank, rank, world_size, world_size, launched=world_size > 1)
+    return build_loader(dataset, Place(world, CPU, seed), Choices(batch), {})
 
 
 @given(length=lengths, seed=st.integers(), epoch=st.integers(0, 1000))
@@ -46,13 +52,14 @@ def test_shares_make_up_the_global_batch_from_any_position(
     """From any position, each sample of the rest comes once, in shares whose sizes differ by at most one."""
     order = GlobalOrder(length, True, seed)
     start = min(data.draw(st.integers(0, length // batch)) * batch, length)
-    shares = [list(ShareSampler(order, batch, rank, world_size, False).batches(1, start)) for rank in range(world_size)]
+    divisions = [Division(rank, world_size) for rank in range(world_size)]
+    shares = [list(ShareSampler(order, batch, division, False).batches(1, start)) for division in divisions]
     taken = []
     for parts in zip(*shares, strict=True):
-        assert len({stop for stop, _ in parts}) == 1
-        sizes = [len(keys) for _, keys in parts]
+        assert len({share.stop for share in parts}) == 1
+        sizes = [len(share.keys) for share in parts]
         assert max(sizes) - min(sizes) <= 1
-        taken += [key.sample for _, keys in parts for key in keys]
+        taken += [key.sample for share in parts for key in share.keys]
     assert taken == order.indices(1, start, length).tolist()
 
 
@@ -61,8 +68,8 @@ def test_length_of_a_loader_is_the_number_of_its_batches(
     length: int, world_size: int, batch: int, drop_last: bool
 ) -> None:
     for rank in range(world_size):
-        sampler = ShareSampler(GlobalOrder(length), batch, rank, world_size, drop_last)
-        assert sampler.batches_per_epoch() == sum(bool(keys) for _, keys in sampler.batches(0, 0))
+        sampler = ShareSampler(GlobalOrder(length), batch, Division(rank, world_size), drop_last)
+        assert sampler.batches_per_epoch() == sum(bool(share.keys) for share in sampler.batches(0, 0))
 
 
 @given(size=st.integers(0, 100), world_size=st.integers(1, 12))
@@ -106,7 +113,7 @@ def test_positions_outside_an_epoch_are_refused() -> None:
 @given(position=st.integers(0, 10**12), epoch=st.integers(0, 10**6), seed=st.integers(-(2**63), 2**63))
 def test_loader_state_is_under_200_bytes(position: int, epoch: int, seed: int) -> None:
     dataset = TensorDataset(torch.zeros(8))
-    loader = build_loader(dataset, World(), global_batch_size=2, seed=seed, device=CPU, options={})
+    loader = loader_of(dataset, 2, seed)
     loader.position, loader.epoch = position, epoch
     assert len(json.dumps(loader.state_dict())) < 200
 
@@ -126,8 +133,7 @@ def test_resume_at_any_number_of_ranks_keeps_the_order(
     def take(world_size: int, state: dict, count: int) -> tuple[list[list[int]], dict]:
         shares, after = [], state
         for rank in range(world_size):
-            world = World(rank, rank, world_size, world_size, launched=True)
-            loader = build_loader(dataset, world, global_batch_size=batch, seed=3, device=CPU, options={})
+            loader = loader_of(dataset, batch, 3, rank, world_size)
             loader.load_state_dict(state)
             got: list[list[int]] = []
             while len(got) < count:
@@ -136,7 +142,7 @@ def test_resume_at_any_number_of_ranks_keeps_the_order(
             after = loader.state_dict()
         return [[n for part in parts for n in part] for parts in zip(*shares, strict=True)], after
 
-    start = build_loader(dataset, World(), global_batch_size=batch, seed=3, device=CPU, options={}).state_dict()
+    start = loader_of(dataset, batch, 3).state_dict()
     seen, state = [], start
     for world_size, count in zip(worlds, steps, strict=False):
         batches, state = take(world_size, state, count)

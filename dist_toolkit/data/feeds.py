@@ -1,0 +1,154 @@
+"""Where a loader's batches come from, through torch's DataLoader."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from dist_toolkit.data.fetch import KeyedDataset, SeededCollate, WorkerInit, draws_nothing
+from dist_toolkit.data.sampler import BatchSource, SampleKey, Share
+
+
+class WorkerOptions(TypedDict, total=False):
+    """What is handed to torch's DataLoader as it is; see its documentation."""
+
+    num_workers: int
+    collate_fn: Callable[[list[Any]], Any] | None
+    pin_memory: bool
+    timeout: float
+    worker_init_fn: Callable[[int], None] | None
+    multiprocessing_context: Any
+    prefetch_factor: int | None
+    persistent_workers: bool
+
+
+class Ready(NamedTuple):
+    """A batch that can be handed out."""
+
+    batch: Any
+    stop: int
+    """The loader's position once it is handed out."""
+    weight: float
+    """See `Share.weight`."""
+
+
+class Feed(Protocol):
+    """This rank's batches, from any point of any epoch."""
+
+    dataset: Any
+
+    def ready(self, epoch: int, start: int) -> Iterator[Ready]:
+        """The batches from position `start` of `epoch`. May be collective in training: ranks stay in step."""
+        ...
+
+    def at_end(self, epoch: int, position: int) -> bool:
+        """Whether `position` is known to be the end of `epoch`; a feed without a length learns it by reading."""
+        ...
+
+    def batches_per_epoch(self) -> int:
+        """Batches that this rank gets in a whole epoch. Raises TypeError where only reading would tell."""
+        ...
+
+    def identity(self) -> dict[str, int | bool | str]:
+        """What must be the same on a resume for the order to be the same."""
+        ...
+
+    def settings(self) -> dict[str, int]:
+        """What a resume takes over from the saved state."""
+        ...
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Take the settings of a saved state."""
+        ...
+
+    def close(self) -> None:
+        """End the workers, if any are running."""
+        ...
+
+
+class MapFeed:
+    """The batches of a map-style data set that a source names."""
+
+    def __init__(
+        self, dataset: Any, source: BatchSource, *, seed: int, sample_rng: bool | None, options: WorkerOptions
+    ) -> None:
+        self.dataset, self._source = dataset, source
+        self._requests = _Shares(source)
+        keyed = KeyedDataset(dataset, seed, not draws_nothing(dataset) if sample_rng is None else sample_rng)
+        collate = options.get("collate_fn")
+        if collate is not None and collate is not default_collate and sample_rng is not False:
+            options = {**options, "collate_fn": SeededCollate(collate)}
+        self._loader = torch_loader(keyed, self._requests, options)
+
+    def ready(self, epoch: int, start: int) -> Iterator[Ready]:
+        """The batches from position `start` of `epoch`. Collective where the source's `prepare` is."""
+        self._source.prepare(epoch)
+        shares = self._requests.aim(epoch, start)
+        for batch in self._loader:
+            share = shares.popleft()
+            yield Ready(batch, share.stop, share.weight)
+
+    def at_end(self, epoch: int, position: int) -> bool:
+        """Whether no batch is left. Collective where the source's `prepare` is."""
+        self._source.prepare(epoch)
+        return position >= self._source.end(epoch)
+
+    def batches_per_epoch(self) -> int:
+        """Batches that this rank gets in a whole epoch."""
+        return self._source.batches_per_epoch()
+
+    def identity(self) -> dict[str, int | bool | str]:
+        """The source's."""
+        return self._source.identity()
+
+    def settings(self) -> dict[str, int]:
+        """None."""
+        return {}
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """End the workers."""
+        end_workers(self._loader)
+
+
+class _Shares:
+    """The batch sampler that torch's DataLoader draws from: the shares of the epoch it was last aimed at."""
+
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+        self._epoch = self._start = 0
+        self._drawn: deque[Share] = deque()
+
+    def aim(self, epoch: int, start: int) -> deque[Share]:
+        """Set where the next iteration starts; the returned queue gets each share that is drawn."""
+        self._epoch, self._start, self._drawn = epoch, start, deque()
+        return self._drawn
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        drawn = self._drawn
+        for share in self._source.batches(self._epoch, self._start):
+            if share.keys:
+                drawn.append(share._replace(keys=[]))
+                yield share.keys
+
+
+def torch_loader(dataset: Dataset[Any], requests: Any, options: WorkerOptions) -> DataLoader[Any]:
+    """torch's loader, fetching from `dataset` what `requests` names."""
+    if options.get("num_workers", 0) > 0:
+        options = {**options, "worker_init_fn": WorkerInit(options.get("worker_init_fn"))}
+    # A generator of its own: torch's loader draws a seed from it at each epoch, which must not move the training's.
+    return DataLoader(dataset, batch_sampler=requests, generator=torch.Generator(), **options)
+
+
+def end_workers(loader: DataLoader[Any]) -> None:
+    """End the workers of torch's loader, if any are running."""
+    iterator = getattr(loader, "_iterator", None)
+    if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
+    loader._iterator = None
