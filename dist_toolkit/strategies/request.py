@@ -26,6 +26,7 @@ class ModelSource:
 
     Attributes:
         factory: the function, or None where a module was given.
+        seed: of the random numbers that the model is made with, the same on all ranks.
     """
 
     def __init__(self, given: nn.Module | Callable[[], nn.Module], device: torch.device, seed: int) -> None:
@@ -35,7 +36,7 @@ class ModelSource:
             )
         self.factory = None if isinstance(given, nn.Module) else given
         self._module = given if isinstance(given, nn.Module) else None
-        self._device, self._seed = device, seed
+        self._device, self.seed = device, seed
 
     def build(self, on: str | None = None) -> nn.Module:
         """The model: made where torch makes it, or on device `on` (`meta`: shapes without memory).
@@ -47,7 +48,7 @@ class ModelSource:
         """
         module = self._module
         if module is None and self.factory is not None:
-            with seeding.common_stream(self._device, self._seed):
+            with seeding.common_stream(self._device, self.seed):
                 if on is None:
                     module = self.factory()
                 else:
