@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-STRATEGIES = ("auto", "single", "ddp")
+STRATEGIES = ("auto", "single", "data_parallel", "ddp", "fsdp", "deepspeed")
+
+ONE_PROCESS = ("single", "data_parallel")
+"""Strategies that are one rank; data_parallel drives all GPUs from it."""
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -31,7 +34,7 @@ class LaunchOptions:
     device: str = _option("auto", choices=DEVICES)
     """Where the ranks compute: auto, cpu or cuda. auto takes the GPUs if there are any."""
     strategy: str = _option("auto", choices=STRATEGIES)
-    """How the model is spread over the ranks: auto, single or ddp."""
+    """How the model is spread over the ranks: auto, single, data_parallel, ddp, fsdp or deepspeed."""
     nodes: int = _option(0, metavar="N")
     """Nodes. More than one needs a SLURM allocation (see dtk submit). Default: those of the srun step, else 1."""
     max_restarts: int = _option(0, metavar="N")

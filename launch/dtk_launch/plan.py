@@ -9,7 +9,7 @@ from pathlib import Path
 from dtk_launch.config import Settings
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
-from dtk_launch.options import LaunchOptions
+from dtk_launch.options import ONE_PROCESS, LaunchOptions
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nproc, run_folder, run_name, version_of
 
 OLDEST_TORCH = (2, 10)
@@ -178,7 +178,7 @@ def _decide_nproc(options: LaunchOptions, sources: Mapping[str, str], facts: Hos
     gpus, cores, asked = facts.gpus, facts.cores, options.nproc
     use_gpus = options.device != "cpu" and gpus.number > 0
     if asked == "auto":
-        nproc = gpus.number if use_gpus and options.strategy != "single" else 1
+        nproc = gpus.number if use_gpus and options.strategy not in ONE_PROCESS else 1
         why = _auto_reason(options, facts, use_gpus)
     elif asked == "gpu":
         if not use_gpus:
@@ -201,8 +201,8 @@ def _decide_nproc(options: LaunchOptions, sources: Mapping[str, str], facts: Hos
 
 
 def _auto_reason(options: LaunchOptions, facts: HostFacts, use_gpus: bool) -> str:
-    if options.strategy == "single":
-        return "auto: strategy single is one process"
+    if options.strategy in ONE_PROCESS:
+        return f"auto: strategy {options.strategy} is one process"
     if use_gpus:
         return f"auto: one rank per GPU, {facts.gpus.number} ({facts.gpus.why})"
     reason = "device cpu" if options.device == "cpu" else f"no GPU ({facts.gpus.why})"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, unknown
-from dtk_launch.options import DEVICES, STRATEGIES, LaunchOptions
+from dtk_launch.options import DEVICES, ONE_PROCESS, STRATEGIES, LaunchOptions
 
 _RESERVED = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"), "leave it out"),
@@ -29,9 +29,10 @@ def check_choices(options: LaunchOptions, sources: Mapping[str, str] | None = No
 
 def check_topology(options: LaunchOptions, nodes: int, nproc: int) -> None:
     """Refuse the strategy that has one process when there are more."""
-    if options.strategy == "single" and nodes * nproc > 1:
+    if options.strategy in ONE_PROCESS and nodes * nproc > 1:
         raise PlanError(
-            f"--strategy single is one process, but this is {nodes} x {nproc} ranks; pass --nproc 1 or --strategy ddp"
+            f"--strategy {options.strategy} is one process, but this is {nodes} x {nproc} ranks; "
+            "pass --nproc 1 or --strategy ddp"
         )
 
 
