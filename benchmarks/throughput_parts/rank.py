@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import dist_toolkit as dtk
 from dist_toolkit.seeding import derive
@@ -31,14 +30,15 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(given.threads)
     with dtk.init(seed=given.seed, timeout=_PATIENCE) as rt:
         channel = report_to_driver() if rt.world.is_main else None
+        gpus = tuple(range(given.gpus))
         engine = rt.setup(
-            partial(_build, model.build, spec.wrap, given.gpus),
+            load(model.build),
             partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
-            strategy=spec.engine,
+            strategy=dtk.DataParallel(gpus) if gpus and spec.engine == "data_parallel" else spec.engine,
         )
         batches = _batches(rt, model, given.global_batch_size, given.seed)
-        gpus = range(given.gpus) if spec.wrap else [rt.device.index] * bool(given.gpus)
-        trainer = Trainer(rt, engine, batches, given.global_batch_size, gpus)
+        busy = gpus if spec.engine == "data_parallel" else gpus and (rt.device.index,)
+        trainer = Trainer(rt, engine, batches, given.global_batch_size, busy)
         if channel is not None:
             channel.send({"strategy": given.strategy, **_hello(rt, engine, given)})
         _serve(rt, channel, trainer)
@@ -97,11 +97,6 @@ def _next_command(channel: Channel | None) -> dict[str, Any] | None:
         return channel.receive()
     except (EOFError, OSError):
         return {"do": "stop"}
-
-
-def _build(build: str, wrap: str, gpus: int) -> nn.Module:
-    module: nn.Module = load(build)()
-    return load(wrap)(module, gpus) if wrap else module
 
 
 def _batches(rt: dtk.Runtime, model: ModelSpec, batch: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -17,8 +17,6 @@ class StrategySpec:
     """Whether it runs as --nproc ranks under `dtk launch`; else as one process with the cores of all of them."""
     engine: str
     """The strategy of dist_toolkit that its ranks set up."""
-    wrap: str = ""
-    """`module:function` of this package, from (model, number of GPUs) to the module to train; empty: the model."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class ModelSpec:
 
 STRATEGIES = {
     "single": StrategySpec("one process", launched=False, engine="single"),
-    "dp": StrategySpec("DataParallel", launched=False, engine="single", wrap="wraps:data_parallel"),
+    "dp": StrategySpec("DataParallel", launched=False, engine="data_parallel"),
     "ddp": StrategySpec("DDP", launched=True, engine="ddp"),
 }
 
