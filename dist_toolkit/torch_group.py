@@ -158,7 +158,7 @@ class TorchGroup(Group):
         self._recorder = Recorder()
         self._guard = Guard(
             self._recorder,
-            Board(store, str(next(_numbers))),
+            Board(store, f"{self.world.restart_count}-{next(_numbers)}"),
             self.world.rank,
             self.world.world_size,
             without_port(sockets, port_of(store)),
