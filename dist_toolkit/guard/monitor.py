@@ -62,6 +62,7 @@ class Guard:
         self._last_question = time.monotonic()
         self._open: tuple[int, float] | None = None
         self._next_warning = _FIRST_WARNING
+        self._last_words: dict[int, Report] | None = None
         self._raised = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dtk-desync-guard", daemon=True)
@@ -94,24 +95,26 @@ class Guard:
         self._recorder.interrupts = None
         self._stop.set()
         self._thread.join(_LINGER)
+        if self._last_words is not None:
+            return
         with contextlib.suppress(RuntimeError):
             how = ENDED_BADLY if failed else ENDED_WELL
             self._board.publish(take_report(self._recorder, self._rank, self._answered, how))
             self._board.leave()
 
     def linger(self) -> None:
-        """Keep the store for a moment where it ends with this process. Call it after the process group has ended."""
+        """Where the store ends with this process, wait until the others know. Call it after the process group ended."""
         deadline = time.monotonic() + _LINGER
         with contextlib.suppress(RuntimeError):
-            while (
-                self._kept_store is not None and self._board.left() < self._world_size and time.monotonic() < deadline
-            ):
-                time.sleep(0.02)
+            if self._kept_store is not None and self._board.left() < self._world_size:
+                self._board.end()
+                while self._board.left() < self._world_size and time.monotonic() < deadline:
+                    time.sleep(0.02)
         self._kept_store = None
 
     def _run(self) -> None:
         with contextlib.suppress(RuntimeError):  # the store is gone: so is the run, or this guard's part in it
-            while self.verdict is None and not self._stop.wait(_TICK):
+            while self.verdict is None and self._last_words is None and not self._stop.wait(_TICK):
                 self._tick(time.monotonic())
         if self.verdict is not None:
             self._deliver(self.verdict)
@@ -122,6 +125,8 @@ class Guard:
             self._answer(question)
             self._last_question = now
             self.verdict = self._board.verdict()
+            if self.verdict is None and self._board.is_over():
+                self._part()
         elif self._open is not None:
             self._judge_answers(*self._open, now)
         elif self._due(now):
@@ -146,6 +151,12 @@ class Guard:
     def _answer(self, question: int) -> None:
         self._board.publish(take_report(self._recorder, self._rank, question))
         self._answered = question
+
+    def _part(self) -> None:
+        """The store is about to go: keep what the others said last, and let it go."""
+        self._last_words = self._board.read_all(self._world_size)
+        self.verdict = judge(self._last_words)
+        self._board.leave()
 
     def _judge_answers(self, question: int, asked_at: float, now: float) -> None:
         reports = self._board.read_all(self._world_size)
@@ -179,19 +190,27 @@ class Guard:
                 self._next_warning = 2 * longest
 
     def _inquire(self) -> Verdict | None:
-        """Ask from the main thread, and wait for the answers; None if they prove nothing, or the store is gone."""
+        """From the main thread: ask, and wait for the answers. None if they prove nothing, or the store is gone."""
         with contextlib.suppress(RuntimeError):
-            question = self._board.ask()
-            self._board.publish(take_report(self._recorder, self._rank, question))
-            deadline = time.monotonic() + _PATIENCE
-            while (verdict := self._board.verdict()) is None:
-                reports = self._board.read_all(self._world_size)
-                complete = self._complete(reports, question)
-                if (verdict := self._convict(reports)) is not None or complete or time.monotonic() > deadline:
-                    return verdict
-                time.sleep(0.05)
-            return verdict
+            if self._last_words is None:
+                return self._ask_and_wait()
+        self._thread.join(_PATIENCE)  # it may just have read the last words
+        if self.verdict is None and self._last_words is not None:
+            mine = take_report(self._recorder, self._rank, self._answered)
+            return judge({**self._last_words, self._rank: mine})
         return self.verdict
+
+    def _ask_and_wait(self) -> Verdict | None:
+        question = self._board.ask()
+        self._board.publish(take_report(self._recorder, self._rank, question))
+        deadline = time.monotonic() + _PATIENCE
+        while (verdict := self._board.verdict()) is None:
+            reports = self._board.read_all(self._world_size)
+            complete = self._complete(reports, question)
+            if (verdict := self._convict(reports)) is not None or complete or time.monotonic() > deadline:
+                return verdict
+            time.sleep(0.05)
+        return verdict
 
     def _raise(self, verdict: Verdict, cause: BaseException | None) -> NoReturn:
         self.verdict = verdict

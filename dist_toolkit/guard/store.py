@@ -61,6 +61,15 @@ class Board:
         """How many ranks have closed their group."""
         return int(self._store.get("left")) if self._store.check(["left"]) else 0
 
+    def end(self) -> None:
+        """Tell all ranks that the store is about to go."""
+        self._store.set("over", "1")
+        self.ask()
+
+    def is_over(self) -> bool:
+        """Whether the store is about to go."""
+        return bool(self._store.check(["over"]))
+
 
 def default_store() -> Store:
     """The store of the default process group."""

@@ -164,6 +164,33 @@ def fails(folder: str) -> str:
     return "nothing"
 
 
+def over_tcp(folder: str) -> dict[str, Any]:
+    """Rank 0 holds the store and ends first; the other calls once more, later."""
+    rank, port = int(os.environ["RANK"]), Path(folder) / "port"
+    if rank == 0:
+        store = dist.TCPStore("127.0.0.1", 0, 2, True, wait_for_workers=False)
+        port.with_suffix(".new").write_text(str(store.port))
+        port.with_suffix(".new").rename(port)
+    else:
+        while not port.exists():
+            time.sleep(0.02)
+        store = dist.TCPStore("127.0.0.1", int(port.read_text()), 2, False)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=100))
+
+    def program(rt: dtk.Runtime, folder: str) -> None:
+        rt.group.barrier()
+        if rank == 1:
+            while not (Path(folder) / "left").exists():
+                time.sleep(0.02)
+            rt.gather(torch.ones(1))
+
+    answer = told(program, folder)
+    if rank == 0:
+        (Path(folder) / "left").touch()
+    dist.destroy_process_group()
+    return answer
+
+
 def slow_but_right(folder: str) -> dict[str, Any]:
     """One rank evaluates far longer than the guard waits before it asks; another one saves for as long."""
     started = time.monotonic()
@@ -209,7 +236,7 @@ def start_all(folder: Path) -> dict[Any, Ranks]:
         (folder / program.__name__).mkdir()
         ranks = 3 if program is three_ranks else 2
         running[program] = start_ranks(told, ranks, program, str(folder / program.__name__))
-    for other in (stuck_in_another_group, killed, fails, slow_but_right, without):
+    for other in (stuck_in_another_group, over_tcp, killed, fails, slow_but_right, without):
         running[other] = start_ranks(other, 2, str(folder))
     return running
 
@@ -268,6 +295,13 @@ def test_the_odd_rank_is_told(outcomes: Callable[[Any], list[Outcome]]) -> None:
 def test_who_cannot_be_woken_ends_with_the_documented_code(outcomes: Callable[[Any], list[Outcome]]) -> None:
     stopped, stuck = outcomes(stuck_in_another_group)
     assert (stopped.exitcode, stuck.exitcode) == (0, DesyncError.EXIT_CODE)
+
+
+def test_a_rank_that_holds_the_store_may_end_first(outcomes: Callable[[Any], list[Outcome]]) -> None:
+    first, last = outcomes(over_tcp)
+    assert (first.error, last.error) == (None, None)
+    assert first.value["error"] is None
+    assert "rank 0 left the run before call 2, rt.gather" in last.value["error"]
 
 
 def test_a_killed_or_failing_rank_is_not_a_desync(outcomes: Callable[[Any], list[Outcome]]) -> None:
