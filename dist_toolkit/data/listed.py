@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from dist_toolkit.data.fetch import seed_cpu
+from dist_toolkit.data.fetch import own_generators, seed_cpu
 from dist_toolkit.data.order import Indices
 from dist_toolkit.data.sampler import Division, SampleKey, Share
 from dist_toolkit.data.weighted import digest
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
-from dist_toolkit.seeding import derive, preserved
+from dist_toolkit.seeding import derive
 
 _LOG = logging.getLogger("dist_toolkit")
-_CPU = torch.device("cpu")
 
 
 class Listing:
@@ -102,7 +101,7 @@ class Listing:
         if not hasattr(self._sampler, "__len__"):
             raise ConfigError(f"{self.name} has no length; give it __len__: what it gives in an epoch")
         length = len(self._sampler)
-        with preserved(_CPU):
+        with own_generators():
             seed_cpu(derive(self._seed, "sampler", epoch))
             items = list(islice(self._sampler, length + 1))
         if len(items) != length:

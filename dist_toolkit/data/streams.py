@@ -12,15 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils import worker as worker_state
 
-from dist_toolkit import seeding
-from dist_toolkit.data.fetch import Samples, SeededCollate, seed_cpu
+from dist_toolkit.data.fetch import Generators, Samples, SeededCollate, put_generators, seed_cpu, take_generators
 from dist_toolkit.seeding import derive
-
-_CPU = torch.device("cpu")
 
 Splitting = Literal["items", "shards", "workers", "itself"]
 """Who divides the data: `items`: this package, item by item, every reader reading all; `shards`: the data set's
@@ -87,7 +83,7 @@ class _Stream:
         self._dataset, self._epoch, self._reading = dataset, request.epoch, reading
         self._slot, self._slots = request.slot, request.slots
         self._items: Iterator[Any] | None = None
-        self._rng: seeding.RngState | None = None
+        self._rng: Generators | None = None
 
     def take(self, count: int, keep: Callable[[int], bool]) -> tuple[list[Any], int]:
         """The next `count` items of which `keep(number in the batch)` holds, and how many there were in all."""
@@ -122,22 +118,23 @@ class _Stream:
     @contextmanager
     def _place(self) -> Iterator[None]:
         """The surroundings that the data set's code sees: its worker info, and its random numbers."""
-        before = worker_state._worker_info
-        outside = seeding.capture(_CPU) if self._reading.sample_rng else None
+        before, seeded = worker_state._worker_info, self._reading.sample_rng
+        outside = take_generators() if seeded and before is None else None  # in a worker nothing else draws
         try:
             worker_state._worker_info = self._worker_info(before)
-            if outside is not None:
+            if seeded:
                 self._install()
             yield
         finally:
             worker_state._worker_info = before
+            if seeded:
+                self._rng = take_generators()
             if outside is not None:
-                self._rng = seeding.capture(_CPU)
-                seeding.restore(outside, _CPU)
+                put_generators(outside)
 
     def _install(self) -> None:
         if self._rng is not None:
-            seeding.restore(self._rng, _CPU)
+            put_generators(self._rng)
         else:
             number = 0 if self._reading.splitting == "items" else self._number()
             seed_cpu(derive(self._reading.seed, "stream", self._epoch, number))
