@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,6 +26,7 @@ from dist_toolkit.strategies.fsdp_wrap import Wrap, check_wrap, find_units
 from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.sharded import ShardedEngine
 from dist_toolkit.strategies.state import strip_wrappers
+from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World
 
 _REDUCE_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -144,6 +148,9 @@ class FSDPEngine(ShardedEngine):
     def __init__(self, module: nn.Module, request: SetupRequest, options: FSDP, mesh: DeviceMesh) -> None:
         super().__init__(module, request)
         self._options, self._mesh = options, mesh
+        # _forward sees to it for the outermost module
+        name = re.escape(type(module).__name__)
+        warnings.filterwarnings("ignore", message=rf"FSDP2-wrapped module \({name}\) returned a view tensor")
 
     def step(self) -> bool:
         """See Engine.step."""
@@ -195,6 +202,13 @@ class FSDPEngine(ShardedEngine):
         for name, parameter in list(self.module.named_parameters()):
             if parameter.grad is not None:
                 yield strip_wrappers(name), self._full(parameter.grad)
+
+    def _forward(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        output = super()._forward(call, args, kwargs)
+        # fully_shard's hook on a view is lost when a script changes the view in place, and gradients with it
+        return map_tensors(
+            output, lambda tensor: tensor.clone() if tensor.requires_grad and tensor._is_view() else tensor
+        )
 
     @contextmanager
     def _window(self, last: bool) -> Iterator[None]:
