@@ -105,7 +105,7 @@ def shard(loader: DataLoader[Any], place: Place, *, train: bool | None = None) -
     if type(batches) is not BatchSampler:
         choices = Choices(train=train is not False, batch_sampler=batches)
         return build_loader(loader.dataset, place, choices, _options(loader))
-    if not len(sampler) and type(sampler) in _KNOWN:  # type: ignore[arg-type]
+    if type(sampler) in _KNOWN and not len(sampler):  # type: ignore[arg-type]
         raise ConfigError("the data set is empty")
     train = type(sampler) is not SequentialSampler if train is None else train
     choices = Choices(batches.batch_size, train=train, drop_last=batches.drop_last)

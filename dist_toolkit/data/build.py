@@ -176,8 +176,6 @@ def _source(dataset: Any, place: Place, choices: Choices) -> BatchSource:
     count, seed = len(dataset), place.seed
     if choices.batch_sampler is not None:
         listing = Listing(choices.batch_sampler, count, seed, place.group)
-        if not len(listing.samples):
-            raise ConfigError(f"{listing.name} gives no sample: there is nothing to load")
         return ListedBatches(listing, _division(place, choices), seed)
     return source_of(_order(count, seed, choices), place, choices)
 
@@ -209,8 +207,8 @@ def _stream(dataset: Any, place: Place, choices: Choices, options: WorkerOptions
         )
     check_divides(choices, world.world_size)
     splitting = choose_splitting(dataset, choices.sharded, world.world_size)
-    if world.is_main and world.world_size * options.get("num_workers", 0) != 0:
-        say_what_is_lost(dataset, splitting)
+    if world.is_main:
+        say_what_is_lost(dataset, splitting, choices.train, world.world_size * max(1, options.get("num_workers", 0)))
     drop_last = choices.train and splitting == "items" if choices.drop_last is None else choices.drop_last
     reading = Reading(
         splitting, world.rank, world.world_size, place.seed, choices.train, choices.sample_rng is not False
@@ -225,6 +223,8 @@ def _check_map_style(dataset: Any) -> None:
             f"{type(dataset).__name__} is neither a map-style data set (with __len__ and __getitem__) "
             "nor a torch.utils.data.IterableDataset"
         )
+    if is_hugging_face(dataset) and isinstance(dataset, dict):
+        raise ConfigError(f"a {type(dataset).__name__} holds several data sets; pass one: {', '.join(dataset)}")
     if len(dataset) < 1:
         raise ConfigError("the data set is empty")
 

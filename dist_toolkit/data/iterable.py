@@ -60,7 +60,8 @@ class StreamFeed:
 
     def batches_per_epoch(self) -> int:
         """Only reading would tell: TypeError."""
-        raise TypeError(f"a loader over the iterable {type(self.dataset).__name__} has no length")
+        name = type(self.dataset).__name__
+        raise TypeError(f"a loader over the iterable {name} has no length; count steps, not epochs: until=STEPS")
 
     def identity(self) -> dict[str, int | bool | str]:
         """The way of dividing; the number of ranks where the order depends on it."""

@@ -47,6 +47,8 @@ class Listing:
         self._epoch: int | None = None
         self._agreed = False
         self.read(0)
+        if not len(self.samples):
+            raise ConfigError(f"{self.name} gives no sample: there is nothing to load")
         self.order = self._digest()
         self.read(0)
         if self.order != self._digest():

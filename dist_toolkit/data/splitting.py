@@ -38,12 +38,14 @@ def choose_splitting(dataset: Any, sharded: Sharded, world_size: int) -> Splitti
     return "shards" if _takes_index_and_count(dataset) else "items"
 
 
-def say_what_is_lost(dataset: Any, splitting: Splitting) -> None:
-    """Log which guarantee a way of dividing does not give."""
+def say_what_is_lost(dataset: Any, splitting: Splitting, train: bool, readers: int) -> None:
+    """Log what a way of dividing costs, and which guarantee it does not give."""
     name = type(dataset).__name__
-    if splitting == "items":
-        _LOG.info("%s is not divided into shards: every rank and worker reads all of it, and keeps its share", name)
-    else:
+    if splitting == "items" and readers > 1:
+        _LOG.info(
+            "%s is not divided into shards: each of %d readers reads all of it and keeps its share", name, readers
+        )
+    if splitting != "items" and train:
         _LOG.warning(
             "%s divides itself: the order of its samples depends on the number of ranks, so a resume needs as many",
             name,

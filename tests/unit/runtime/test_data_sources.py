@@ -27,6 +27,7 @@ from torch.utils.data import (
 
 from dist_toolkit.data import Choices, Place, build_loader, shard
 from dist_toolkit.data.buckets import BucketedOrder
+from dist_toolkit.data.fetch import draws_nothing
 from dist_toolkit.data.listed import Listing
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder
@@ -92,7 +93,7 @@ def steps_of(loader: Loader) -> list[tuple[list[int], float]]:
 cases = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(KINDS),
-        "length": st.integers(2, 40),
+        "length": st.integers(2, 60),
         "per_rank": st.integers(1, 4),
         "world_size": st.integers(1, 4),
         "epoch": st.integers(0, 3),
@@ -323,6 +324,36 @@ def test_reading_a_sampler_leaves_the_training_s_random_numbers_alone() -> None:
     loader = make("batch_sampler", 20, 4, 0, 1, True)
     steps_of(loader)
     assert torch.equal(torch.rand(3), expected)
+
+
+# --- fetching -------------------------------------------------------------------------------------------------------
+
+
+class Many(TensorDataset):
+    """Can fetch many at once, as a Hugging Face table can."""
+
+    calls: list[list[int]]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        self.calls.append(indices)
+        return [self[index] for index in indices]
+
+
+def test_a_data_set_that_fetches_many_at_once_is_asked_once_a_batch() -> None:
+    dataset = Many(torch.arange(10))
+    dataset.calls = []
+    choices = Choices(4, train=False, sample_rng=False)
+    assert [mine for mine, _ in steps_of(build_loader(dataset, place(0, 1), choices, {}))] == dataset.calls
+    assert [len(call) for call in dataset.calls] == [4, 4, 2]
+
+
+def test_a_hugging_face_table_is_fetched_in_batches_and_a_dict_of_tables_is_refused() -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"n": list(range(10))})
+    assert draws_nothing(table)
+    assert not draws_nothing(table.with_transform(lambda rows: rows)), "a transform may draw"
+    with pytest.raises(ConfigError, match="holds several data sets; pass one: train, test"):
+        build_loader(datasets.DatasetDict(train=table, test=table), place(0, 1), Choices(2), {})
 
 
 # --- input that makes no sense --------------------------------------------------------------------------------------
