@@ -214,11 +214,13 @@ class Guard:
 
     def _raise(self, verdict: Verdict, cause: BaseException | None) -> NoReturn:
         self.verdict = verdict
+        self._recorder.alarmed = True
         self._raised.set()
         raise verdict.error() from cause
 
     def _deliver(self, verdict: Verdict) -> None:
         """Wake the main thread; where it cannot be woken, end the process. In the main thread's own code: wait."""
+        self._recorder.alarmed = True
         shut_down(self._connections)
         deadline = time.monotonic() + _GRACE
         told = False

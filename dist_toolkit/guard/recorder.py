@@ -36,7 +36,7 @@ class Interrupts(Protocol):
     """Who knows whether the ranks are proven to have gone apart."""
 
     def check(self) -> None:
-        """Raise DesyncError if it is proven. Called before each record; cheap."""
+        """Raise DesyncError if it is proven. Called before each record while `alarmed`."""
         ...
 
     def explain(self, error: BaseException) -> None:
@@ -64,12 +64,10 @@ class Watch:
         recorder.depth += 1
         if recorder.depth > 1:
             return
-        if recorder.interrupts is not None:
-            try:
-                recorder.interrupts.check()
-            except BaseException:
-                recorder.depth -= 1
-                raise
+        if recorder.alarmed and recorder.interrupts is not None:
+            recorder.depth -= 1
+            recorder.interrupts.check()
+            recorder.depth += 1
         recorder.add(self._name, self._signature, sys._getframe(1))
 
     def __exit__(
@@ -119,6 +117,7 @@ class Recorder:
         number: how many operations this rank has entered.
         inside_since: time.monotonic() at the entry into the operation under way; 0.0 outside of one.
         last_at: time.monotonic() at the last entry.
+        alarmed: whether to ask `interrupts` before each record.
     """
 
     def __init__(self) -> None:
@@ -129,9 +128,10 @@ class Recorder:
         self.inside_since = 0.0
         self.last_at = time.monotonic()
         self.owner = threading.get_ident()
+        self.alarmed = False
         self.interrupts: Interrupts | None = None
         self.marks: dict[int, int] = {}
-        self._ring: list[Record | None] = [None] * RING
+        self._ring: list[tuple[int, str, str, int, int, int] | None] = [None] * RING  # a Record each, made when read
         self._watches: dict[str, Watch] = {}
         self._pause = Pause(self)
 
@@ -151,9 +151,8 @@ class Recorder:
         caller = _nearest_user_frame(frame)
         number = self.number + 1
         self.chain = chain = (self.chain * 1000003 ^ signature) & 0xFFFFFFFFFFFF
-        self._ring[number & (RING - 1)] = Record(
-            number, name, caller.f_code.co_filename, caller.f_lineno, self.step, chain
-        )
+        place = number & (RING - 1)
+        self._ring[place] = (number, name, caller.f_code.co_filename, caller.f_lineno, self.step, chain)
         if not number & (MARK_EVERY - 1):
             self.marks = {**dict([*self.marks.items()][-3:]), number: chain}
         self.inside_since = self.last_at = time.monotonic()
@@ -165,7 +164,7 @@ class Recorder:
 
     def records(self) -> list[Record]:
         """The last records, oldest first; at most RING, all consecutive."""
-        found = sorted(record for record in [*self._ring] if record is not None)
+        found = sorted(Record(*record) for record in [*self._ring] if record is not None)
         last = len(found) - 1
         return [record for place, record in enumerate(found) if record.number == found[-1].number - (last - place)]
 

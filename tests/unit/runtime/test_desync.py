@@ -280,7 +280,8 @@ def test_a_mismatch_reaches_both_ranks_at_their_next_call(
     with pytest.raises(DesyncError) as error, here.watched("a"):
         wait()
     assert error.value.operations == {0: "a", 1: "b"}
-    until(lambda: other.verdict is not None)
+    until(lambda: there.alarmed)
+    assert other.verdict == own.verdict
     with pytest.raises(DesyncError), there.watched("c"):
         pytest.fail("entered")
     assert (there.depth, there.number) == (0, 1)
