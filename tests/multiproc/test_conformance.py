@@ -17,6 +17,7 @@ pytestmark = pytest.mark.multiproc
 CASES = {
     "data_parallel": Case(dtk.DataParallel(), 1),
     "ddp": Case(dtk.DDP(), 2),
+    "fsdp": Case(dtk.FSDP(), 2),
 }
 SHARDED = ("fsdp", "zero1", "zero2", "zero3")
 
