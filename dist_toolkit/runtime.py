@@ -135,7 +135,8 @@ class Runtime(Decisions):
         self, dataset: Any, *, global_batch_size: int | None = None, train: bool = True, shuffle: bool | None = None,
         drop_last: bool | None = None, weights: Any = None, num_samples: int | None = None,
         lengths: Sequence[int] | Callable[[int], int] | None = None, batch_sampler: Any = None,
-        sharded: Sharded = None, sample_rng: bool | None = None, **options: Unpack[WorkerOptions],
+        sharded: Sharded = None, sample_rng: bool | None = None, micro_batches: int = 1,
+        **options: Unpack[WorkerOptions],
     ) -> Loader:  # fmt: skip
         """A loader over a map-style or an iterable data set. Collective.
 
@@ -152,6 +153,7 @@ class Runtime(Decisions):
             sharded: of an iterable data set: True: it divides itself by rank and worker; "workers": by torch's
                 get_worker_info alone; False: share out its items; None: find out.
             sample_rng: seed the generators for each sample; None: unless no code of yours fetches it.
+            micro_batches: in how many `engine.accumulate` will split each rank's part, which must then divide.
             options: for torch's DataLoader.
 
         Raises:
@@ -163,7 +165,7 @@ class Runtime(Decisions):
         def make() -> Loader:
             choices = Choices(
                 global_batch_size, train, shuffle, drop_last, sample_rng, weights, num_samples, lengths, batch_sampler,
-                sharded,
+                sharded, micro_batches,
             )  # fmt: skip
             return build_loader(dataset, place, choices, options)
 
@@ -259,6 +261,7 @@ class Runtime(Decisions):
 
     def _adopt(self, loader: Loader) -> Loader:
         loader.on_iter(self._split_streams)
+        loader.on_batch(self._batch_weight.set)
         self._loaders.append(loader)
         return loader
 

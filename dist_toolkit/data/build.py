@@ -56,6 +56,8 @@ class Choices:
         lengths: one whole number a sample (or a function of the index): batches hold samples of near-equal length.
         batch_sampler: gives global batches of indices, the same on all ranks; see `Listing`.
         sharded: of an iterable data set; see `Sharded`.
+        micro_batches: in how many `Engine.accumulate` will split each rank's part: a batch that they do not divide is
+            refused here.
     """
 
     global_batch_size: int | None = None
@@ -68,8 +70,11 @@ class Choices:
     lengths: Sequence[int] | Callable[[int], int] | None = None
     batch_sampler: Any = None
     sharded: Sharded = None
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
+        if not isinstance(self.micro_batches, int) or self.micro_batches < 1:
+            raise ConfigError(f"micro_batches={self.micro_batches!r} is not a positive number")
         given = [name for name in ("weights", "lengths", "batch_sampler") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} both say which samples make up a batch; drop one")
@@ -162,13 +167,16 @@ def source_of(order: Order, place: Place, choices: Choices) -> ShareSampler:
 
 
 def check_divides(choices: Choices, world_size: int) -> None:
-    """Refuse a training batch of which the ranks would always have unequal parts: ConfigError."""
-    batch = choices.batch
-    if choices.train and choices.batch_sampler is None and batch % world_size:
-        nearest = max(1, round(batch / world_size)) * world_size
+    """Refuse a training batch of which ranks or micro-batches would always have unequal parts: ConfigError."""
+    batch, parts = choices.batch, world_size * choices.micro_batches
+    if choices.train and choices.batch_sampler is None and batch % parts:
+        nearest = max(1, round(batch / parts)) * parts
+        over = f"{world_size} ranks" + (
+            f" x {choices.micro_batches} micro-batches" if choices.micro_batches > 1 else ""
+        )
         raise ConfigError(
-            f"global_batch_size={batch} does not divide over {world_size} ranks, "
-            f"so ranks would weigh samples unequally; use {nearest}, or another number of ranks"
+            f"global_batch_size={batch} does not divide over {over}, so samples weigh unequally; "
+            f"use {nearest}, or another number of {'ranks' if choices.micro_batches == 1 else 'either'}"
         )
 
 

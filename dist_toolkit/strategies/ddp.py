@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.base import Engine, Strategy
 from dist_toolkit.strategies.comm_hooks import COMM_HOOKS, install_hook
-from dist_toolkit.strategies.request import SetupRequest
+from dist_toolkit.strategies.request import SetupRequest, build_together
 from dist_toolkit.strategies.unused import listed
 from dist_toolkit.world import World
 
@@ -29,7 +29,6 @@ class DDP(Strategy):
         find_unused_parameters: look in every step for parameters that the loss does not depend on. Without it, such
             parameters are an error at step 1, by name; with it, a warning.
         gradient_as_bucket_view: gradients lie in the buckets, which saves a copy of them.
-        broadcast_buffers: give every rank rank 0's buffers before each forward pass.
         comm_hook: `bf16` or `fp16`: reduce gradients in 16 bits; `powersgd`: reduce low-rank factors of them
             (Vogels et al., NeurIPS 2019), lossy, and its error feedback is not in checkpoints.
         powersgd_rank: rank of the factors, at least 1.
@@ -42,7 +41,6 @@ class DDP(Strategy):
     static_graph: bool = False
     find_unused_parameters: bool = False
     gradient_as_bucket_view: bool = True
-    broadcast_buffers: bool = True
     comm_hook: str | None = None
     powersgd_rank: int = 1
     powersgd_start: int = 1000
@@ -67,13 +65,12 @@ class DDP(Strategy):
         """Move the model to the device, give every rank rank 0's weights, and make the optimizer. Collective."""
         device = request.group.device
         wrapped = DistributedDataParallel(
-            request.model.build().to(device),
+            build_together(request.model, request.group).to(device),
             device_ids=[device.index] if device.type == "cuda" else None,
             bucket_cap_mb=self.bucket_cap_mb,
             static_graph=self.static_graph,
             find_unused_parameters=self.find_unused_parameters,
             gradient_as_bucket_view=self.gradient_as_bucket_view,
-            broadcast_buffers=self.broadcast_buffers,
         )
         if self.comm_hook is not None:
             install_hook(wrapped, self.comm_hook, self.powersgd_rank, self.powersgd_start, request.group)

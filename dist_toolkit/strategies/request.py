@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dist_toolkit import seeding
-from dist_toolkit.errors import ConfigError
+from dist_toolkit.errors import ConfigError, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies.ema import EMA
 
@@ -61,6 +61,30 @@ class ModelSource:
                 f"{type(module).__name__} has no parameter that requires a gradient: there is nothing to train"
             )
         return module
+
+
+def build_together(source: ModelSource, group: Group) -> nn.Module:
+    """`source.build()`, or a failure on every rank. Collective.
+
+    Raises:
+        ConfigError: as `build`; or what the factory raised on this rank.
+        PeerError: it could not be built on another rank.
+    """
+    module: nn.Module | None = None
+    failure: Exception | None = None
+    try:
+        module = source.build()
+    except Exception as caught:  # a factory may raise anything, on one rank only
+        failure = caught
+    try:
+        group.agree("building the model", failure)
+    except PeerError:
+        if failure is not None:
+            raise failure from None
+        raise
+    if module is None:
+        raise AssertionError("no model and no failure")
+    return module
 
 
 @dataclass

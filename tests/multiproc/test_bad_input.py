@@ -1,0 +1,127 @@
+"""What cannot be done is refused at setup, by name, on every rank, without a hang."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import dist_toolkit as dtk
+from dist_toolkit.errors import ConfigError, DistToolkitError, PeerError, StateMismatch
+from dist_toolkit.testing import run_ranks
+
+pytestmark = pytest.mark.multiproc
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def line() -> nn.Module:
+    return nn.Linear(4, 4)
+
+
+def refused(folder: str) -> dict[str, str]:
+    """What each attempt is answered with."""
+    words: dict[str, str] = {}
+    with dtk.init(seed=1) as rt:
+        data = TensorDataset(torch.ones(32, 4))
+
+        def one_rank_cannot() -> nn.Module:
+            if rt.world.rank == 1:
+                raise OSError("no such file: weights.bin")
+            return line()
+
+        def plateau(optimizer: torch.optim.Optimizer) -> Any:
+            return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+
+        attempts = {
+            "no parameters": lambda: rt.setup(nn.Identity, SGD),
+            "nothing to train": lambda: rt.setup(line().requires_grad_(False), SGD),
+            "one rank cannot build": lambda: rt.setup(one_rank_cannot, SGD),
+            "precision": lambda: rt.setup(line, SGD, precision="fp8"),
+            "schedule object": lambda: rt.setup(line, SGD, scheduler="cosine"),
+            "schedule of a metric": lambda: rt.setup(line, SGD, scheduler=plateau),
+            "schedule factory": lambda: rt.setup(line, SGD, scheduler=lambda optimizer: None),
+            "averages": lambda: rt.setup(line, SGD, ema=0.9),
+            "decay": lambda: dtk.EMA(decay=1.0),
+            "averages every": lambda: dtk.EMA(every=0),
+            "no averages": lambda: rt.setup(line, SGD).averaged().__enter__(),
+            "no optimizer": lambda: rt.setup(line),
+            "unknown strategy": lambda: rt.setup(line, SGD, strategy="deepsped"),
+            "micro-batches": lambda: next(rt.setup(line, SGD).accumulate(torch.ones(3, 4), 4)),
+            "no micro-batches": lambda: next(rt.setup(line, SGD).accumulate([])),
+            "a batch without a count": lambda: next(rt.setup(line, SGD).accumulate(torch.ones(3, 4))),
+            "empty": lambda: rt.loader(TensorDataset(torch.ones(0)), global_batch_size=4),
+            "batch over ranks": lambda: rt.loader(data, global_batch_size=5),
+            "batch over ranks and micro-batches": lambda: rt.loader(data, global_batch_size=12, micro_batches=4),
+            "micro-batches of nothing": lambda: rt.loader(data, global_batch_size=12, micro_batches=0),
+        }
+        for name, attempt in attempts.items():
+            try:
+                attempt()
+            except DistToolkitError as error:
+                words[name] = f"{type(error).__name__}: {error}"
+            except OSError as error:
+                words[name] = f"own: {error}"
+            rt.group.barrier()
+    return words
+
+
+EXPECTED = {
+    "no parameters": "Identity has no parameter that requires a gradient",
+    "nothing to train": "there is nothing to train",
+    "one rank cannot build": "no such file: weights.bin",
+    "precision": "known: fp32, bf16, fp16",
+    "schedule object": "pass a factory such as partial(torch.optim.lr_scheduler",
+    "schedule of a metric": "step it with a value that is the same on all ranks",
+    "schedule factory": "returned a NoneType",
+    "averages": "is not dtk.EMA(decay=...)",
+    "decay": "EMA(decay=1.0) is not between 0 and 1",
+    "averages every": "EMA(every=0)",
+    "no averages": "pass rt.setup(..., ema=",
+    "no optimizer": "the optimizer is a NoneType",
+    "unknown strategy": "did you mean deepspeed?",
+    "micro-batches": "cannot split 3 samples of this rank into 4 micro-batches",
+    "no micro-batches": "accumulate([batch, ...])",
+    "a batch without a count": "accumulate(batch, count)",
+    "empty": "the data set is empty",
+    "batch over ranks": "does not divide over 2 ranks",
+    "batch over ranks and micro-batches": "over 2 ranks x 4 micro-batches, so samples weigh unequally; use 16",
+    "micro-batches of nothing": "micro_batches=0",
+}
+
+
+def test_bad_input_is_refused_on_every_rank(tmp_path: Any) -> None:
+    for rank, words in enumerate(run_ranks(refused, 2, str(tmp_path))):
+        assert list(words) == list(EXPECTED)
+        wrong = {name: words[name] for name, part in EXPECTED.items() if part not in words[name]}
+        assert wrong == {}
+        assert words["one rank cannot build"].startswith("own" if rank else PeerError.__name__)
+
+
+def save(folder: str, strategy: str) -> None:
+    with dtk.init(seed=1) as rt:
+        engine = rt.setup(line, SGD, strategy=strategy)
+        rt.checkpointer(folder, engine=engine).save(3)
+
+
+def resume(folder: str, strategy: str, waive: tuple[str, ...] = ()) -> str:
+    with dtk.init(seed=1) as rt:
+        engine = rt.setup(line, SGD, strategy=strategy)
+        ckpt = rt.checkpointer(folder, engine=engine, waive=waive)
+        try:
+            return f"step {ckpt.restore()}"
+        except (StateMismatch, ConfigError) as error:
+            return str(error)
+
+
+def test_a_strategy_changed_in_the_middle_of_a_run_is_refused(tmp_path: Any) -> None:
+    run_ranks(save, 2, str(tmp_path), "ddp")
+    for words in run_ranks(resume, 2, str(tmp_path), "fsdp"):
+        assert "saved with strategy 'ddp' and is resumed with 'fsdp'" in words
+        assert "waive=['strategy']" in words
+    assert run_ranks(resume, 2, str(tmp_path), "fsdp", ("strategy",)) == ["step 3"] * 2
+    assert run_ranks(resume, 1, str(tmp_path), "single") == ["step 3"], "ddp on one rank is single"
