@@ -84,7 +84,7 @@ def shard(loader: DataLoader[Any], place: Place, *, train: bool | None = None) -
     and gets `set_epoch` called.
 
     Args:
-        train: whether the loader keeps its position from one `for` to the next; None: if it draws at random.
+        train: whether the loader keeps its position from one `for` to the next; None: unless it goes in order.
 
     Raises:
         ConfigError: the loader does not batch, or a sampler is for other ranks, or lies; the message names it.

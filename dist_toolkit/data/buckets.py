@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dist_toolkit.data.order import GlobalOrder, Indices
-from dist_toolkit.data.weighted import digest
+from dist_toolkit.data.weighted import as_array, digest
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.seeding import derive
 
@@ -76,7 +76,7 @@ def checked_lengths(lengths: Sequence[int] | Callable[[int], int] | Any, count: 
         ConfigError: another number of them, or one that is not a whole number from 0 up.
     """
     given = [lengths(index) for index in range(count)] if callable(lengths) else lengths
-    array = np.asarray(given)
+    array = as_array("lengths", given)
     if array.shape != (count,):
         raise ConfigError(
             f"lengths has shape {tuple(array.shape)}, but the data set has {count} samples; pass one length a sample"

@@ -57,9 +57,9 @@ def shuffle_digest(dataset: Any) -> str:
     states = []
     part = getattr(dataset, "_ex_iterable", None) if is_hugging_face(dataset) else None
     while part is not None:
-        generator = getattr(part, "generator", None)
-        if generator is not None:
-            states.append(repr(generator.bit_generator.state))
+        bits = getattr(getattr(part, "generator", None), "bit_generator", None)
+        if bits is not None:
+            states.append(repr(bits.state))
         part = getattr(part, "ex_iterable", None)
     return hashlib.blake2b("".join(states).encode(), digest_size=6).hexdigest() if states else ""
 

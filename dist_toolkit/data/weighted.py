@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dist_toolkit.data.order import Indices, mix
 from dist_toolkit.errors import ConfigError
@@ -37,6 +38,10 @@ class WeightedOrder:
         """Dataset indices drawn at these positions of `epoch`; same shape. O(number of positions * log N)."""
         bits = mix(positions.astype(np.uint64), derive(self.seed, "weighted", epoch))
         uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return self.locate(uniform)
+
+    def locate(self, uniform: Floats) -> Indices:
+        """The sample in whose stretch of the summed weights each number of 0 to 1 falls; same shape."""
         drawn = np.searchsorted(self._sums, uniform * self._sums[-1], side="right")
         indices: Indices = np.minimum(drawn, self._last).astype(np.int64)
         return indices
@@ -52,7 +57,7 @@ def checked_weights(weights: Any, length: int) -> Floats:
     Raises:
         ConfigError: another number of them, a negative or infinite one, or none above zero.
     """
-    array = np.asarray(weights, dtype=np.float64)
+    array = as_array("weights", weights).astype(np.float64)
     if array.shape != (length,):
         raise ConfigError(
             f"weights has shape {tuple(array.shape)}, but the data set has {length} samples; pass one weight a sample"
@@ -66,6 +71,23 @@ def checked_weights(weights: Any, length: int) -> Floats:
         total = float(array.sum())
     if total == 0 or not np.isfinite(total):
         raise ConfigError(f"the weights add up to {total}; at least one must be above 0, and their sum finite")
+    return array
+
+
+def as_array(name: str, given: Any) -> npt.NDArray[Any]:
+    """A sequence, an array or a tensor of numbers as an array.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if isinstance(given, torch.Tensor):
+        given = given.detach().cpu().tolist()
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{name} must be numbers, one a sample; pass a list, an array or a tensor of them")
     return array
 
 

@@ -206,6 +206,26 @@ def test_any_part_of_a_weighted_epoch_can_be_drawn_alone(weights: list[float], e
     assert all(weights[index] > 0 for index in together)
 
 
+def test_the_ends_of_the_draw_fall_on_samples_with_weight() -> None:
+    order = WeightedOrder(np.array([0.0, 1.0, 0.0, 3.0, 0.0]), 10, 0)
+    assert order.locate(np.array([0.0, 0.2499, 0.25, 0.9999, 1.0])).tolist() == [1, 1, 3, 3, 3]
+
+
+def test_weights_may_be_a_tensor_of_any_type() -> None:
+    listed = {"weights": [1.0, 2.0, 0.0, 4.0], "train": False}
+    tensor = {"weights": torch.tensor([1, 2, 0, 4], dtype=torch.bfloat16), "train": False}
+    found = [steps_of(build_loader(range(4), place(0, 1), Choices(2, **given), {"collate_fn": Both()}))  # type: ignore
+             for given in (listed, tensor)]  # fmt: skip
+    assert found[0] == found[1]
+
+
+class Both:
+    """A batch of one tensor, as TensorDataset has."""
+
+    def __call__(self, samples: list[int]) -> list[torch.Tensor]:
+        return [torch.tensor(samples)]
+
+
 # --- buckets --------------------------------------------------------------------------------------------------------
 
 
@@ -366,6 +386,8 @@ def test_a_hugging_face_table_is_fetched_in_batches_and_a_dict_of_tables_is_refu
         ({"weights": [1.0] * 9 + [-1.0]}, r"weights\[9\]=-1.0"),
         ({"weights": [1.0] * 9 + [float("nan")]}, r"weights\[9\]=nan"),
         ({"weights": [0.0] * 10}, "add up to 0"),
+        ({"weights": ["a"] * 10}, "weights must be numbers"),
+        ({"lengths": [[1], [1, 2]]}, "lengths must be numbers"),
         ({"weights": [1e308] * 10}, "add up to inf"),
         ({"weights": [1.0] * 10, "lengths": [1] * 10}, "weights and lengths both say"),
         ({"weights": [1.0] * 10, "shuffle": False}, "weights draw at random"),

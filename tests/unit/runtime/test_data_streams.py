@@ -18,7 +18,7 @@ from dist_toolkit.data.agreed import Local, in_step
 from dist_toolkit.data.feeds import Ready
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.prefetch import one_ahead
-from dist_toolkit.data.splitting import choose_splitting
+from dist_toolkit.data.splitting import choose_splitting, shuffle_digest
 from dist_toolkit.data.streams import Reading, StreamDataset, StreamRequest
 from dist_toolkit.errors import ConfigError, StateMismatch
 from dist_toolkit.world import World
@@ -150,6 +150,16 @@ def test_what_a_request_gives_does_not_depend_on_who_reads_it(
         assert (found.mine, found.total, found.seed) == (expected.mine, expected.total, expected.seed)
 
 
+def test_reading_a_stream_leaves_the_training_s_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    noise = [x for _, values in loader_of(Numbers(8), 4) for x in values.tolist()]
+    assert torch.equal(torch.rand(3), expected)
+    assert len(set(noise)) == 8
+    assert get_worker_info() is None
+
+
 # --- data sets that divide themselves -------------------------------------------------------------------------------
 
 
@@ -194,6 +204,23 @@ def test_the_state_of_a_divided_stream_names_the_ranks_and_keeps_the_streams() -
         loader_of(ByShard([4, 4]), 4, sharded="workers").load_state_dict({**loader.state_dict(), "stream": "workers"})
     loader.load_state_dict({**loader.state_dict(), "slots": 3})
     assert loader.state_dict()["slots"] == 3
+
+
+def test_the_shuffling_of_a_hugging_face_stream_is_told_apart_and_stays_as_it_is() -> None:
+    """Two seeds differ, one is the same after reading and in another epoch; seed=None would differ on each rank."""
+    datasets = pytest.importorskip("datasets")
+    stream = datasets.Dataset.from_dict({"n": list(range(12))}).to_iterable_dataset(num_shards=2)
+    one, same, other = (stream.shuffle(seed=seed, buffer_size=4) for seed in (1, 1, 2))
+    before = shuffle_digest(one)
+    assert before == shuffle_digest(same) != shuffle_digest(other)
+    assert shuffle_digest(stream) == shuffle_digest(Numbers(3)) == ""
+    loader = loader_of(one, 4)
+    epochs = [[n for batch in loader for n in batch["n"].tolist()] for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    assert shuffle_digest(one) == before
+    again = loader_of(same, 4)
+    again.load_state_dict({**loader.state_dict(), "epoch": 1, "position": 1})
+    assert [n for batch in again for n in batch["n"].tolist()] == epochs[1][4:]
 
 
 # --- steps taken together -------------------------------------------------------------------------------------------
