@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,13 +82,17 @@ def apply_fsdp(
             "FSDP(activation_checkpointing=..., compile=...) apply to the blocks of a model, and wrap= finds none in "
             f"{type(model).__name__}; name their class: FSDP(wrap=('Block',))"
         )
-    wrapped = {id(unit): unit for unit in units}
+    wide = _kept_wide(model) if sharding.param_dtype is not None else []
+    for norm in wide:
+        prepare(norm)
+        _shard(norm, replace(sharding, param_dtype=None, cast_forward_inputs=False))
     for unit in units:
-        # inner units are in place by now, so the outer one is compiled and recomputed with them
-        wrapped[id(unit)] = _wrap(unit, sharding)
-        _replace(model, {unit: wrapped[id(unit)]})
-        prepare(wrapped[id(unit)])
-        _shard(wrapped[id(unit)], sharding)
+        if unit not in wide:
+            # inner units are in place by now, so the outer one is compiled and recomputed with them
+            module = _wrap(unit, sharding)
+            _replace(model, unit, module)
+            prepare(module)
+            _shard(module, sharding)
     prepare(model)
     _shard(model, sharding)
 
@@ -102,11 +106,11 @@ def _wrap(unit: nn.Module, sharding: Sharding) -> nn.Module:
     return module
 
 
-def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is not None and child in new and new[child] is not child and parent is not new[child]:
-                parent._modules[name] = new[child]
+        for name, child in parent._modules.items():
+            if child is old and new is not old:
+                parent._modules[name] = new
 
 
 def _shard(module: nn.Module, sharding: Sharding) -> None:
