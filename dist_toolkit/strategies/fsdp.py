@@ -26,6 +26,7 @@ from dist_toolkit.strategies.fsdp_wrap import Wrap, check_wrap, find_units
 from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.sharded import ShardedEngine
 from dist_toolkit.strategies.state import strip_wrappers
+from dist_toolkit.strategies.unused import listed, warn_of_unused
 from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World
 
@@ -45,6 +46,8 @@ class FSDP(Strategy):
         reduce_dtype: what gradients are reduced in, `fp32`, `bf16` or `fp16`; None: fp32.
         reduce_once: in `engine.accumulate`, reduce gradients at the last micro-batch only, which keeps whole
             gradients until then; False: at each, which keeps only this rank's part.
+        find_unused_parameters: gradients of parameters that the loss does not depend on are zeros instead of none.
+            Needed where ranks use different parameters; without it, that is an error at step 1.
         cast_forward_inputs: with 16-bit precision, also cast what is passed to each wrapped module.
         cpu_offload: keep weights, gradients and optimizer state in the memory of the CPU; needs a GPU.
         activation_checkpointing: keep only the inputs of each wrapped module, and compute the rest again in backward.
@@ -62,6 +65,7 @@ class FSDP(Strategy):
     reshard_after_forward: bool | int | None = None
     reduce_dtype: str | None = None
     reduce_once: bool = True
+    find_unused_parameters: bool = False
     cast_forward_inputs: bool = True
     cpu_offload: bool = False
     activation_checkpointing: bool = False
@@ -121,6 +125,10 @@ class FSDP(Strategy):
                 "fsdp splits the parameters before an optimizer can hold them; "
                 "pass a factory such as partial(torch.optim.AdamW, lr=3e-4)"
             )
+        if self.find_unused_parameters and not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+            raise ConfigError(
+                f"FSDP(find_unused_parameters=True) is not in torch {torch.__version__}; take a newer one"
+            )
         if self.cpu_offload and request.group.device.type == "cpu":
             raise ConfigError("FSDP(cpu_offload=True) needs a GPU: the weights are in the CPU's memory already")
         if self.cpu_offload and request.precision == "fp16":
@@ -148,6 +156,8 @@ class FSDPEngine(ShardedEngine):
     def __init__(self, module: nn.Module, request: SetupRequest, options: FSDP, mesh: DeviceMesh) -> None:
         super().__init__(module, request)
         self._options, self._mesh = options, mesh
+        if options.find_unused_parameters and isinstance(module, FSDPModule):
+            module.set_reduce_scatter_unused_params(True)
         # _forward sees to it for the outermost module
         name = re.escape(type(module).__name__)
         warnings.filterwarnings("ignore", message=rf"FSDP2-wrapped module \({name}\) returned a view tensor")
@@ -220,6 +230,19 @@ class FSDPEngine(ShardedEngine):
             yield
         finally:
             self._set_sync(True)
+
+    def _check_unused(self) -> None:
+        if self._options.find_unused_parameters:
+            return
+        unused = self._without_gradient()
+        everyone = self.group.all_gather_json(unused)
+        differing = sorted({name for names in everyone for name in names} - set.intersection(*map(set, everyone)))
+        if differing:
+            raise ConfigError(
+                "gradients of different parameters were added up, because ranks used different ones at the first step: "
+                f"{listed(differing)}; use strategy=dtk.FSDP(find_unused_parameters=True)"
+            )
+        warn_of_unused(unused, self.group)
 
     def _set_sync(self, mode: bool) -> None:
         if isinstance(self.module, FSDPModule):

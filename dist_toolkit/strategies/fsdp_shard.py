@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.nn.modules.batchnorm import _NormBase
 
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
@@ -95,6 +96,12 @@ def apply_fsdp(
             _shard(module, sharding)
     prepare(model)
     _shard(model, sharding)
+
+
+def _kept_wide(model: nn.Module) -> list[nn.Module]:
+    """Normalisation layers with running statistics: torch computes with fp32 ones in fp32 weights only."""
+    norms = [module for module in model.modules() if isinstance(module, _NormBase) and module.track_running_stats]
+    return [norm for norm in norms if norm.affine and norm is not model]
 
 
 def _wrap(unit: nn.Module, sharding: Sharding) -> nn.Module:
