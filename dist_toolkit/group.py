@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ class Group(ABC):
 
     def __init__(self, world: World, device: torch.device) -> None:
         self.world, self.device = world, device
+        self.before_collective: Callable[[], None] | None = None
+        """Run before any collective that is entered: what must come to its end on all ranks first."""
         self._step = 0
 
     @property
@@ -60,8 +63,10 @@ class Group(ABC):
         """A context in which this rank is inside the collective operation `name`, for the desync guard.
 
         Every rank must enter the same names in the same order. Costs microseconds; only the outermost counts. Do not
-        hold it open while a user's code runs.
+        hold it open while a user's code runs. Enter it at once: what `before_collective` asks for is done here.
         """
+        if self.before_collective is not None:
+            self.before_collective()
         return _NOTHING
 
     def unwatched(self) -> AbstractContextManager[None]:

@@ -70,7 +70,8 @@ class TorchGroup(Group):
 
     def watched(self, name: str) -> AbstractContextManager[None]:
         """Records the operation, where the guard is on."""
-        return super().watched(name) if self._recorder is None else self._recorder.watched(name)
+        nothing = super().watched(name)
+        return nothing if self._recorder is None else self._recorder.watched(name)
 
     def unwatched(self) -> AbstractContextManager[None]:
         """Suspends the guard, where it is on."""

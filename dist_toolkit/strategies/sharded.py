@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,14 +21,13 @@ class ShardedEngine(Engine):
 
     forward_is_collective = True
     gradients_are_sharded = True
-    _shadow: ShadowCalls | None = None
+    _shadow: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, 16-bit floats widened. Collective, evaluation included.
 
         In `evaluating()` ranks may call it a different number of times, or not at all: those with fewer batches run
-        along at the end of the block. No other collective may be called there before a rank's last call, so compute
-        metrics after the block.
+        along at the end of the block, or before the next collective of this package in it (the sum of a metric).
         """
         if not self.forward_is_collective:
             return super().__call__(*args, **kwargs)
@@ -41,12 +41,17 @@ class ShardedEngine(Engine):
         if not self.forward_is_collective or self._shadow is not None or self.group.world.world_size == 1:
             yield
             return
-        shadow = self._shadow = ShadowCalls(self.group, self._run)
+        shadow, new = ShadowCalls.open(self.group)
+        number = shadow.add(self._run)
+        self._shadow = partial(shadow.run, number)
         try:
             yield
             shadow.finish()  # not after an exception: the others may never call
         finally:
             self._shadow = None
+            shadow.remove()
+            if new:
+                shadow.close()
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         training = torch.is_grad_enabled() and not self._frozen
