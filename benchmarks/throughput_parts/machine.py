@@ -21,20 +21,8 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 def describe(options: Options) -> dict[str, Any]:
     """The first line of the results."""
-    commit, changed = _commit(_ROOT)
     return {
-        "kind": "machine",
-        "started": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": _cpu_model(),
-        "cores": options.cores,
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": metadata.version("torch"),
-        "dist_toolkit": metadata.version("dist-toolkit"),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name in _TUNING},
-        "commit": commit,
-        "uncommitted_changes": changed,
+        **host(options.cores),
         "options": {
             "strategies": options.strategies,
             "models": options.models,
@@ -45,6 +33,25 @@ def describe(options: Options) -> dict[str, Any]:
             "block_seconds": options.block_seconds,
             "seed": options.seed,
         },
+    }
+
+
+def host(cores: int) -> dict[str, Any]:
+    """The machine, of which this process may use `cores`, and what is measured on it."""
+    commit, changed = _commit(_ROOT)
+    return {
+        "kind": "machine",
+        "started": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "dist_toolkit": metadata.version("dist-toolkit"),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name in _TUNING},
+        "commit": commit,
+        "uncommitted_changes": changed,
     }
 
 

@@ -1,5 +1,6 @@
-"""`dtk bench throughput` as a user runs it, with real ranks."""
+"""`dtk bench throughput` and `dtk bench overhead` as a user runs them, with real ranks."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -47,9 +48,9 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         assert left == []
 
 
-def start(argv: list[str], mark: str, cwd: Path) -> subprocess.Popen[str]:
+def start(argv: list[str], mark: str, cwd: Path, program: list[str] = THROUGHPUT) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*THROUGHPUT, *argv],
+        [*program, *argv],
         env={**os.environ, "TEST_MARK": mark},
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -166,3 +167,77 @@ def kill_rank_1(mark: str) -> None:
             os.kill(int(folder.name), signal.SIGKILL)
             return
     raise AssertionError("rank 1 is not there")
+
+
+OVERHEAD = [sys.executable, "-m", "dtk_launch", "bench", "overhead"]
+
+
+@needs_two_cores
+@needs_proc
+def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
+    """Structure only: a quick run's times mean nothing. Fabric is not in it: importing it takes ten seconds of a core."""
+    loops = ["hand", "hand-options", "dtk", "dtk-log", "dtk-steps"]
+    loops += ["accelerate"] if importlib.util.find_spec("accelerate") else []
+    argv = ["--quick", "--nproc", "2", "--device", "cpu", "--loops", ",".join(loops), "--out", "out", "--json"]
+    process = start(argv, mark, tmp_path, OVERHEAD)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "\x1b" not in stdout + stderr
+
+    records = records_of(tmp_path / "out")
+    assert [r["kind"] for r in records if r["kind"] not in ("block", "weights", "guard")] == ["machine", "setup", "end"]
+    blocks = [r for r in records if r["kind"] == "block"]
+    in_memory, with_loader = set(loops) - {"dtk-steps"}, set(loops) - {"dtk-log"}
+    for number in range(3):
+        turns = [(b["feed"], b["loop"]) for b in blocks if b["round"] == number]
+        assert sorted(turns) == sorted([*(("memory", n) for n in in_memory), *(("loader", n) for n in with_loader)])
+    assert len({tuple(b["loop"] for b in blocks if b["round"] == number) for number in range(3)}) > 1
+
+    weights = {(r["feed"], r["loop"]): r for r in records if r["kind"] == "weights"}
+    assert all(weights["memory", name]["identical"] for name in in_memory)
+    assert all(weights["loader", name]["difference"] < 1e-5 for name in with_loader)
+
+    feeds = {feed["feed"]: feed["loops"] for feed in json.loads(stdout)["feeds"]}
+    assert [loop["loop"] for loop in feeds["memory"]] == [name for name in loops if name in in_memory]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "the times mean nothing" in report
+    assert report.count("| identical |") >= len(in_memory) - 1
+
+
+@needs_two_cores
+@needs_proc
+def test_an_interrupted_overhead_run_keeps_what_it_measured(tmp_path, mark):
+    argv = ["--loops", "dtk-steps", "--width", "8", "--steps", "2", "--rounds", "99999", "--device", "cpu"]
+    process = start([*argv, "--nproc", "2", "--out", "out"], mark, tmp_path, OVERHEAD)
+    wait_for_blocks(process, tmp_path / "out", 8)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, stderr
+    assert records_of(tmp_path / "out")[-1] == {"kind": "end", "status": "interrupted"}
+    assert "**The run was interrupted.**" in (tmp_path / "out" / "report.md").read_text()
+
+
+@needs_two_cores
+@needs_proc
+def test_an_overhead_run_with_a_dead_rank_ends(tmp_path, mark):
+    argv = ["--loops", "dtk", "--feeds", "memory", "--width", "8", "--rounds", "99999", "--device", "cpu"]
+    process = start([*argv, "--nproc", "2", "--out", "out"], mark, tmp_path, OVERHEAD)
+    wait_for_blocks(process, tmp_path / "out", 2)
+    kill_rank_1(mark)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert "the ranks failed (exit code" in stderr
+    assert "rank 1" in stderr, "the launcher's own words are shown"
+    assert (tmp_path / "out" / "failed" / "run" / "ranks" / "1.err").exists()
+    assert records_of(tmp_path / "out")[-1] == {"kind": "end", "status": "failed"}
+
+
+def test_overhead_refuses_bad_input_and_explains_itself(tmp_path):
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*OVERHEAD, *argv], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    done = run("--loops", "dkt")
+    assert done.returncode == 2
+    assert done.stderr.startswith("dtk bench overhead: error: unknown loop 'dkt'; known: ")
+    assert list(tmp_path.iterdir()) == []
+    assert "dtk-steps     dist_toolkit with rt.loader in ckpt.steps" in run("--help").stdout

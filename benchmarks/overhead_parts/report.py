@@ -1,0 +1,168 @@
+"""Records -> report.md. Pure: the report says nothing that is not in results.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from throughput_parts.summary import QUIET
+
+from .summary import FeedSummary, LoopSummary, Paired, Summary, summarise
+from .tables import BASELINE, FEEDS, LOOPS, SAME_OPTIONS
+
+_FEW = 10  # rounds, below which a median says little
+_STATUS = {
+    "complete": "",
+    "interrupted": "**The run was interrupted.** What follows is from what was measured until then.",
+    "failed": "**The run failed.** What follows is from what was measured until then.",
+    "unfinished": "**The run did not finish.** What follows is from what was measured until then.",
+}
+
+
+def render(records: Sequence[Mapping[str, Any]]) -> str:
+    """The report of one run."""
+    summary = summarise(records)
+    machine = next(r for r in records if r["kind"] == "machine")
+    setup = next((r for r in records if r["kind"] == "setup"), None)
+    missing = [f"- Left out: {r['loop']} ({r['why']})." for r in records if r["kind"] == "left_out"]
+    parts = ["# Overhead of a training step", _STATUS[summary.status]]
+    if machine["options"]["quick"]:
+        parts.append("**This was a `--quick` run: the times mean nothing.**")
+    if summary.feeds and setup is not None:
+        parts += ["\n".join([*_headlines(summary), *missing]), "## Results", *(_table(feed) for feed in summary.feeds)]
+        parts += [_guard(summary), "## How it was measured", _method(machine, setup)]
+        parts += ["## What this does not show", _limits(summary, setup)]
+    else:
+        parts += ["Nothing was measured.", "\n".join(missing)]
+    parts += ["## Machine", _machine(machine, setup)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def verdict(value: Paired, than: str) -> str:
+    """In words: faster or slower where the interval says so, else the same; of few rounds, the number alone."""
+    if value.spread.count < _FEW:
+        return f"takes {value.spread.median:.2f} times the time of {than} ({_count(value.spread.count, 'round')})"
+    percent = 100 * (value.spread.median - 1)
+    if value.low <= 1 <= value.high:
+        return f"is as fast as {than} ({percent:+.1f} % of its time, not to be told from 0)"
+    return f"takes {abs(percent):.1f} % {'more' if percent > 0 else 'less'} time than {than}"
+
+
+def _headlines(summary: Summary) -> list[str]:
+    """What was found, a sentence each."""
+    lines = []
+    for feed in summary.feeds:
+        for loop in feed.loops:
+            if loop.ratio is not None:
+                title = LOOPS[loop.loop].title
+                found = f"- {feed.feed}: {title} {verdict(loop.ratio, 'the hand-written loop')}"
+                if loop.wrapper is not None and loop.loop.startswith("dtk"):
+                    found += f"; it {verdict(loop.wrapper, 'one with the same DDP options')}"
+                lines.append(found + ".")
+    return lines
+
+
+def _table(feed: FeedSummary) -> str:
+    head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median",
+            f"time / {SAME_OPTIONS}", "95 % of the median", f"µs a step more than {BASELINE}", "weights")  # fmt: skip
+    lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", _row(*head)]
+    lines.append("|---|---|" + "---:|" * 7 + "---|")
+    return "\n".join([*lines, *(_loop_row(loop) for loop in feed.loops)])
+
+
+def _loop_row(loop: LoopSummary) -> str:
+    ratio, wrapper, extra = loop.ratio, loop.wrapper, loop.extra_us
+    return _row(
+        loop.loop,
+        LOOPS[loop.loop].title,
+        f"{loop.step_ms.median:.3f}",
+        f"{ratio.spread.median:.3f}" if ratio else "1",
+        f"{ratio.spread.low:.3f} to {ratio.spread.high:.3f}" if ratio else "",
+        f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio else "",
+        f"{wrapper.spread.median:.3f}" if wrapper else "",
+        f"{wrapper.low:.3f} to {wrapper.high:.3f}" if wrapper else "",
+        f"{extra.spread.median:+.0f} ({extra.low:+.0f} to {extra.high:+.0f})" if extra else "",
+        _weights(loop),
+    )
+
+
+def _weights(loop: LoopSummary) -> str:
+    if loop.loop == BASELINE:
+        return ""
+    if loop.identical is None:
+        return "not compared"
+    return "identical" if loop.identical else f"within {loop.difference:.0e}"
+
+
+def _guard(summary: Summary) -> str:
+    parts = []
+    if summary.guard_us is not None:
+        found = summary.guard_us
+        parts.append(
+            f"Desync guard: {found.spread.median:+.1f} µs a step ({found.low:+.1f} to {found.high:+.1f}) as the "
+            "difference between dtk and dtk-noguard in the same round"
+        )
+    if summary.guard_alone_us is not None:
+        parts.append(f"its three records of a step timed alone: {summary.guard_alone_us:.1f} µs")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _method(machine: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
+    options = machine["options"]
+    return (
+        f"{_count(setup['ranks'], 'rank')} with {_count(setup['threads'], 'thread')} each, {setup['backend']}. All "
+        "loops live in the same processes and the same process group. They start from the same weights "
+        f"({setup['parameters']:,} in four linear layers), see the same global batches of "
+        f"{options['batch']} samples a rank in the same order, and use SGD with momentum in float32. After "
+        f"{setup['warmup_steps']} steps and one round of warm-up, which are left out, each of {options['rounds']} "
+        f"rounds has one block of {options['steps']} steps of every loop, feed by feed, in an order drawn anew in each "
+        f"round (seed {options['seed']}). The clock runs from all ranks being ready to all having finished. Ratios and "
+        "differences are taken within a round; the median over rounds is given, its quartiles, and a 95 % interval of "
+        "the median by resampling rounds. `weights` compares the final weights with the hand-written loop's. With "
+        "loaders the ranks take the same global batches, but not each the same share of them, so sums round "
+        "differently."
+    )
+
+
+def _limits(summary: Summary, setup: Mapping[str, Any]) -> str:
+    lines = ["- Larger steps: what a library adds to a step hardly grows with the model, so its share shrinks."]
+    if setup["device"] == "cpu":
+        lines.append("- GPUs: none was used. There, Python runs ahead of the device and may be hidden altogether.")
+    lines.append("- The start of an epoch: few blocks hold one, and medians leave them out.")
+    busy = [feed.others_cores.median for feed in summary.feeds if feed.others_cores is not None]
+    if busy and max(busy) >= QUIET:
+        lines.append(
+            f"- A quiet machine: other programs kept {max(busy):.2f} cores busy in the median block, which slows all "
+            "loops alike and widens the intervals."
+        )
+    rounds = min(loop.step_ms.count for feed in summary.feeds for loop in feed.loops)
+    if rounds < _FEW:
+        lines.append(f"- A reliable median: there were only {_count(rounds, 'round')}.")
+    return "\n".join(lines)
+
+
+def _machine(machine: Mapping[str, Any], setup: Mapping[str, Any] | None) -> str:
+    commit = machine["commit"] or "an installed copy"
+    if machine["uncommitted_changes"]:
+        commit += " with uncommitted changes"
+    libraries = "".join(f", {name} {version}" for name, version in machine["libraries"].items())
+    rows = [
+        ("CPU", f"{machine['cpu']}, {_count(machine['cores'], 'core')} used"),
+        ("device", "-" if setup is None else setup["device"]),
+        ("memory", f"{machine['memory_gib']} GiB"),
+        ("system", machine["system"]),
+        ("versions", f"torch {machine['torch']}, Python {machine['python']}, dist-toolkit {machine['dist_toolkit']}"
+         + libraries),
+        ("environment", ", ".join(f"{name}={value}" for name, value in machine["environment"].items()) or "-"),
+        ("commit", commit),
+        ("started", machine["started"]),
+    ]  # fmt: skip
+    return "\n".join(["| | |", "|---|---|", *(_row(*row) for row in rows)])
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,142 @@
+"""Records -> medians, spreads, ratios and differences, all taken round by round. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from throughput_parts.summary import Spread, others_cores
+
+from .tables import BASELINE, SAME_OPTIONS
+
+_RESAMPLES = 2000
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A quantity of each round, of two loops' blocks in it."""
+
+    spread: Spread
+    low: float
+    high: float
+    """The 95 % interval of the median, by resampling the rounds (the same resamples each time)."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Paired:
+        """Of at least one value."""
+        return cls(Spread.of(values), *interval_of_median(values))
+
+
+@dataclass(frozen=True)
+class LoopSummary:
+    """One loop on one feed."""
+
+    loop: str
+    step_ms: Spread
+    ratio: Paired | None
+    """Its time over the hand-written loop's; None for that loop itself, and without a round of both."""
+    wrapper: Paired | None
+    """Its time over the hand-written loop's with the same DDP options."""
+    extra_us: Paired | None
+    """Its time less the hand-written loop's, in microseconds a step."""
+    identical: bool | None
+    """Whether it ended with the weights of the hand-written loop, to the last bit; None: not known."""
+    difference: float | None
+    """The largest difference of a weight, relative to the largest weight."""
+
+
+@dataclass(frozen=True)
+class FeedSummary:
+    """All loops on one feed."""
+
+    feed: str
+    steps: int
+    """In a block."""
+    loops: tuple[LoopSummary, ...]
+    others_cores: Spread | None
+    """Cores that other programs kept busy during the blocks; None where it could not be seen."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run."""
+
+    status: str
+    feeds: tuple[FeedSummary, ...]
+    guard_us: Paired | None
+    """dist_toolkit's time with the desync guard less that without it, in microseconds a step."""
+    guard_alone_us: float | None
+    """The guard's three records of a step, timed alone."""
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """Everything that was measured until the records end."""
+    blocks = [r for r in records if r["kind"] == "block" and not r["warmup"]]
+    weights = {(r["feed"], r["loop"]): r for r in records if r["kind"] == "weights"}
+    alone = [1e6 * r["seconds"] for r in records if r["kind"] == "guard"]
+    feeds = dict.fromkeys(r["feed"] for r in blocks)
+    return Summary(
+        status=next((r["status"] for r in reversed(records) if r["kind"] == "end"), "unfinished"),
+        feeds=tuple(_feed(feed, [b for b in blocks if b["feed"] == feed], weights) for feed in feeds),
+        guard_us=_differences(_times(blocks, "memory", "dtk"), _times(blocks, "memory", "dtk-noguard")),
+        guard_alone_us=alone[0] if alone else None,
+    )
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The summary as plain values."""
+    return asdict(summary)
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % interval of the median of `values` (at least one): percentiles of the medians of resampled values."""
+    draw = random.Random(0)
+    medians = sorted(median(draw.choices(values, k=len(values))) for _ in range(_RESAMPLES))
+    return medians[int(0.025 * _RESAMPLES)], medians[int(0.975 * _RESAMPLES) - 1]
+
+
+def _feed(feed: str, blocks: list[Record], weights: Mapping[tuple[str, str], Record]) -> FeedSummary:
+    names = [name for kind, name in weights if kind == feed]
+    names += [name for name in sorted({b["loop"] for b in blocks}) if name not in names]
+    measured = [name for name in names if any(b["loop"] == name for b in blocks)]
+    others = [cores for cores in map(others_cores, blocks) if cores is not None]
+    return FeedSummary(
+        feed=feed,
+        steps=blocks[0]["steps"],
+        loops=tuple(_loop(name, feed, blocks, weights.get((feed, name))) for name in measured),
+        others_cores=Spread.of(others) if others else None,
+    )
+
+
+def _loop(name: str, feed: str, blocks: list[Record], weights: Record | None) -> LoopSummary:
+    mine, base = _times(blocks, feed, name), _times(blocks, feed, BASELINE)
+    tuned = _times(blocks, feed, SAME_OPTIONS)
+    return LoopSummary(
+        loop=name,
+        step_ms=Spread.of([1000 * seconds for seconds in mine.values()]),
+        ratio=None if name == BASELINE else _ratios(mine, base),
+        wrapper=None if name in (BASELINE, SAME_OPTIONS) else _ratios(mine, tuned),
+        extra_us=None if name == BASELINE else _differences(mine, base),
+        identical=None if weights is None else weights["identical"],
+        difference=None if weights is None else weights["difference"],
+    )
+
+
+def _times(blocks: Sequence[Record], feed: str, loop: str) -> dict[int, float]:
+    """Round -> seconds a step."""
+    return {b["round"]: b["seconds"] / b["steps"] for b in blocks if (b["feed"], b["loop"]) == (feed, loop)}
+
+
+def _ratios(mine: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
+    found = [seconds / base[number] for number, seconds in mine.items() if number in base]
+    return Paired.of(found) if found else None
+
+
+def _differences(mine: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
+    found = [1e6 * (seconds - base[number]) for number, seconds in mine.items() if number in base]
+    return Paired.of(found) if found else None
