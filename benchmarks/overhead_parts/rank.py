@@ -129,7 +129,7 @@ def _block(ranks: Ranks, loop: Loop, steps: int) -> dict[str, Any]:
     after = busy_core_seconds()
     used = ranks.total(cpu)
     others = None if busy is None or after is None else round(max(0.0, after - busy - used), 3)
-    return {"seconds": round(seconds, 6), "cpu_seconds": round(used, 3), "others_cpu_seconds": others}
+    return {"seconds": round(seconds, 6), "cpu_seconds": round(used, 6), "others_cpu_seconds": others}
 
 
 def _compare(loops: Mapping[Key, Loop]) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ class LoopSummary:
     """Its time over the hand-written loop's with the same DDP options."""
     extra_us: Paired | None
     """Its time less the hand-written loop's, in microseconds a step."""
+    cpu: Paired | None
+    """CPU time of its ranks over that of the hand-written loop's."""
     identical: bool | None
     """Whether it ended with the weights of the hand-written loop, to the last bit; None: not known."""
     difference: float | None
@@ -122,6 +124,7 @@ def _loop(name: str, feed: str, blocks: list[Record], weights: Record | None) ->
         ratio=None if name == BASELINE else _ratios(mine, base),
         wrapper=None if name in (BASELINE, SAME_OPTIONS) else _ratios(mine, tuned),
         extra_us=None if name == BASELINE else _differences(mine, base),
+        cpu=None if name == BASELINE else _ratios(_cpu_times(blocks, feed, name), _cpu_times(blocks, feed, BASELINE)),
         identical=None if weights is None else weights["identical"],
         difference=None if weights is None else weights["difference"],
     )
@@ -130,6 +133,11 @@ def _loop(name: str, feed: str, blocks: list[Record], weights: Record | None) ->
 def _times(blocks: Sequence[Record], feed: str, loop: str) -> dict[int, float]:
     """Round -> seconds a step."""
     return {b["round"]: b["seconds"] / b["steps"] for b in blocks if (b["feed"], b["loop"]) == (feed, loop)}
+
+
+def _cpu_times(blocks: Sequence[Record], feed: str, loop: str) -> dict[int, float]:
+    """Round -> CPU seconds of all ranks."""
+    return {b["round"]: b["cpu_seconds"] for b in blocks if (b["feed"], b["loop"]) == (feed, loop)}
 
 
 def _ratios(mine: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
