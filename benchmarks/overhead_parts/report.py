@@ -64,7 +64,8 @@ def _headlines(summary: Summary) -> list[str]:
 
 def _table(feed: FeedSummary) -> str:
     head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median",
-            f"time / {SAME_OPTIONS}", "95 % of the median", f"µs a step more than {BASELINE}", f"CPU time / {BASELINE}", "weights")  # fmt: skip
+            f"time / {SAME_OPTIONS}", "95 % of the median", f"µs a step more than {BASELINE}",
+            f"CPU time / {BASELINE} (95 %)", "weights")  # fmt: skip
     lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", _row(*head)]
     lines.append("|---|---|" + "---:|" * 8 + "---|")
     return "\n".join([*lines, *(_loop_row(loop) for loop in feed.loops)])
@@ -119,9 +120,8 @@ def _method(machine: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
         f"rounds has one block of {options['steps']} steps of every loop, feed by feed, in an order drawn anew in each "
         f"round (seed {options['seed']}). The clock runs from all ranks being ready to all having finished. Ratios and "
         "differences are taken within a round; the median over rounds is given, its quartiles, and a 95 % interval of "
-        "the median by resampling rounds. CPU time is that of all threads of all ranks, and "
-        "what other programs do changes it less. `weights` compares the final weights with the hand-written loop's. With "
-        "loaders the ranks take the same global batches, but not each the same share of them, so sums round "
+        "the median by resampling rounds. CPU time is that of all threads of all ranks; what other programs do changes "
+        "it less. `weights` compares the final weights with the hand-written loop's. With loaders the ranks take the same global batches, but not each the same share of them, so sums round "
         "differently."
     )
 
