@@ -121,8 +121,8 @@ def _method(machine: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
         f"round (seed {options['seed']}). The clock runs from all ranks being ready to all having finished. Ratios and "
         "differences are taken within a round; the median over rounds is given, its quartiles, and a 95 % interval of "
         "the median by resampling rounds. CPU time is that of all threads of all ranks; what other programs do changes "
-        "it less. `weights` compares the final weights with the hand-written loop's. With loaders the ranks take the same global batches, but not each the same share of them, so sums round "
-        "differently."
+        "it less. `weights` compares the final weights with the hand-written loop's. With loaders the ranks take the "
+        "same global batches, but not each the same share of them, so sums round differently."
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .summary import Summary
 
+_WIDE = 160  # columns where there is no terminal
 _EVERY = 10  # rounds between two lines where they cannot be overwritten
 
 
@@ -77,4 +78,6 @@ def show(summary: Summary) -> None:
             )
     if table.row_count:
         console = Console(highlight=False)
-        console.print(table, soft_wrap=not console.is_terminal)
+        if not console.is_terminal:
+            console.width = _WIDE
+        console.print(table)
