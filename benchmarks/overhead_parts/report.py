@@ -39,12 +39,15 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verdict(value: Paired, than: str) -> str:
-    """In words: faster or slower where the interval says so, else the same; of few rounds, the number alone."""
+    """In words: faster or slower where the interval says so, else that it says neither; of few rounds, the number."""
     if value.spread.count < _FEW:
         return f"takes {value.spread.median:.2f} times the time of {than} ({_count(value.spread.count, 'round')})"
     percent = 100 * (value.spread.median - 1)
     if value.low <= 1 <= value.high:
-        return f"is as fast as {than} ({percent:+.1f} % of its time, not to be told from 0)"
+        low, high = (100 * (bound - 1) for bound in (value.low, value.high))
+        return (
+            f"is neither faster nor slower, as far as was seen, than {than} ({low:+.1f} % to {high:+.1f} % of its time)"
+        )
     return f"takes {abs(percent):.1f} % {'more' if percent > 0 else 'less'} time than {than}"
 
 
