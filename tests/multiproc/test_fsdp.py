@@ -252,6 +252,18 @@ def uneven_evaluation(ranks: Ranks) -> None:
             outputs = [engine(tokens=whole[i : i + 2]) for i in range(calls[rank])]
         for i, output in enumerate(outputs):
             torch.testing.assert_close(output, model(whole[i : i + 2]).detach())
+    other, other_model = ranks.pair()
+    mean = ranks.rt.mean()
+    with engine.evaluating(), other.evaluating():
+        for tokens in whole[: 1 + 2 * rank].split(1):  # one batch, and three
+            mean.update(engine(tokens).sum((1, 2)))
+            mean.update(other(tokens).sum((1, 2)))
+        first = mean.compute()  # a collective before the end of the block
+        again = [engine(tokens) for tokens in whole[: 1 - rank].split(1) if len(tokens)]
+        assert len(ranks.rt.gather(torch.ones(len(again)))) == 1
+    values = torch.cat([model(whole).sum((1, 2)), other_model(whole).sum((1, 2))])
+    both = values[[0, 4, 0, 4, 1, 5, 2, 6]]
+    assert first == pytest.approx(both.mean().item(), rel=1e-5)
     with pytest.raises(KeyError, match="a mistake of the script"):
         fail_in_evaluation(engine, whole)
     engine.backward(loss_of(engine, whole))  # and training goes on
