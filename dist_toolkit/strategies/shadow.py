@@ -5,14 +5,15 @@ As torch's Join does it, but for forward passes: before each one the ranks tell 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from dist_toolkit.process_group import Group
+from dist_toolkit.group import Group
+from dist_toolkit.objects import broadcast_object
 from dist_toolkit.tensors import map_tensors
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -27,7 +28,7 @@ class ShadowCalls:
     """
 
     def __init__(self, group: Group) -> None:
-        self._group = group
+        self._group, self._owner = group, threading.get_ident()
         self._calls: list[Call] = []
         self._newest: list[Inputs | None] = []
         group.before_collective = self.finish
@@ -64,8 +65,9 @@ class ShadowCalls:
         """Run along until no rank has a batch left. Collective.
 
         With its own newest batch; a rank that never had one gets that of the first rank that has. More may follow.
+        Nothing on other threads: a save in the background does not wait for an evaluation.
         """
-        while True:
+        while threading.get_ident() == self._owner:
             with self._quiet(), self._group.watched("engine forward"):
                 number = self._round(None)
                 if number is None:
@@ -103,7 +105,7 @@ class ShadowCalls:
         newest = self._newest[number]
         mine = self._group.world.rank == source
         # through the CPU: a pickled CUDA tensor would come back on the sender's device
-        box = [map_tensors(newest, lambda tensor: tensor.cpu()) if mine else None]
-        dist.broadcast_object_list(box, src=source, device=self._group.device)
+        sent = map_tensors(newest, lambda tensor: tensor.cpu()) if mine else None
+        got = broadcast_object(self._group, sent, source)
         if newest is None:
-            self._newest[number] = map_tensors(box[0], lambda tensor: tensor.to(self._group.device))
+            self._newest[number] = map_tensors(got, lambda tensor: tensor.to(self._group.device))
