@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -13,24 +13,17 @@ from torch import nn
 from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.ema import Averages
+from dist_toolkit.strategies.engine_state import EngineState
 from dist_toolkit.strategies.mark import StrategyMark
 from dist_toolkit.strategies.micro_batches import Weigh, micro_batches
 from dist_toolkit.strategies.precision import LossScaler, as_float32, autocast
 from dist_toolkit.strategies.request import SetupRequest, make_optimizer, make_scheduler
-from dist_toolkit.strategies.state import (
-    capture_optimizer,
-    check_groups,
-    compare_tensors,
-    install_optimizer,
-    optimizer_template,
-    strip_wrappers,
-)
+from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import warn_of_unused
-from dist_toolkit.tensors import TensorMeta
 from dist_toolkit.world import World
 
 
-class Engine:
+class Engine(EngineState):
     """A model and its optimizer, ready to train on this rank's share of each global batch.
 
     This class trains on one process; a strategy overrides what differs.
@@ -43,9 +36,6 @@ class Engine:
     """
 
     strategy = "single"
-    prefixes = ("model.", "optim.")
-    """What the keys of its tensors in `state_dict` start with."""
-
     forward_is_collective = False
     """Whether every forward pass communicates, evaluation included."""
 
@@ -233,38 +223,6 @@ class Engine:
             if parameter.grad is not None:
                 yield strip_wrappers(name), parameter.grad
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, buffers and optimizer state under canonical names, the same for every strategy. Collective.
-
-        Keys: `model.<name>`, `optim.<name>.<state>`, and the plain values `optim_groups` and `model_extra` (what
-        modules give as `get_extra_state`). The tensors are the live ones.
-        """
-        self._sync_buffers()
-        state: dict[str, Any] = {f"model.{name}": tensor for name, tensor in self._model_tensors().items()}
-        state["model_extra"] = {name: value for name, value in self._model_state().items() if _is_extra(name)}
-        return state | capture_optimizer(self.optimizer, self._names())
-
-    def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """New tensors, placed and split like this engine's own, to read a saved state into. Changes nothing.
-
-        Raises:
-            StateMismatch: the saved state is not of this model and optimizer.
-        """
-        live = {f"model.{name}": tensor for name, tensor in self._model_tensors().items()}
-        compare_tensors({key: meta for key, meta in saved.items() if key.startswith("model.")}, live, "model")
-        check_groups(self.optimizer, self._names(), values["optim_groups"])
-        template = {key: torch.empty_like(tensor) for key, tensor in live.items()}
-        return template | optimizer_template(self.optimizer, self._names(), saved)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state: the keys of `state_dict`, tensors as of `load_template`; the optimizer keeps its own."""
-        with torch.no_grad():
-            for name, tensor in self._model_tensors().items():
-                tensor.copy_(state[f"model.{name}"])
-        for name, value in state["model_extra"].items():
-            self.module.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
-        install_optimizer(self.optimizer, self._names(), state)
-
     def extra_parts(self) -> dict[str, Any]:
         """What else of this engine a checkpoint holds, each part with a name by which a resume can waive it."""
         mark = StrategyMark(self.strategy)
@@ -322,9 +280,6 @@ class Engine:
         """Lets ranks call the engine a different number of times; see `forward_is_collective`."""
         return nullcontext()
 
-    def _sync_buffers(self) -> None:
-        """Give every rank rank 0's buffers."""
-
     def _set_requires_grad(self, parameters: list[nn.Parameter], mode: bool) -> None:
         for parameter in parameters:
             parameter.requires_grad_(mode)
@@ -333,19 +288,6 @@ class Engine:
 
     def _next_weight(self) -> float | torch.Tensor:
         return self._batch_weight.value if self._micro_weight is None else self._micro_weight
-
-    def _model_state(self) -> dict[str, Any]:
-        return {strip_wrappers(name): value for name, value in self.module.state_dict().items()}
-
-    def _model_tensors(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in self._model_state().items() if not _is_extra(name)}
-
-    def _names(self) -> dict[torch.Tensor, str]:
-        return {parameter: strip_wrappers(name) for name, parameter in self.module.named_parameters()}
-
-
-def _is_extra(name: str) -> bool:
-    return name.rpartition(".")[2] == "_extra_state"
 
 
 class Strategy(ABC):
