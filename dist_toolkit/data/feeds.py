@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dist_toolkit.data.fetch import KeyedDataset, SeededCollate, WorkerInit, draws_nothing
-from dist_toolkit.data.sampler import BatchSource, SampleKey, Share
+from dist_toolkit.data.sampler import BatchSource, SampleKey
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -87,10 +87,9 @@ class MapFeed:
     def ready(self, epoch: int, start: int) -> Iterator[Ready]:
         """The batches from position `start` of `epoch`. Collective where the source's `prepare` is."""
         self._source.prepare(epoch)
-        shares = self._requests.aim(epoch, start)
+        drawn = self._requests.aim(epoch, start)
         for batch in self._loader:
-            share = shares.popleft()
-            yield Ready(batch, share.stop, share.weight)
+            yield Ready(batch, *drawn.popleft())
 
     def at_end(self, epoch: int, position: int) -> bool:
         """Whether no batch is left. Collective where the source's `prepare` is."""
@@ -123,19 +122,19 @@ class _Shares:
     def __init__(self, source: BatchSource) -> None:
         self._source = source
         self._epoch = self._start = 0
-        self._drawn: deque[Share] = deque()
+        self._drawn: deque[tuple[int, float]] = deque()
 
-    def aim(self, epoch: int, start: int) -> deque[Share]:
-        """Set where the next iteration starts; the returned queue gets each share that is drawn."""
+    def aim(self, epoch: int, start: int) -> deque[tuple[int, float]]:
+        """Set where the next iteration starts; the returned queue gets (stop, weight) of each share that is drawn."""
         self._epoch, self._start, self._drawn = epoch, start, deque()
         return self._drawn
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         drawn = self._drawn
-        for share in self._source.batches(self._epoch, self._start):
-            if share.keys:
-                drawn.append(share._replace(keys=[]))
-                yield share.keys
+        for stop, keys, weight in self._source.batches(self._epoch, self._start):
+            if keys:
+                drawn.append((stop, weight))
+                yield keys
 
 
 def torch_loader(dataset: Dataset[Any], requests: Any, options: WorkerOptions) -> DataLoader[Any]:

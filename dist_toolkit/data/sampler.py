@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -141,13 +142,10 @@ class ShareSampler:
     def _look_up(self, epoch: int, stretch: Sequence[tuple[int, Indices, float]]) -> Iterator[Share]:
         if not stretch:
             return
-        samples = self.order.at(epoch, np.concatenate([mine for _, mine, _ in stretch])).tolist()
-        first = 0
+        positions = np.concatenate([mine for _, mine, _ in stretch])
+        keys = map(SampleKey, repeat(epoch), positions.tolist(), self.order.at(epoch, positions).tolist())
         for stop, mine, weight in stretch:
-            last = first + len(mine)
-            keys = [SampleKey(epoch, *pair) for pair in zip(mine.tolist(), samples[first:last], strict=True)]
-            first = last
-            yield Share(stop, keys, weight)
+            yield Share(stop, list(islice(keys, len(mine))), weight)
 
 
 def share_bounds(size: int, rank: int, world_size: int) -> tuple[int, int]:

@@ -154,9 +154,11 @@ def test_reading_a_stream_leaves_the_training_s_random_numbers_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    noise = [x for _, values in loader_of(Numbers(8), 4) for x in values.tolist()]
+    loader = loader_of(Numbers(8), 4)
+    noise = [[x for _, values in loader for x in values.tolist()] for _ in range(2)]
     assert torch.equal(torch.rand(3), expected)
-    assert len(set(noise)) == 8
+    assert len({*noise[0], *noise[1]}) == 16
+    assert [x for _, values in loader_of(Numbers(8), 4) for x in values.tolist()] == noise[0], "nor depends on them"
     assert get_worker_info() is None
 
 
