@@ -31,6 +31,8 @@ _PATROL = 30.0
 """Seconds between two questions that rank 0 asks without a reason."""
 _PATIENCE = 2.0
 """Seconds that an asker waits for the answers of all."""
+_PATIENCE_FOR_THE_GONE = 0.25
+"""The same where a peer has closed its connection: what it had to say, it has said before."""
 _GRACE = 5.0
 """Seconds that the main thread has to raise a verdict before its process is ended."""
 _LINGER = 3.0
@@ -80,12 +82,14 @@ class Guard:
             self._raised.set()
         elif self.verdict is not None and isinstance(error, Exception):
             self._raise(self.verdict, error)
-        elif _is_of_the_transport(error) and (verdict := self._inquire()) is not None:
-            self._raise(verdict, error)
+        elif _is_of_the_transport(error):
+            patience = _PATIENCE_FOR_THE_GONE if "Connection " in str(error) else _PATIENCE
+            if (verdict := self._inquire(patience)) is not None:
+                self._raise(verdict, error)
 
     def diverged(self, what: str) -> NoReturn:
         """Raise DesyncError: the header of a message says that its ranks are in different operations."""
-        verdict = self._inquire()
+        verdict = self._inquire(_PATIENCE)
         if verdict is None:
             verdict = Verdict(f"the header of {what} says so", (), ())
         self._raise(verdict, None)
@@ -189,21 +193,21 @@ class Guard:
                 _LOG.warning("%s", words)
                 self._next_warning = 2 * longest
 
-    def _inquire(self) -> Verdict | None:
+    def _inquire(self, patience: float) -> Verdict | None:
         """From the main thread: ask, and wait for the answers. None if they prove nothing, or the store is gone."""
         with contextlib.suppress(RuntimeError):
             if self._last_words is None:
-                return self._ask_and_wait()
+                return self._ask_and_wait(patience)
         self._thread.join(_PATIENCE)  # it may just have read the last words
         if self.verdict is None and self._last_words is not None:
             mine = take_report(self._recorder, self._rank, self._answered)
             return judge({**self._last_words, self._rank: mine})
         return self.verdict
 
-    def _ask_and_wait(self) -> Verdict | None:
+    def _ask_and_wait(self, patience: float) -> Verdict | None:
         question = self._board.ask()
         self._board.publish(take_report(self._recorder, self._rank, question))
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         while (verdict := self._board.verdict()) is None:
             reports = self._board.read_all(self._world_size)
             complete = self._complete(reports, question)
