@@ -47,7 +47,9 @@ def run(options: Options, records: RecordFile) -> int:
             progress.record(missing)
         try:
             with interruptible():
-                progress.update(f"starting {options.nproc} ranks with {', '.join(options.loops)} ...")
+                progress.update(
+                    f"starting {options.nproc} rank{'s' * (options.nproc > 1)} with {', '.join(options.loops)} ..."
+                )
                 with running(options) as seen:
                     for record in seen:
                         records.add(record)

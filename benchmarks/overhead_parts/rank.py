@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from throughput_parts.channel import report_to_driver
 from throughput_parts.machine import busy_core_seconds
+from torch.profiler import ProfilerActivity, profile
 
 from . import guard
 from .loops import Loop, make
@@ -26,6 +27,7 @@ Key = tuple[str, str]
 """Feed and loop."""
 
 _WARMUP = 10  # steps that are not measured, of each loop
+_COUNTED = 10  # steps whose collectives are counted, after all rounds
 _PATIENCE = timedelta(days=7)
 
 
@@ -65,29 +67,25 @@ def main(argv: list[str]) -> None:
             cleanup.callback(channel.close)
         send: Callable[[Mapping[str, Any]], None] = (lambda _: None) if channel is None else channel.send
         job = Job(device, ranks.rank, ranks.size, given.batch, given.width, given.seed)
-        loops = _set_up(given, job, cleanup, send)
+        loops = _set_up(given, job, cleanup)
         torch.set_num_threads(given.threads)  # whatever a library has made of it
         send(_hello(job, given))
         _measure(ranks, loops, given, send)
+        counts = {key: _collectives(loop) for key, loop in loops.items()}
         for record in _compare(loops):
-            send(record)
-        if guard.switchable():
+            send({**record, "collectives": counts[record["feed"], record["loop"]]})
+        if "dtk-noguard" in given.loops.split(",") and ranks.size > 1:
             send(guard.cost_alone(ranks.rank, device.type))
         ranks.all_here()
 
 
-def _set_up(
-    given: argparse.Namespace, job: Job, cleanup: ExitStack, send: Callable[[Mapping[str, Any]], None]
-) -> dict[Key, Loop]:
-    loops: dict[Key, Loop] = {}
-    for name in given.loops.split(","):
-        if name == "dtk-noguard" and not guard.switchable():
-            send({"kind": "left_out", "loop": name, "why": "this dist_toolkit has no desync guard to switch off"})
-            continue
-        for feed in given.feeds.split(","):
-            if feed in LOOPS[name].feeds:
-                loops[feed, name] = make(name, job, feed, cleanup)
-    return loops
+def _set_up(given: argparse.Namespace, job: Job, cleanup: ExitStack) -> dict[Key, Loop]:
+    return {
+        (feed, name): make(name, job, feed, cleanup)
+        for name in given.loops.split(",")
+        for feed in given.feeds.split(",")
+        if feed in LOOPS[name].feeds
+    }
 
 
 def _measure(
@@ -130,6 +128,13 @@ def _block(ranks: Ranks, loop: Loop, steps: int) -> dict[str, Any]:
     used = ranks.total(cpu)
     others = None if busy is None or after is None else round(max(0.0, after - busy - used), 3)
     return {"seconds": round(seconds, 6), "cpu_seconds": round(used, 6), "others_cpu_seconds": others}
+
+
+def _collectives(loop: Loop) -> float:
+    """Calls of torch.distributed in a step, the mean over some. Collective."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        loop.run(_COUNTED)
+    return sum(event.name.startswith("c10d::") for event in seen.events()) / _COUNTED
 
 
 def _compare(loops: Mapping[Key, Loop]) -> list[dict[str, Any]]:

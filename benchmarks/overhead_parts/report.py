@@ -68,9 +68,9 @@ def _headlines(summary: Summary) -> list[str]:
 def _table(feed: FeedSummary) -> str:
     head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median",
             f"time / {SAME_OPTIONS}", "95 % of the median", f"µs a step more than {BASELINE}",
-            f"CPU time / {BASELINE} (95 %)", "weights")  # fmt: skip
+            f"CPU time / {BASELINE} (95 %)", "collectives a step", "weights")  # fmt: skip
     lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", _row(*head)]
-    lines.append("|---|---|" + "---:|" * 8 + "---|")
+    lines.append("|---|---|" + "---:|" * 9 + "---|")
     return "\n".join([*lines, *(_loop_row(loop) for loop in feed.loops)])
 
 
@@ -87,6 +87,7 @@ def _loop_row(loop: LoopSummary) -> str:
         f"{wrapper.low:.3f} to {wrapper.high:.3f}" if wrapper else "",
         f"{extra.spread.median:+.0f} ({extra.low:+.0f} to {extra.high:+.0f})" if extra else "",
         f"{loop.cpu.spread.median:.3f} ({loop.cpu.low:.3f} to {loop.cpu.high:.3f})" if loop.cpu else "",
+        "" if loop.collectives is None else f"{loop.collectives:g}",
         _weights(loop),
     )
 

@@ -46,6 +46,8 @@ class LoopSummary:
     """Its time less the hand-written loop's, in microseconds a step."""
     cpu: Paired | None
     """CPU time of its ranks over that of the hand-written loop's."""
+    collectives: float | None
+    """Calls of torch.distributed in a step; None: not known."""
     identical: bool | None
     """Whether it ended with the weights of the hand-written loop, to the last bit; None: not known."""
     difference: float | None
@@ -122,9 +124,10 @@ def _loop(name: str, feed: str, blocks: list[Record], weights: Record | None) ->
         loop=name,
         step_ms=Spread.of([1000 * seconds for seconds in mine.values()]),
         ratio=None if name == BASELINE else _ratios(mine, base),
-        wrapper=None if name in (BASELINE, SAME_OPTIONS) else _ratios(mine, tuned),
+        wrapper=None if name == SAME_OPTIONS else _ratios(mine, tuned),
         extra_us=None if name == BASELINE else _differences(mine, base),
         cpu=None if name == BASELINE else _ratios(_cpu_times(blocks, feed, name), _cpu_times(blocks, feed, BASELINE)),
+        collectives=None if weights is None else weights["collectives"],
         identical=None if weights is None else weights["identical"],
         difference=None if weights is None else weights["difference"],
     )

@@ -27,6 +27,9 @@ FEEDS = {
 
 LOOPS = {
     "hand": LoopSpec("written by hand, torch's DDP with its defaults", "hand:Hand", ("memory", "loader")),
+    "hand-view": LoopSpec(
+        "written by hand, DDP with gradient_as_bucket_view=True alone", "hand:HandView", ("memory",)
+    ),
     "hand-options": LoopSpec(
         "written by hand, DDP with the options that dist_toolkit sets", "hand:HandOptions", ("memory", "loader")
     ),

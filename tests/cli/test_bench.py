@@ -176,7 +176,7 @@ OVERHEAD = [sys.executable, "-m", "dtk_launch", "bench", "overhead"]
 @needs_proc
 def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
     """Structure only: a quick run has no times that count. Fabric is left out: its import takes ten seconds."""
-    loops = ["hand", "hand-options", "dtk", "dtk-noguard", "dtk-log", "dtk-steps"]
+    loops = ["hand", "hand-view", "hand-options", "dtk", "dtk-noguard", "dtk-log", "dtk-steps"]
     loops += ["accelerate"] if importlib.util.find_spec("accelerate") else []
     argv = ["--quick", "--nproc", "2", "--device", "cpu", "--loops", ",".join(loops), "--out", "out", "--json"]
     process = start(argv, mark, tmp_path, OVERHEAD)
@@ -187,7 +187,7 @@ def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
     records = records_of(tmp_path / "out")
     assert [r["kind"] for r in records if r["kind"] not in ("block", "weights", "guard")] == ["machine", "setup", "end"]
     blocks = [r for r in records if r["kind"] == "block"]
-    in_memory, with_loader = set(loops) - {"dtk-steps"}, set(loops) - {"dtk-noguard", "dtk-log"}
+    in_memory, with_loader = set(loops) - {"dtk-steps"}, set(loops) - {"hand-view", "dtk-noguard", "dtk-log"}
     for number in range(3):
         turns = [(b["feed"], b["loop"]) for b in blocks if b["round"] == number]
         assert sorted(turns) == sorted([*(("memory", n) for n in in_memory), *(("loader", n) for n in with_loader)])
@@ -196,6 +196,8 @@ def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
     weights = {(r["feed"], r["loop"]): r for r in records if r["kind"] == "weights"}
     assert all(weights["memory", name]["identical"] for name in in_memory)
     assert all(weights["loader", name]["difference"] < 1e-5 for name in with_loader)
+    assert {weights["memory", name]["collectives"] for name in ("hand", "hand-options", "dtk")} == {1}
+    assert [r["kind"] for r in records].count("guard") == 1
 
     feeds = {feed["feed"]: feed["loops"] for feed in json.loads(stdout)["feeds"]}
     assert [loop["loop"] for loop in feeds["memory"]] == [name for name in loops if name in in_memory]

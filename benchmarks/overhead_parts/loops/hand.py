@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -56,10 +58,16 @@ class Hand:
             epoch += 1
 
 
+class HandView(Hand):
+    """The same with one option, so that it can be said which of them changes the time."""
+
+    def _options(self) -> dict[str, Any]:
+        return {"gradient_as_bucket_view": True}
+
+
 class HandOptions(Hand):
     """The same with the DDP options that dist_toolkit sets, so that the rest of the difference is the wrapper."""
 
     def _options(self) -> dict[str, Any]:
-        ours = dtk.DDP()
-        names = ("bucket_cap_mb", "static_graph", "find_unused_parameters", "gradient_as_bucket_view")
-        return {name: getattr(ours, name) for name in (*names, "broadcast_buffers")}
+        ours = asdict(dtk.DDP())
+        return {name: ours[name] for name in inspect.signature(DistributedDataParallel).parameters if name in ours}

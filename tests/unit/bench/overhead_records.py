@@ -58,6 +58,6 @@ def run(status: str | None = "complete", others: float = 0.0, **loops: list[floa
             if number < len(times):
                 records.append(block("memory", names[name], number, times[number], others))
     if status == "complete":
-        same = {"kind": "weights", "feed": "memory", "identical": True, "difference": 0.0}
+        same = {"kind": "weights", "feed": "memory", "identical": True, "difference": 0.0, "collectives": 2.0}
         records += [{**same, "loop": name} for name in names.values()]
     return [*records, {"kind": "end", "status": status}] if status else records

@@ -50,7 +50,7 @@ def test_a_loop_that_did_other_work_shows():
         if record.get("kind") == "weights" and record["loop"] == "dtk":
             record.update(identical=False, difference=3e-4)
     report = render(records)
-    assert report.count("| within 3e-04 |") == 1
+    assert report.count("| 2 | within 3e-04 |") == 1
     assert "identical" not in render(run(status="interrupted", hand=HAND, dtk=SAME))
 
 
