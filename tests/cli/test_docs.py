@@ -94,6 +94,23 @@ def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str
     assert "loss" not in again.stdout
 
 
+PAGES = [
+    ("strategies", "ddp", r"ddp: accuracy (0\.9|1\.0)"),
+    ("strategies", "fsdp", r"fsdp: accuracy (0\.9|1\.0)"),
+    ("data", "ddp", r"place in the data: \{"),
+]
+
+
+@pytest.mark.parametrize(("page", "strategy", "said"), PAGES)
+def test_scripts_of_the_pages_run_as_written(tmp_path: Path, page: str, strategy: str, said: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    done = run(["dtk", "launch", "--nproc", "2", "--strategy", strategy, "train.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(said, done.stdout), done.stdout
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_point_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
