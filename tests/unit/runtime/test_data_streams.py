@@ -133,6 +133,19 @@ def test_a_stream_resumes_exactly_at_another_number_of_ranks(
     assert set(middle) == {"epoch", "position", "stream", "seed", "global_batch_size"}
 
 
+def test_a_stop_at_the_very_end_of_an_epoch_goes_on_with_the_next() -> None:
+    """Nothing but reading tells that the epoch had ended, and the loop must not see a `for` without batches."""
+    loader = loader_of(Numbers(8), 4)
+    for n, _ in enumerate(loader, 1):
+        if n == 2:
+            break
+    again = loader_of(Numbers(8), 4)
+    again.load_state_dict(loader.state_dict())
+    assert again.state_dict()["position"] == 8
+    assert [ids for ids, _ in numbers_of(again)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert (again.epoch, again.position) == (2, 0)
+
+
 @given(
     length=st.integers(0, 50), world_size=st.integers(1, 3), size=st.integers(1, 7),
     readers=st.lists(st.integers(0, 3), min_size=60, max_size=60),
@@ -316,11 +329,12 @@ class Fake:
 
     def start(self, batch: Any) -> Any:
         self.events.append(f"start {batch}")
-        return batch
+        return ["moving", batch]
 
     def finish(self, started: Any) -> Any:
-        self.events.append(f"finish {started}")
-        return f"on device {started}"
+        _, batch = started
+        self.events.append(f"finish {batch}")
+        return f"on device {batch}"
 
 
 def test_the_next_transfer_begins_before_a_batch_is_handed_out() -> None:
