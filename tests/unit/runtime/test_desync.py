@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 import threading
@@ -214,6 +215,21 @@ def test_shutting_down_wakes_a_reader_and_leaves_other_connections_alone() -> No
         for connection in (*ends, *others):
             connection.close()
         assert shut_down(ours) == 0
+
+
+def test_sockets_keep_their_mode() -> None:
+    """An object for a descriptor takes over Python's default timeout, and that would reach the owner's socket."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ends = [socket.create_connection(server.getsockname()), server.accept()[0]]
+        socket.setdefaulttimeout(5.0)
+        try:
+            assert connections() == set()
+        finally:
+            socket.setdefaulttimeout(None)
+        assert connections()
+        assert all(os.get_blocking(end.fileno()) for end in ends)
+        for end in ends:
+            end.close()
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------
