@@ -31,7 +31,8 @@ class Block(nn.Module):
         self.seen: list[torch.dtype] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(self.inner.weight.dtype)
+        if not torch.compiler.is_compiling():
+            self.seen.append(self.inner.weight.dtype)
         return x + self.outer(F.gelu(self.inner(self.norm(x))))
 
 
@@ -151,6 +152,33 @@ def accumulation(ranks: Ranks, strategy: dtk.FSDP) -> None:
     assert engine.step()
 
 
+class Branches(nn.Module):
+    """Rank `rank` uses one of two layers of one shape."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+        self.rank = rank
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[self.rank](x)
+
+
+def unused(ranks: Ranks) -> None:
+    """Ranks that use different parameters: torch adds up gradients of one with those of another, which is refused."""
+    factory = partial(Branches, ranks.world.rank)
+    engine, _ = ranks.pair(factory)
+    engine.backward(engine(torch.ones(2, 3)).mean())
+    with pytest.raises(ConfigError, match=r"layers.0.bias, layers.0.weight, layers.1.bias, layers.1.weight; use"):
+        engine.step()
+    engine, _ = ranks.pair(factory, strategy=dtk.FSDP(find_unused_parameters=True))
+    for _ in range(2):
+        engine.backward(engine(torch.ones(2, 3)).mean())
+        for name, gradient in engine.named_gradients():
+            torch.testing.assert_close(gradient, torch.full_like(gradient, 1 / 6), msg=name)
+        assert engine.step()
+
+
 def averages(ranks: Ranks) -> None:
     engine, model = ranks.pair(ema=dtk.EMA(decay=0.5))
     expected = {name: tensor.clone() for name, tensor in weights(engine).items()}
@@ -164,8 +192,9 @@ def averages(ranks: Ranks) -> None:
     with engine.evaluating():
         before = engine(mine)  # the outermost weights stay gathered after this: they must not be used below
         with engine.averaged():
-            assert_close(weights(engine), expected)
             inside = engine(mine)
+            assert_close(weights(engine), expected)
+            engine(mine)
         after = engine(mine)
     assert torch.equal(before, after)
     assert not torch.allclose(before, inside)
@@ -196,6 +225,8 @@ def adversaries(ranks: Ranks) -> None:
         critic.backward(critic(maker(z).detach()).mean() - critic(x).mean())
         (critic_ref(maker_ref(noise).detach()).mean() - critic_ref(real).mean()).backward()
         kept = {name: tensor.clone() for name, tensor in critic.named_gradients()}
+        with torch.no_grad():
+            critic(x)  # which leaves the outermost weights gathered
         with critic.frozen():
             maker.backward(-critic(maker(z)).mean())
         assert_close({name: tensor.clone() for name, tensor in critic.named_gradients()}, kept, 0.0)
@@ -211,6 +242,15 @@ def adversaries(ranks: Ranks) -> None:
     assert_close(weights(critic), dict(critic_ref.named_parameters()))
 
 
+COMPILED: list[str] = []
+
+
+@torch._dynamo.register_backend(name="counting")
+def counting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+    COMPILED.append(graph.code)
+    return graph.forward
+
+
 def half_precision(ranks: Ranks) -> None:
     """Weights are gathered in 16 bits, kept in 32; an overflow on one rank skips the step on all."""
     _, mine = ranks.batch()
@@ -222,6 +262,13 @@ def half_precision(ranks: Ranks) -> None:
     assert {p.grad.dtype for p in engine.module.parameters() if p.grad is not None} == {torch.float32}
     assert engine.step()
     assert {tensor.dtype for tensor in weights(engine).values()} == {torch.float32}
+
+    for precision in ("bf16", "fp16"):
+        layers = lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))  # noqa: E731
+        engine, _ = ranks.pair(layers, precision=precision, strategy=dtk.FSDP(wrap=8))
+        engine.backward(engine(torch.rand(8, 5)).mean())
+        assert engine.step()
+        assert engine.module[1].running_mean.dtype == torch.float32
 
     scheduler = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
     engine, model = ranks.pair(precision="fp16", scheduler=scheduler)
@@ -373,10 +420,14 @@ def two_ranks() -> None:
         ranks = Ranks(rt)
         parity(ranks, dtk.FSDP(), clip=0.5)
         parity(ranks, dtk.FSDP(init="full"), "adamw", clip=0.5, tolerance=ADAM)
-        parity(ranks, dtk.FSDP(wrap=(Block,), activation_checkpointing=True))
+        engine = parity(ranks, dtk.FSDP(wrap=(Block,), activation_checkpointing=True))
+        assert len(engine.module.blocks[0].seen) == 6  # three steps, each forward twice
+        parity(ranks, dtk.FSDP(wrap=("Block",), compile="counting", activation_checkpointing=True))
+        assert COMPILED
         parity(ranks, dtk.FSDP(wrap=50, reshard_after_forward=False), "adamw_fused", tolerance=ADAM)
         accumulation(ranks, dtk.FSDP())
         accumulation(ranks, dtk.FSDP(reduce_once=False))
+        unused(ranks)
         averages(ranks)
         adversaries(ranks)
         half_precision(ranks)
