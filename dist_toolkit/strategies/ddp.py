@@ -18,13 +18,17 @@ from dist_toolkit.strategies.request import SetupRequest, build_together
 from dist_toolkit.strategies.unused import listed
 from dist_toolkit.world import World
 
+_CPU_BUCKET = 25.0
+
 
 @dataclass(frozen=True)
 class DDP(Strategy):
     """Options of torch's DistributedDataParallel; see its documentation.
 
     Attributes:
-        bucket_cap_mb: gradients are reduced in buckets of this size, in MiB, while backward goes on.
+        bucket_cap_mb: gradients are reduced in buckets of this size, in MiB, while backward goes on. None: on GPUs
+            torch's default (a first bucket of 1 MiB, then 25 MiB); on CPUs 25 MiB from the first on, since there
+            reductions use the cores that backward needs, and more of them only cost more.
         static_graph: the same parameters take part in every step, in the same order.
         find_unused_parameters: look in every step for parameters that the loss does not depend on. Without it, such
             parameters are an error at step 1, by name; with it, a warning.
@@ -37,7 +41,7 @@ class DDP(Strategy):
 
     name = "ddp"
 
-    bucket_cap_mb: float = 25.0
+    bucket_cap_mb: float | None = None
     static_graph: bool = False
     find_unused_parameters: bool = False
     gradient_as_bucket_view: bool = True
@@ -46,7 +50,7 @@ class DDP(Strategy):
     powersgd_start: int = 1000
 
     def __post_init__(self) -> None:
-        if self.bucket_cap_mb <= 0:
+        if self.bucket_cap_mb is not None and self.bucket_cap_mb <= 0:
             raise ConfigError(f"DDP(bucket_cap_mb={self.bucket_cap_mb}) is not a positive number of MiB")
         if self.comm_hook not in (None, *COMM_HOOKS):
             raise ConfigError(f"DDP(comm_hook={self.comm_hook!r}) is unknown; known: {', '.join(COMM_HOOKS)}")
@@ -67,7 +71,7 @@ class DDP(Strategy):
         wrapped = DistributedDataParallel(
             build_together(request.model, request.group).to(device),
             device_ids=[device.index] if device.type == "cuda" else None,
-            bucket_cap_mb=self.bucket_cap_mb,
+            bucket_cap_mb=_CPU_BUCKET if self.bucket_cap_mb is None and device.type == "cpu" else self.bucket_cap_mb,
             static_graph=self.static_graph,
             find_unused_parameters=self.find_unused_parameters,
             gradient_as_bucket_view=self.gradient_as_bucket_view,
