@@ -12,7 +12,7 @@ from torch import nn
 
 from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.ema import Averages
+from dist_toolkit.strategies.ema import EMA, Averages
 from dist_toolkit.strategies.engine_state import EngineState
 from dist_toolkit.strategies.mark import StrategyMark
 from dist_toolkit.strategies.micro_batches import Weigh, micro_batches
@@ -49,7 +49,7 @@ class Engine(EngineState):
         self._wrapped: Callable[..., Any] = module if wrapped is None else wrapped
         self._dtype = request.dtype
         self._scaler = self._make_scaler()
-        self._averages = None if request.ema is None else Averages(request.ema, self._local_weights())
+        self._averages = None if request.ema is None else self._make_averages(request.ema)
         self._batch_weight = request.batch_weight
         self._micro_weight: float | torch.Tensor | None = None
         self._frozen = False
@@ -237,6 +237,9 @@ class Engine(EngineState):
 
     def _make_scaler(self) -> LossScaler | None:
         return LossScaler(self.group, agree=self.gradients_are_sharded) if self.precision == "fp16" else None
+
+    def _make_averages(self, options: EMA) -> Averages:
+        return Averages(options, self._local_weights())
 
     def _forward(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._dtype is None:

@@ -1,0 +1,86 @@
+"""DeepSpeed: ZeRO splits optimizer state (stage 1), gradients (2) and weights (3) over the ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from dist_toolkit.errors import ConfigError
+from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.deepspeed_config import Wanted, merge
+from dist_toolkit.strategies.deepspeed_load import load_deepspeed, read_config
+from dist_toolkit.strategies.deepspeed_plain import PlainEngine
+from dist_toolkit.strategies.request import SetupRequest
+from dist_toolkit.strategies.zero_engine import ZeroEngine
+from dist_toolkit.world import World
+
+_LOG = logging.getLogger("dist_toolkit")
+
+
+@dataclass(frozen=True)
+class DeepSpeed(Strategy):
+    """Train with DeepSpeed; needs the package deepspeed (`pip install 'dist-toolkit[deepspeed]'`).
+
+    Gradients, norms, checkpoints and the loop are as in every other strategy: gradients are averages over ranks, this
+    package does the accumulation, and `rt.checkpointer` saves. Weights and optimizer state are fp32; `precision` is
+    what the model computes in. A step whose gradients are not finite is skipped in every precision.
+
+    Attributes:
+        stage: what is split over the ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too. None: what
+            `config` says, or 2.
+        offload: `cpu` keeps optimizer state, and at stage 3 weights, in CPU memory; None: what `config` says, or not.
+        config: an existing ds_config: a path or a dict. What it says and the script says too, and otherwise, is an
+            error; its "auto" values are filled in. Its `optimizer` and `scheduler` are used where rt.setup gets none.
+    """
+
+    name = "deepspeed"
+
+    stage: int | None = None
+    offload: str | None = None
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.stage not in (None, 0, 1, 2, 3) or isinstance(self.stage, bool):
+            raise ConfigError(f"DeepSpeed(stage={self.stage!r}) is unknown; ZeRO has stages 0, 1, 2 and 3")
+        if self.offload not in (None, "none", "cpu"):
+            raise ConfigError(f"DeepSpeed(offload={self.offload!r}) is unknown; known: none, cpu")
+
+    def check(self, world: World) -> None:
+        """Needs a launcher, even for one rank."""
+        if not world.launched and not dist.is_initialized():
+            raise ConfigError(
+                "strategy 'deepspeed' needs a process group; start with `dtk launch`, or use strategy 'auto'"
+            )
+
+    def setup(self, request: SetupRequest) -> Engine:
+        """Build the model on every rank, give every rank rank 0's weights, and split them. Collective."""
+        device = request.group.device
+        given = read_config(self.config)
+        load_deepspeed(device)  # before the model is built: a missing package is told at once
+        module = request.model.build().to(device)
+        settings = merge(given, self._wanted(request, module))
+        for line in settings.ignored if request.group.world.is_main else ():
+            _LOG.warning("ds_config: no effect of %s", line)
+        return (ZeroEngine if settings.stage else PlainEngine)(module, request, settings)
+
+    def _wanted(self, request: SetupRequest, module: nn.Module) -> Wanted:
+        sizes = [parameter.numel() for parameter in module.parameters() if parameter.requires_grad]
+        return Wanted(
+            ranks=request.group.world.world_size,
+            stage=self.stage,
+            offload=self.offload,
+            precision=request.precision,
+            optimizer=request.optimizer is not None,
+            scheduler=request.scheduler is not None,
+            device=request.group.device.type,
+            numel=sum(sizes),
+            largest=max(sizes),
+        )
+
+

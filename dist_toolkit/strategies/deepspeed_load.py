@@ -1,0 +1,101 @@
+"""DeepSpeed imported as this package needs it: on this rank's device, over its process group, without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dist_toolkit.errors import ConfigError
+
+_world: Any = None
+"""The process group that DeepSpeed's groups were made from."""
+
+
+def load_deepspeed(device: torch.device) -> Any:
+    """The module `deepspeed`, set to `device`.
+
+    Raises:
+        ConfigError: it is not installed, or it was imported before for another kind of device.
+    """
+    with _variable("DS_ACCELERATOR", device.type, unless="deepspeed" in sys.modules), quiet():
+        try:
+            import deepspeed
+        except ImportError as error:
+            raise ConfigError(
+                f"strategy 'deepspeed' needs the package deepspeed ({error}); pip install 'dist-toolkit[deepspeed]'"
+            ) from error
+    chosen = deepspeed.accelerator.get_accelerator().device_name()
+    if chosen != device.type:
+        raise ConfigError(
+            f"DeepSpeed was imported for {chosen!r} before dtk.init chose {device.type!r}; "
+            f"set DS_ACCELERATOR={device.type}, or import deepspeed after rt.setup"
+        )
+    if device.type == "cpu":
+        # an op that takes a minute to compile, and that only inference calls
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    for handler in deepspeed.utils.logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(sys.stderr)
+    # DeepSpeed calls what torch is about to rename; no script can do anything about it
+    warnings.filterwarnings("ignore", r".*all_gather_into_tensor.*|.*reduce_scatter_tensor.*", FutureWarning)
+    _renew_groups(deepspeed)
+    return deepspeed
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """DeepSpeed's prints go to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def read_config(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
+    """A ds_config as a dict.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a JSON object.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return dict(given)
+    try:
+        read = json.loads(Path(given).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the ds_config {given}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"the ds_config {given} is not JSON: {error}") from error
+    if not isinstance(read, dict):
+        raise ConfigError(f"the ds_config {given} is not a JSON object")
+    return read
+
+
+def _renew_groups(deepspeed: Any) -> None:
+    """Forget what DeepSpeed keeps of a process group that has ended."""
+    global _world
+    if _world is not None and _world is not dist.group.WORLD:
+        deepspeed.comm.comm.cdb = None
+        deepspeed.utils.groups._WORLD_GROUP = None
+    _world = dist.group.WORLD
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str, unless: bool) -> Iterator[None]:
+    before = os.environ.get(name)
+    if before is None and not unless:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None and not unless:
+            os.environ.pop(name, None)
