@@ -170,6 +170,8 @@ def _zero_section(given: Mapping[str, Any], wanted: Wanted, stage: int) -> dict[
     zero["stage"] = stage
     # small models need no bucket of gigabytes, and ZeRO-3 keeps one for good
     zero.setdefault("reduce_bucket_size", int(min(5e8, max(wanted.largest, wanted.numel // 8))))
+    if stage == 3:  # DeepSpeed's own limit, 100,000, leaves all weights of a small model whole
+        zero.setdefault("stage3_param_persistence_threshold", min(100_000, wanted.numel // 1000))
     parts = ["offload_optimizer"] + (["offload_param"] if stage == 3 else [])
     for part in ("offload_optimizer", "offload_param"):
         _merge_offload(zero, part, wanted, part in parts)

@@ -102,7 +102,7 @@ def read_frozen(parameter: nn.Parameter) -> torch.Tensor:
     """The whole of a parameter that is not trained; stage 3 splits those too. Collective there."""
     if not hasattr(parameter, "ds_id"):
         return parameter.detach()
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters([parameter]):
         return parameter.detach().clone()
@@ -113,7 +113,7 @@ def write_frozen(parameter: nn.Parameter, whole: torch.Tensor) -> None:
     if not hasattr(parameter, "ds_id"):
         parameter.data.copy_(whole)
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters([parameter], modifier_rank=0):
         parameter.data.copy_(whole)
