@@ -11,10 +11,8 @@ from typing import Any
 from dist_toolkit.errors import ConfigError
 
 PASSED = frozenset({
-    "activation_checkpointing", "checkpoint", "comms_logger", "communication_data_type", "disable_python_gc",
-    "dump_state", "flops_profiler", "gradient_predivide_factor", "log_level", "memory_breakdown", "optimizer",
-    "prescale_gradients", "scheduler", "steps_per_print", "wall_clock_breakdown", "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer", "zero_optimization",
+    "activation_checkpointing", "communication_data_type", "disable_python_gc", "gradient_predivide_factor",
+    "log_level", "optimizer", "prescale_gradients", "scheduler", "zero_optimization",
 })  # fmt: skip
 """Top-level keys that DeepSpeed gets as they are, but for the checks below."""
 
@@ -23,6 +21,19 @@ TAKEN = frozenset({
     "managed_gradient_accumulation", "train_batch_size", "train_micro_batch_size_per_gpu",
 })  # fmt: skip
 """Top-level keys that are read here; the engine does what they ask for."""
+
+IDLE = {
+    "checkpoint": "rt.checkpointer saves",
+    "comms_logger": "it counts DeepSpeed's own steps",
+    "dump_state": "it prints DeepSpeed's own state",
+    "flops_profiler": "it profiles DeepSpeed's own steps",
+    "memory_breakdown": "it prints in DeepSpeed's own steps",
+    "steps_per_print": "rt.log prints",
+    "wall_clock_breakdown": "it times DeepSpeed's own steps",
+    "zero_allow_untested_optimizer": "any torch optimizer is allowed",
+    "zero_force_ds_cpu_optimizer": "any torch optimizer is allowed",
+}
+"""Top-level keys that change nothing here, and why; a key that is on is told of, once."""
 
 REFUSED = {
     "amp": "use precision='fp16' or 'bf16'",
@@ -116,6 +127,7 @@ def merge(given: Mapping[str, Any], wanted: Wanted) -> Settings:
     stage = _stage(given, wanted)
     zero = _zero_section(given, wanted, stage)
     scale, interval, ignored = _precision(given, wanted)
+    ignored += tuple(f"{key}: {IDLE[key]}" for key in IDLE if key in given and not _is_idle(given[key]))
     _check_makers(given, wanted)
     config: dict[str, Any] = {key: _without_auto(value) for key, value in given.items() if key in PASSED}
     config = {key: value for key, value in config.items() if value != "auto"}
@@ -129,22 +141,26 @@ def merge(given: Mapping[str, Any], wanted: Wanted) -> Settings:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": zero,
+        "steps_per_print": 2**31 - 1,
     }
-    config.setdefault("steps_per_print", 2**31 - 1)
     clip = _number(given, "gradient_clipping", 0.0)
     offload = zero.get("offload_optimizer", {}).get("device", "none")
     return Settings(config, stage, offload, clip, scale, interval, ignored)
 
 
 def _check_keys(given: Mapping[str, Any]) -> None:
-    known = PASSED | TAKEN | set(REFUSED)
+    known = PASSED | TAKEN | set(REFUSED) | set(IDLE)
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"ds_config: unknown key {key!r}{hint}")
-        if key in REFUSED and given[key] not in ("auto", None, False, {}) and not _is_off(given[key]):
+        if key in REFUSED and not _is_idle(given[key]):
             raise ConfigError(f"ds_config: {key!r} is not supported: {REFUSED[key]}; remove it")
+
+
+def _is_idle(value: Any) -> bool:
+    return value in ("auto", None, False, {}) or _is_off(value)
 
 
 def _is_off(section: Any) -> bool:

@@ -60,7 +60,19 @@ def start(module: nn.Module, request: SetupRequest, settings: Settings) -> Start
     except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
         raise ConfigError(f"DeepSpeed refuses this model, optimizer or ds_config: {error}") from error
     zero = engine.optimizer if settings.stage else None
+    if settings.stage == 3:
+        share_weights(zero)
     return Started(engine, zero, engine.optimizer if zero is None else zero.optimizer, groups)
+
+
+def share_weights(zero: Any) -> None:
+    """Stage 3: let the weights that are updated be those that are gathered, where both are fp32 on one device.
+
+    DeepSpeed means to do so, but compares a device with a name, and keeps two copies.
+    """
+    for updated, gathered in zip(zero.fp32_partitioned_groups_flat, zero.fp16_partitioned_groups_flat, strict=True):
+        if gathered is not None and updated.dtype == gathered.dtype and updated.device == gathered.device:
+            updated.data = gathered.data
 
 
 def _check_model(module: nn.Module) -> None:
