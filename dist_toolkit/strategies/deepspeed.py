@@ -82,5 +82,3 @@ class DeepSpeed(Strategy):
             numel=sum(sizes),
             largest=max(sizes),
         )
-
-

@@ -27,7 +27,8 @@ def load_deepspeed(device: torch.device) -> Any:
     Raises:
         ConfigError: it is not installed, or it was imported before for another kind of device.
     """
-    with _variable("DS_ACCELERATOR", device.type, unless="deepspeed" in sys.modules), quiet():
+    first = "deepspeed" not in sys.modules
+    with _variable("DS_ACCELERATOR", device.type, unless=not first), contextlib.redirect_stdout(sys.stderr):
         try:
             import deepspeed
         except ImportError as error:
@@ -54,9 +55,15 @@ def load_deepspeed(device: torch.device) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """DeepSpeed's prints go to stderr."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+    """DeepSpeed's prints go to stderr; its warnings of what this package asks for on purpose are not shown."""
+    log = logging.getLogger("DeepSpeed")
+    level = log.level
+    log.setLevel(max(level, logging.ERROR))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def read_config(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:

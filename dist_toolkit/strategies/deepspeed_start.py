@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +50,10 @@ def start(module: nn.Module, request: SetupRequest, settings: Settings) -> Start
     if made is not None:
         _check_optimizer(made, names, settings.stage)
         groups = [[names[parameter] for parameter in group["params"]] for group in made.param_groups]
+    for tensor in module.parameters():
+        request.group.broadcast(tensor.data)
     try:
-        with quiet():
+        with quiet(), _own_broadcast(deepspeed):
             engine, *_ = deepspeed.initialize(
                 model=module,
                 optimizer=made,
@@ -63,6 +67,24 @@ def start(module: nn.Module, request: SetupRequest, settings: Settings) -> Start
     if settings.stage == 3:
         share_weights(zero)
     return Started(engine, zero, engine.optimizer if zero is None else zero.optimizer, groups)
+
+
+@contextmanager
+def _own_broadcast(deepspeed: Any) -> Iterator[None]:
+    """Without DeepSpeed's own broadcasts of weights, which cannot send a parameter without dimensions."""
+    engine, init = deepspeed.DeepSpeedEngine, deepspeed.zero.Init
+    theirs = engine._broadcast_model, init._zero_init_param
+
+    def partition(self: Any, parameter: Any) -> None:
+        self._convert_to_deepspeed_param(parameter)
+        parameter.partition()
+
+    engine._broadcast_model = lambda self: None
+    init._zero_init_param = partition
+    try:
+        yield
+    finally:
+        engine._broadcast_model, init._zero_init_param = theirs
 
 
 def share_weights(zero: Any) -> None:
@@ -101,4 +123,6 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter,
             "partial(torch.optim.AdamW, lr=3e-4), and restore a checkpoint"
         )
     if stage and isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigError("LBFGS evaluates the loss several times a step, which ZeRO cannot; use stage 0 or strategy 'ddp'")
+        raise ConfigError(
+            "LBFGS evaluates the loss several times a step, which ZeRO cannot; use stage 0 or strategy 'ddp'"
+        )

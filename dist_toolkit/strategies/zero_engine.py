@@ -27,6 +27,9 @@ from dist_toolkit.tensors import TensorMeta
 class ZeroEngine(DeepSpeedEngine, ShardedEngine):
     """An Engine over DeepSpeed's ZeRO optimizer. At stage 3 every forward pass is collective."""
 
+    _clipped: float | torch.Tensor = 1.0
+    """What DeepSpeed will scale the gradients by when it steps."""
+
     def __init__(self, module: nn.Module, request: SetupRequest, settings: Settings) -> None:
         self.forward_is_collective = settings.stage == 3
         self._pieces = Pieces(request.group)
@@ -34,7 +37,7 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
 
     def zero_grad(self) -> None:
         """Forget the gradients, DeepSpeed's partial sums included."""
-        self._finished = False
+        self._finished, self._clipped = False, 1.0
         forget_gradients(self._zero, self._stage)
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -47,8 +50,9 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         from deepspeed.utils import safe_get_full_grad
 
         self._finish()
+        scale = self._clipped / self._zero.loss_scale
         for name, fragment in self._fragments.items():
-            yield name, safe_get_full_grad(fragment.parameter) / self._zero.loss_scale
+            yield name, safe_get_full_grad(fragment.parameter) * scale
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and optimizer state under canonical names, the same for every strategy. Collective.
@@ -82,7 +86,9 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         compare_tensors({key: meta for key, meta in saved.items() if key.startswith("model.")}, shapes, "model")
         by_name = dict(self._named())
         groups = SimpleNamespace(param_groups=[{"params": [by_name[n] for n in g]} for g in self._started.groups])
-        check_groups(cast(torch.optim.Optimizer, groups), {p: name for name, p in by_name.items()}, values["optim_groups"])
+        check_groups(
+            cast(torch.optim.Optimizer, groups), {p: name for name, p in by_name.items()}, values["optim_groups"]
+        )
         template = {key: self._pieces.empty(tensor.shape, tensor.dtype) for key, tensor in shapes.items()}
         return template | zero_state.optimizer_template(saved, self._fragments, self._pieces)
 
@@ -133,6 +139,8 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         norm = gradient_norm(self._zero, self._stage).to(self.device)
         bound = self._zero.clip_grad
         self._zero.clip_grad = min(bound, max_norm) if bound else max_norm
+        # DeepSpeed scales them in its step; until then they are as they were
+        self._clipped = (self._zero.clip_grad / (norm + 1e-6)).clamp(max=1.0)
         return norm
 
     def _update(self) -> bool:

@@ -113,10 +113,10 @@ def write_frozen(parameter: nn.Parameter, whole: torch.Tensor) -> None:
     if not hasattr(parameter, "ds_id"):
         parameter.data.copy_(whole)
         return
-    from deepspeed.runtime.zero import GatheredParameters
-
-    with GatheredParameters([parameter], modifier_rank=0):
-        parameter.data.copy_(whole)
+    zero3: Any = parameter
+    zero3.all_gather([parameter])
+    parameter.data.copy_(whole)
+    zero3.partition([parameter], has_been_updated=True)
 
 
 def by_flat(fragments: Mapping[str, Fragment]) -> dict[torch.Tensor, list[tuple[str, Fragment]]]:

@@ -47,6 +47,10 @@ def gradient_norm(zero: Any, stage: int) -> torch.Tensor:
 
 def forget_gradients(zero: Any, stage: int) -> None:
     """Leave nothing of any backward pass behind, finished or not, of this engine's loss or of another one's. Local."""
+    for parameters in zero.fp16_groups if stage == 3 else zero.bit16_groups:
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.grad.device.type == "cpu":
+                parameter.grad = None  # DeepSpeed would ask the CPU for its stream
     zero.zero_grad(set_to_none=True)
     zero.clip_grad = 0.0
     zero._backward_active_depth = 0

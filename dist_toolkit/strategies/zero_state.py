@@ -133,9 +133,7 @@ def install_optimizer(
             optimizer.state.pop(flat, None)
 
 
-def install_groups(
-    optimizer: torch.optim.Optimizer, saved: list[Mapping[str, Any]]
-) -> None:
+def install_groups(optimizer: torch.optim.Optimizer, saved: list[Mapping[str, Any]]) -> None:
     """Take the saved options of the parameter groups over: learning rates, and so on."""
     for group, options in zip(optimizer.param_groups, saved, strict=True):
         for key, value in options.items():

@@ -123,7 +123,9 @@ def test_what_the_engine_cannot_do_is_refused_by_name(key: str) -> None:
 
 
 def test_keys_without_effect_are_told() -> None:
-    made = merge({"fp16": {"hysteresis": 2, "min_loss_scale": 1}, "wall_clock_breakdown": True}, Wanted(2, precision="fp16"))
+    made = merge(
+        {"fp16": {"hysteresis": 2, "min_loss_scale": 1}, "wall_clock_breakdown": True}, Wanted(2, precision="fp16")
+    )
     told = " ".join(made.ignored)
     assert all(key in told for key in ("fp16.hysteresis", "fp16.min_loss_scale", "wall_clock_breakdown"))
     assert "wall_clock_breakdown" not in made.config
@@ -136,7 +138,9 @@ def test_the_three_batch_sizes(micro: int, steps: int, ranks: int, extra: int) -
     if extra:
         assert f"= {micro * steps * ranks}" in refused({**sizes, "train_batch_size": total}, Wanted(ranks))
     else:
-        assert merge({**sizes, "train_batch_size": total}, Wanted(ranks)).config["train_micro_batch_size_per_gpu"] == micro
+        assert (
+            merge({**sizes, "train_batch_size": total}, Wanted(ranks)).config["train_micro_batch_size_per_gpu"] == micro
+        )
 
 
 def test_reading_a_file(tmp_path: Path) -> None:
