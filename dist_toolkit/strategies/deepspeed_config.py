@@ -295,9 +295,10 @@ def _micro_batch(given: Mapping[str, Any], ranks: int) -> int:
     known = (1 if micro == "auto" else micro) * (1 if steps == "auto" else steps) * ranks
     open_ended = "auto" in (micro, steps)
     if total != "auto" and (total % known if open_ended else total != known):
+        product = "does not divide it" if open_ended else f"= {known}"
         raise ConfigError(
             f"ds_config: train_batch_size is {total}, but train_micro_batch_size_per_gpu={micro} * "
-            f"gradient_accumulation_steps={steps} * {ranks} ranks {'does not divide it' if open_ended else f'= {known}'}; "
+            f"gradient_accumulation_steps={steps} * {ranks} ranks {product}; "
             "set train_batch_size to 'auto', or change one of them"
         )
     return 1 if micro == "auto" else int(micro)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ def load_deepspeed(device: torch.device) -> Any:
     first = "deepspeed" not in sys.modules
     with _variable("DS_ACCELERATOR", device.type, unless=not first), contextlib.redirect_stdout(sys.stderr):
         try:
-            import deepspeed
+            deepspeed: Any = importlib.import_module("deepspeed")
         except ImportError as error:
             raise ConfigError(
                 f"strategy 'deepspeed' needs the package deepspeed ({error}); pip install 'dist-toolkit[deepspeed]'"

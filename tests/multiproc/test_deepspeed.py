@@ -72,7 +72,7 @@ def reference_of(engine: dtk.Engine, make: Callable[[], nn.Module] = Net) -> nn.
     return model
 
 
-# --- the checks: each runs on both ranks -------------------------------------------------------------------------------
+# --- the checks: each runs on both ranks ---
 
 
 def from_a_file(rt: Runtime, stage: int, folder: Path) -> None:
@@ -168,7 +168,9 @@ def parameter_groups(rt: Runtime, stage: int, folder: Path) -> None:
     """Two groups with rates of their own, under a schedule; the optimizer as an object, over a given module."""
 
     def groups(model: nn.Module) -> torch.optim.Optimizer:
-        parts = [{"params": [model.out.weight, model.scale]}, {"params": [p for n, p in model.named_parameters() if n not in ("out.weight", "scale")], "lr": 0.5}]  # fmt: skip
+        first = [model.out.weight, model.scale]
+        rest = [p for name, p in model.named_parameters() if name not in ("out.weight", "scale")]
+        parts = [{"params": first}, {"params": rest, "lr": 0.5}]
         return torch.optim.SGD(parts, lr=0.1, momentum=0.9)
 
     torch.manual_seed(rt.world.rank)  # ranks' modules differ: rank 0's weights count
@@ -281,7 +283,8 @@ def split(rt: Runtime, stage: int, folder: Path) -> None:
         p.ds_tensor for p in engine.module.parameters() if hasattr(p, "ds_tensor")
     ]
     updated = [fragment.flat for fragment in getattr(engine, "_fragments", {}).values()]
-    handed = [getattr(t, "_local_tensor", t) for k, t in engine.state_dict().items() if k.startswith(("model.", "optim.")) and not k.endswith("step") and isinstance(t, torch.Tensor)]  # fmt: skip
+    state = {key: value for key, value in engine.state_dict().items() if isinstance(value, torch.Tensor)}
+    handed = [getattr(t, "_local_tensor", t) for key, t in state.items() if not key.endswith(".step")]
     shares = {
         "moments": moments / whole,
         "weights": _bytes([*kept, *updated]) / whole,
@@ -310,13 +313,15 @@ def refusals(rt: Runtime, stage: int, folder: Path) -> None:
         return SGD(list(parameters)[1:])
 
     strategy = dtk.DeepSpeed(stage=stage)
+    misspelt = dtk.DeepSpeed(config={"zero_optimization": {"stage": stage, "bucket_sise": 3}})
+    twice = dtk.DeepSpeed(stage, config={"optimizer": {"type": "AdamW"}})
     attempts: list[tuple[str, Callable[[], Any]]] = [
         ("keeps trained weights in fp32", lambda: rt.setup(lambda: Net().bfloat16(), SGD, strategy=strategy)),
-        ("1 parameters require a gradient but are not in the optimizer: scale", lambda: rt.setup(Net, partly, strategy=strategy)),
-        ("(?s)DeepSpeed refuses.*bucket_sise", lambda: rt.setup(Net, SGD, strategy=dtk.DeepSpeed(config={"zero_optimization": {"stage": stage, "bucket_sise": 3}}))),
-        ("optimizer is 'AdamW'", lambda: rt.setup(Net, SGD, strategy=dtk.DeepSpeed(stage, config={"optimizer": {"type": "AdamW"}}))),
+        ("1 parameters require .* optimizer: scale", lambda: rt.setup(Net, partly, strategy=strategy)),
+        ("(?s)DeepSpeed refuses.*bucket_sise", lambda: rt.setup(Net, SGD, strategy=misspelt)),
+        ("optimizer is 'AdamW'", lambda: rt.setup(Net, SGD, strategy=twice)),
         ("there is no optimizer", lambda: rt.setup(Net, strategy=strategy)),
-    ]  # fmt: skip
+    ]
     if stage:
         attempts += [
             ("has been stepped already", lambda: rt.setup(*stepped(), strategy=strategy)),
