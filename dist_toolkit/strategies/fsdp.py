@@ -21,7 +21,7 @@ from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies import fsdp_init
 from dist_toolkit.strategies.base import Engine, Strategy
-from dist_toolkit.strategies.fsdp_shard import Sharding, apply_fsdp, check_parameters, make_mesh
+from dist_toolkit.strategies.fsdp_shard import Sharding, apply_fsdp, check_parameters, forget_unreduced, make_mesh
 from dist_toolkit.strategies.fsdp_wrap import Wrap, check_wrap, find_units
 from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.sharded import ShardedEngine
@@ -156,6 +156,7 @@ class FSDPEngine(ShardedEngine):
     def __init__(self, module: nn.Module, request: SetupRequest, options: FSDP, mesh: DeviceMesh) -> None:
         super().__init__(module, request)
         self._options, self._mesh = options, mesh
+        self._unreduced = False
         if options.find_unused_parameters and isinstance(module, FSDPModule):
             module.set_reduce_scatter_unused_params(True)
         # _forward sees to it for the outermost module
@@ -166,6 +167,13 @@ class FSDPEngine(ShardedEngine):
         """See Engine.step."""
         self._reshard()
         return super().step()
+
+    def zero_grad(self) -> None:
+        """See Engine.zero_grad: also the whole gradients of an `accumulate` that was left early."""
+        super().zero_grad()
+        if self._unreduced:
+            forget_unreduced(self.module)
+            self._unreduced = False
 
     def clip_grad_norm(self, max_norm: float) -> torch.Tensor:
         """See Engine.clip_grad_norm: one reduction of the norm of this rank's part."""
@@ -224,7 +232,9 @@ class FSDPEngine(ShardedEngine):
     def _window(self, last: bool) -> Iterator[None]:
         if last or not self._options.reduce_once:
             yield
+            self._unreduced = False
             return
+        self._unreduced = True
         self._set_sync(False)
         try:
             yield

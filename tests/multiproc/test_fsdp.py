@@ -149,6 +149,15 @@ def accumulation(ranks: Ranks, strategy: dtk.FSDP) -> None:
     assert reductions == (units if strategy.reduce_once else 3 * units)
     gradients = {name: tensor.clone() for name, tensor in engine.named_gradients()}
     assert_close(gradients, {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    for x, y in engine.accumulate((mine, own), 2):
+        engine.backward(F.cross_entropy(engine(x).flatten(0, 1), y.flatten()))
+        break  # a loop that is left early leaves nothing behind
+    engine.zero_grad()
+    model.zero_grad()
+    engine.backward(loss_of(engine, mine))
+    loss_of(model, whole).backward()
+    gradients = {name: tensor.clone() for name, tensor in engine.named_gradients()}
+    assert_close(gradients, {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert engine.step()
 
 
