@@ -270,6 +270,48 @@ def there_and_back(rt: Runtime, stage: int, folder: Path) -> None:
     assert state(two) == state(one)
 
 
+def offloaded(rt: Runtime, stage: int, folder: Path) -> None:
+    """Optimizer state, and at stage 3 weights, in CPU memory; after a window that was abandoned, and with a bound."""
+    if not stage:
+        return
+    engine = rt.setup(Net, ADAM, strategy=dtk.DeepSpeed(stage=stage, offload="cpu"))
+    reference = reference_of(engine)
+    plain = ADAM(reference.parameters())
+    for step in range(3):
+        engine.backward(engine(mine(rt, batch(70 + step))).sum())
+        engine.zero_grad()
+        for piece in engine.accumulate(mine(rt, batch(step)), 3):
+            engine.backward(engine(piece).square().mean())
+        plain.zero_grad()
+        reference(batch(step)).square().mean().backward()
+        expected = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
+        torch.testing.assert_close(engine.clip_grad_norm(0.1), expected, rtol=1e-5, atol=1e-6)
+        engine.step()
+        _zeros(reference)
+        plain.step()
+    assert_same(engine, reference)
+
+
+def loss_scale(rt: Runtime, stage: int, folder: Path) -> None:
+    """The file's first scale and interval; a checkpoint takes both on."""
+    config = {"fp16": {"enabled": True, "initial_scale_power": 8, "loss_scale_window": 2, "hysteresis": 2}}
+    strategy = dtk.DeepSpeed(stage, config=config)
+    engine, other = (rt.setup(Net, SGD, strategy=strategy, precision="fp16") for _ in range(2))
+    seen = []
+    for step in range(3):
+        engine.backward(engine(mine(rt, batch(step))).square().mean())
+        assert engine.step()
+        seen.append(engine.extra_parts()["scaler"].state_dict())
+    assert [(now["scale"], now["steps_since"]) for now in seen] == [(256.0, 1), (512.0, 0), (512.0, 1)]
+    rt.checkpointer(folder / f"scale-{stage}", engine=engine).save(1)
+    rt.checkpointer(folder / f"scale-{stage}", engine=other).restore()
+    for made in (engine, other):
+        made.backward(made(mine(rt, batch(7))).square().mean())
+        assert made.step()
+    assert engine.extra_parts()["scaler"].state_dict() == other.extra_parts()["scaler"].state_dict()
+    assert digest(weights(engine)) == digest(weights(other))
+
+
 def split(rt: Runtime, stage: int, folder: Path) -> None:
     """What a rank keeps of weights and moments, counted in their storages; what it hands to a checkpoint."""
     engine = rt.setup(
@@ -333,7 +375,8 @@ def refusals(rt: Runtime, stage: int, folder: Path) -> None:
 
 
 CHECKS = (
-    from_a_file, forgotten, unused_later, parameter_groups, other_optimizers, buffers, there_and_back, split, refusals,
+    from_a_file, forgotten, unused_later, parameter_groups, other_optimizers, buffers, there_and_back, offloaded,
+    loss_scale, split, refusals,
 )  # fmt: skip
 
 
@@ -382,6 +425,29 @@ def program(folder: str) -> dict[str, Any]:
 def ran() -> list[dict[str, Any]]:
     with TemporaryDirectory(prefix="dtk-deepspeed-") as folder:
         return run_ranks(program, 2, folder, timeout=240)
+
+
+def saved_or_resumed(folder: str, stage: int, save: bool) -> dict[str, str]:
+    """The weights, and the moments that a next step needs, after a save or after its restore."""
+    with dtk.init(seed=3) as rt:
+        engine = rt.setup(Net, ADAM, strategy=dtk.DeepSpeed(stage=stage))
+        checkpointer = rt.checkpointer(folder, engine=engine)
+        if save:
+            engine.backward(engine(batch(0)).square().mean())
+            engine.step()
+            checkpointer.save(1)
+        else:
+            assert checkpointer.restore() == 1
+        state = {key: _full(value) for key, value in engine.state_dict().items() if isinstance(value, torch.Tensor)}
+        return {key: digest({key: value}) for key, value in state.items()}
+
+
+def test_another_stage_on_another_number_of_ranks(tmp_path: Path) -> None:
+    """Nothing divides anything: 3 ranks, then 2."""
+    saved = run_ranks(saved_or_resumed, 3, str(tmp_path), 3, True)
+    resumed = run_ranks(saved_or_resumed, 2, str(tmp_path), 1, False)
+    assert saved[0] == saved[1] == saved[2] == resumed[0] == resumed[1]
+    assert "optim.out.weight.exp_avg" in saved[0]
 
 
 @pytest.mark.parametrize("stage", STAGES)

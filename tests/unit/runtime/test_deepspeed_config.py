@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import dist_toolkit as dtk
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.deepspeed_config import REFUSED, Wanted, merge
+from dist_toolkit.strategies.deepspeed_config import Wanted, merge
+from dist_toolkit.strategies.deepspeed_keys import REFUSED
 from dist_toolkit.strategies.deepspeed_load import read_config
 
 TWO = Wanted(ranks=2, numel=1_000_000, largest=1000)
