@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dist_toolkit.checkpoint import Checkpointer as Checkpointer
     from dist_toolkit.data import GlobalOrder as GlobalOrder
     from dist_toolkit.data import Loader as Loader
+    from dist_toolkit.errors import DesyncError as DesyncError
     from dist_toolkit.errors import DistToolkitError as DistToolkitError
+    from dist_toolkit.errors import PeerError as PeerError
     from dist_toolkit.errors import Preempted as Preempted
     from dist_toolkit.runtime import Runtime as Runtime
     from dist_toolkit.runtime import init as init
@@ -33,12 +35,14 @@ _HOMES = {
     "DDP": "dist_toolkit.strategies.ddp",
     "DataParallel": "dist_toolkit.strategies.data_parallel",
     "DeepSpeed": "dist_toolkit.strategies.deepspeed",
+    "DesyncError": "dist_toolkit.errors",
     "DistToolkitError": "dist_toolkit.errors",
     "EMA": "dist_toolkit.strategies",
     "Engine": "dist_toolkit.strategies",
     "FSDP": "dist_toolkit.strategies.fsdp",
     "GlobalOrder": "dist_toolkit.data",
     "Loader": "dist_toolkit.data",
+    "PeerError": "dist_toolkit.errors",
     "Preempted": "dist_toolkit.errors",
     "Runtime": "dist_toolkit.runtime",
     "Single": "dist_toolkit.strategies.single",
@@ -51,12 +55,14 @@ __all__ = [
     "DDP",
     "DataParallel",
     "DeepSpeed",
+    "DesyncError",
     "DistToolkitError",
     "EMA",
     "Engine",
     "FSDP",
     "GlobalOrder",
     "Loader",
+    "PeerError",
     "Preempted",
     "Runtime",
     "Single",

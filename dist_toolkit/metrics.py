@@ -32,15 +32,15 @@ class MetricWindow:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._sums: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, float | torch.Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, float | torch.Tensor]) -> None:
         """Add one step's scalars; a window has the same names on every rank, though not as often. Local."""
         for name, value in metrics.items():
-            tensor = torch.as_tensor(value, device=self._group.device).detach().to(torch.float32).reshape(())
-            before = self._sums.get(name)
-            self._sums[name] = tensor if before is None else before + tensor
+            # a number stays one: a copy to the device would make the loop wait for it
+            scalar = value.detach().float().reshape(()) if isinstance(value, torch.Tensor) else float(value)
+            self._sums[name] = self._sums[name] + scalar if name in self._sums else scalar
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def reduce(self) -> dict[str, float]:
@@ -48,7 +48,8 @@ class MetricWindow:
         names = sorted(self._sums)
         if not names:
             return {}
-        sums = torch.stack([self._sums[name] for name in names])
+        device = self._group.device
+        sums = torch.stack([torch.as_tensor(self._sums[name], dtype=torch.float32, device=device) for name in names])
         counts = torch.tensor([self._counts[name] for name in names], dtype=torch.float32).to(sums.device)
         with self._group.watched(f"rt.log({', '.join(names)})"):
             totals, numbers = self._group.all_reduce(torch.stack([sums, counts])).tolist()

@@ -127,7 +127,8 @@ class Runtime(Decisions):
         source = ModelSource(model, self.device, seeding.derive(self.seed, "model", self._engines))
         request = SetupRequest(source, optimizer, self.group, scheduler, precision, ema, self._batch_weight)
         self._engines += 1
-        engine = chosen.setup(request)
+        with self.group.watched("rt.setup"):
+            engine = chosen.setup(request)
         self._split_streams()
         return engine
 

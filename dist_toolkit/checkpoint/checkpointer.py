@@ -96,7 +96,8 @@ class Checkpointer:
         if not isinstance(step, int) or step < 0:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
-        save_checkpoint(self._storage, self._group, self._parts, step, metrics)
+        with self._group.watched("checkpointer.save"):
+            save_checkpoint(self._storage, self._group, self._parts, step, metrics)
         self._saved_step, self._saved_metrics, self._metrics = step, metrics, {}
         self._prune()
 
@@ -106,7 +107,8 @@ class Checkpointer:
         Raises:
             CheckpointNotFound, AllCheckpointsCorrupt, StateMismatch, StorageNotShared: nothing was installed.
         """
-        manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
+        with self._group.watched("checkpointer.restore"):
+            manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
         if manifest is None:
             return None
         self.step = manifest.step
@@ -146,16 +148,18 @@ class Checkpointer:
             raise ConfigError(
                 "this loader starts from the first sample each time, and so would a resume; pass train=True"
             )
-        last = until if until is not None else (epochs or 0) * len(loader)
+        last = until if epochs is None else _steps_of(loader, epochs)
         with self._stop:
             self.restore()
-            while self.step < last:
+            if last is None:
+                yield from self._passes(loader, epochs or 0)
+            while last is not None and self.step < last:
                 yield from self._epoch(loader, last)
 
     def _epoch(self, loader: Batches, last: int) -> Iterator[tuple[int, Any]]:
         before = self.step
         for batch in loader:
-            self.step += 1
+            self._count()
             yield self.step, batch
             self._after_step(last)
             if self.step >= last:
@@ -163,12 +167,31 @@ class Checkpointer:
         if self.step == before:
             raise ConfigError("the loader gives no batch: there is nothing to train on")
 
-    def _after_step(self, last: int) -> None:
+    def _passes(self, loader: Any, epochs: int) -> Iterator[tuple[int, Any]]:
+        """Epochs of a loader whose length only reading tells; its own count of epochs is what is resumed."""
+        while loader.epoch < epochs:
+            before = self.step
+            for batch in loader:
+                if loader.epoch >= epochs:  # resumed at the very end of the last epoch
+                    break
+                self._count()
+                yield self.step, batch
+                self._after_step(None)
+            if self.step == before == 0:
+                raise ConfigError("the loader gives no batch: there is nothing to train on")
+        if self._saved_step != self.step:
+            self.save()
+
+    def _count(self) -> None:
+        self.step += 1
+        self._group.step = self.step
+
+    def _after_step(self, last: int | None) -> None:
         due = self.step == last or (self._every is not None and self.step % self._every == 0)
         stop = self._stop.poll()
         if due or stop:  # also when the body has saved this step: that may have been before its update
             self.save()
-        if stop and self.step < last:
+        if stop and self.step != last:
             if self._group.world.is_main:
                 _LOG.warning(
                     "preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root
@@ -187,6 +210,16 @@ class Checkpointer:
         failure = self._group.broadcast_json(error)
         if failure is not None:
             raise PeerError("deleting old checkpoints", {0: failure})
+
+
+def _steps_of(loader: Batches, epochs: int) -> int | None:
+    """Steps of so many passes; None where only reading tells."""
+    try:
+        return epochs * len(loader)
+    except TypeError:
+        if not hasattr(loader, "epoch"):
+            raise
+        return None
 
 
 def retention_from(keep_last: int | None, keep_best: str | None) -> Retention:

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dist_toolkit.data.fetch import KeyedDataset, SeededCollate, WorkerInit, draws_nothing
+from dist_toolkit.data.fetch import (
+    KeyedDataset,
+    KeyedTensors,
+    SeededCollate,
+    WorkerInit,
+    as_it_is,
+    draws_nothing,
+    is_tensors,
+)
 from dist_toolkit.data.sampler import BatchSource, SampleKey
 
 
@@ -78,10 +86,13 @@ class MapFeed:
     ) -> None:
         self.dataset, self._source = dataset, source
         self._requests = _Shares(source)
-        keyed = KeyedDataset(dataset, seed, not draws_nothing(dataset) if sample_rng is None else sample_rng)
-        collate = options.get("collate_fn")
-        if collate is not None and collate is not default_collate and sample_rng is not False:
+        seeded = not draws_nothing(dataset) if sample_rng is None else sample_rng
+        keyed: Dataset[Any] = KeyedDataset(dataset, seed, seeded)
+        collate = options.get("collate_fn") or default_collate
+        if collate is not default_collate and sample_rng is not False:
             options = {**options, "collate_fn": SeededCollate(collate)}
+        elif collate is default_collate and not seeded and is_tensors(dataset):
+            keyed, options = KeyedTensors(dataset), {**options, "collate_fn": as_it_is}
         self._loader = torch_loader(keyed, self._requests, options)
 
     def ready(self, epoch: int, start: int) -> Iterator[Ready]:

@@ -519,14 +519,14 @@ def test_what_is_wrong_on_one_rank_is_an_error_on_all() -> None:
         assert "OfRank says that it gives 2 items, but gave 1 in epoch 1" in words[4]
 
 
-def training_over_a_stream(root: str, stop_at: int) -> list[Any]:
+def training_over_a_stream(root: str, stop_at: int, **goal: int) -> list[Any]:
     """The checkpointer's loop over a loader that has no length."""
     seen: list[Any] = []
     with dtk.init(seed=5) as rt:
         engine = rt.setup(partial(nn.Linear, 1, 1), partial(torch.optim.SGD, lr=0.1))
         loader = rt.loader(Stream(), global_batch_size=6)
         ckpt = rt.checkpointer(root, engine=engine, loader=loader, every=1)
-        for step, (ids, _) in ckpt.steps(loader, until=11):
+        for step, (ids, _) in ckpt.steps(loader, **(goal or {"until": 11})):
             seen.append((step, ids.tolist()))
             engine.backward(engine(torch.ones(1, 1)).sum())
             engine.step()
@@ -542,3 +542,15 @@ def test_the_training_loop_needs_no_length(tmp_path: Path) -> None:
     rest = run_ranks(training_over_a_stream, 2, str(tmp_path / "stopped"), -1)
     assert [step for step, _ in whole[0]] == list(range(1, 12))
     assert rest == [part[8:] for part in whole]
+
+
+def test_epochs_are_counted_where_there_is_no_length(tmp_path: Path) -> None:
+    """Two epochs of four batches; also where the stop was at the very end of the last."""
+    training = partial(training_over_a_stream, epochs=2)
+    whole = run_ranks(training, 2, str(tmp_path / "whole"), -1)
+    assert [step for step, _ in whole[0]] == list(range(1, 9))
+    assert run_ranks(training, 2, str(tmp_path / "whole"), -1) == [[], []], "there is nothing left to do"
+    for stop in (3, 8):
+        run_ranks(training, 2, str(tmp_path / f"stopped-{stop}"), stop)
+        rest = run_ranks(training, 2, str(tmp_path / f"stopped-{stop}"), -1)
+        assert rest == [part[stop - 1 :] for part in whole]
