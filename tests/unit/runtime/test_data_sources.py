@@ -23,14 +23,16 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from dist_toolkit.data import Choices, Place, build_loader, shard
 from dist_toolkit.data.buckets import BucketedOrder
-from dist_toolkit.data.fetch import draws_nothing
+from dist_toolkit.data.fetch import KeyedTensors, draws_nothing, is_tensors
 from dist_toolkit.data.listed import Listing
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder
+from dist_toolkit.data.sampler import SampleKey
 from dist_toolkit.data.weighted import WeightedOrder
 from dist_toolkit.errors import ConfigError, StateMismatch
 from dist_toolkit.world import World
@@ -436,3 +438,21 @@ def test_subsets_and_sequences_are_taken_over_as_they_are() -> None:
     loader = shard(DataLoader(dataset, batch_size=2, sampler=SequentialSampler(dataset)), place(0, 1))
     assert [mine for mine, _ in steps_of(loader)] == [[3, 1], [4, 1], [5]]
     assert not loader.train
+
+
+@given(
+    st.lists(st.integers(0, 19), min_size=1, max_size=8),
+    st.sampled_from([torch.float32, torch.int64, torch.bool]),
+    st.booleans(),
+)
+def test_batches_of_plain_tensors_are_what_torch_collates(picked: list[int], dtype: torch.dtype, part: bool) -> None:
+    data: Any = TensorDataset(torch.arange(60).reshape(20, 3).to(dtype), torch.arange(20))
+    if part:
+        data = Subset(Subset(data, [*range(19, -1, -1)]), [*range(20)])
+    assert is_tensors(data)
+    keys = [SampleKey(0, place, index) for place, index in enumerate(picked)]
+    expected = default_collate([data[index] for index in picked])
+    found = KeyedTensors(data).__getitems__(keys)
+    assert type(found) is type(expected)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+    assert not is_tensors(list(range(3)))
