@@ -92,9 +92,9 @@ def count_tokens(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 
 
 def share(rt: Runtime, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """This rank's contiguous part of each."""
+    """This rank's contiguous part of each, on its device."""
     ranks, rank = rt.world.world_size, rt.world.rank
-    return [t[len(t) * rank // ranks : len(t) * (rank + 1) // ranks] for t in tensors]
+    return [t[len(t) * rank // ranks : len(t) * (rank + 1) // ranks].to(rt.device) for t in tensors]
 
 
 def weights_of(engine: dtk.Engine) -> dict[str, list[float]]:
@@ -172,7 +172,7 @@ def uneven_batch(rt: Runtime, setup: Setup, folder: Path) -> Any:
         mine, target = share(rt, tokens, tokens.roll(-1, 1))
         weight.set(len(mine) * rt.world.world_size / size)
         if not len(mine):
-            mine, target = tokens, tokens
+            mine, target = tokens.to(rt.device), tokens.to(rt.device)
         engine.backward(token_loss(engine(mine), target))
         found.append(gradients_of(engine))
         engine.step()
@@ -220,7 +220,7 @@ def frozen_parameters(rt: Runtime, setup: Setup, folder: Path) -> Any:
 def dropout(rt: Runtime, setup: Setup, folder: Path) -> Any:
     """What dropout does to the same input on each rank."""
     engine = setup(lambda: nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 64)), SGD)
-    output = engine(torch.ones(1, 4))
+    output = engine(torch.ones(1, 4, device=rt.device))
     engine.backward(output.sum())
     engine.step()
     return output.flatten().tolist()
@@ -234,7 +234,7 @@ class Rows(nn.Module):
         self.table, self.line = nn.Embedding(4, 4), nn.Linear(4, 4)
 
     def forward(self, factors: torch.Tensor) -> torch.Tensor:
-        return (self.table.weight * factors[:, None]).sum() + self.line(torch.ones(1, 4)).sum()
+        return (self.table.weight * factors[:, None]).sum() + self.line(torch.ones(1, 4, device=factors.device)).sum()
 
 
 def skipped_step(rt: Runtime, setup: Setup, folder: Path) -> Any:
@@ -247,7 +247,7 @@ def skipped_step(rt: Runtime, setup: Setup, folder: Path) -> Any:
     seen = []
     for overflow in (False, True, False):
         before = weights_of(engine)
-        factors = torch.ones(4)
+        factors = torch.ones(4, device=rt.device)
         if overflow and rt.world.rank == rt.world.world_size - 1:
             factors[0] = math.inf
         engine.backward(engine(factors) / 16)  # else the first scale, 65536, overflows by itself
@@ -287,7 +287,7 @@ def averages(rt: Runtime, setup: Setup, folder: Path) -> Any:
         engine.backward(token_loss(engine(mine), target))
         engine.step()
     trained = weights_of(engine)
-    tokens, _ = tokens_and_targets(2)
+    tokens = tokens_and_targets(2)[0].to(rt.device)
     with engine.averaged(), engine.evaluating():
         averaged = weights_of(engine)
         output = engine(tokens).flatten().tolist()
@@ -393,7 +393,7 @@ def unused(rt: Runtime, setup: Setup, folder: Path) -> Any:
     log.addHandler(handler)
     try:
         engine = setup(Idle, SGD)
-        engine.backward(engine(torch.ones(2, 4)).sum())
+        engine.backward(engine(torch.ones(2, 4, device=rt.device)).sum())
         engine.step()
     except ConfigError as error:
         said.append(str(error))
@@ -444,9 +444,9 @@ def memory(rt: Runtime, setup: Setup, folder: Path) -> Any:
     before = live_bytes()
     engine = setup(lambda: nn.Sequential(*[nn.Linear(256, 256) for _ in range(16)]), ADAM)
     for _ in range(2):
-        engine.backward(engine(torch.ones(2, 256)).square().mean())
+        engine.backward(engine(torch.ones(2, 256, device=rt.device)).square().mean())
         engine.step()
-    engine.backward(engine(torch.ones(2, 256)).square().mean())
+    engine.backward(engine(torch.ones(2, 256, device=rt.device)).square().mean())
     total = live_bytes() - before
     engine.step()
     return total / (4 * sum(t.numel() for _, t in engine.named_weights()))
