@@ -16,6 +16,8 @@ PREEMPTED = 75
 # torchrun's own SIGKILL comes 30 s after the failure.
 _NEVER_A_CONSEQUENCE = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _KILL_LEAD_NS = 2_000_000_000
+# What torchrun ends the other ranks with after a failure: of a rank that had already recorded its end, no failure.
+_CLOSING = {-signal.SIGTERM, -signal.SIGKILL}
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
 
 
@@ -75,7 +77,7 @@ def decide(
 def _first_failure(
     records: Mapping[int, RankRecord], vanished: Mapping[int, int], reported: Mapping[int, int]
 ) -> Failure | None:
-    failures = []
+    failures, closed = [], []
     for rank, record in records.items():
         end = record.exit
         # An exit record of 0 is contradicted by torchrun when the process crashed after it, in the interpreter's end.
@@ -84,10 +86,11 @@ def _first_failure(
             failures.append(Failure(rank, end.code, f"{detail}(exit code {end.code})".strip(), end.time_ns))
         elif end is None and rank in vanished:
             failures.append(_unrecorded(rank, reported.get(record.pid), vanished[rank]))
-        elif reported.get(record.pid, 0) != 0:
+        elif (code := reported.get(record.pid, 0)) != 0:
             when = end.time_ns if end is not None else record.started_ns
-            failures.append(_unrecorded(rank, reported[record.pid], when))
-    return min(failures, key=lambda failure: failure.time_ns, default=None)
+            found = closed if end is not None and code in _CLOSING else failures
+            found.append(_unrecorded(rank, code, when))
+    return min(failures or closed, key=lambda failure: failure.time_ns, default=None)
 
 
 def _unrecorded(rank: int, code: int | None, time_ns: int) -> Failure:

@@ -44,6 +44,11 @@ def test_torchrun_report():
         ({"ranks": [record(0, 5, 5), record(1)], "vanished": {1: 10}}, 5),
         ({"ranks": [record(0)], "vanished": {0: 1}, "reported": {1000: 4}}, 4),
         ({"ranks": [record(0, 0, 5)], "reported": {1000: -11}}, 139),
+        ({"ranks": [record(0), record(1, 0, 5)], "vanished": {0: 9}, "reported": {1000: -6, 1001: -15}}, 134),
+        ({"ranks": [record(0, 0, 9), record(1, 0, 5)], "reported": {1000: -6, 1001: -15}}, 134),
+        ({"ranks": [record(0, 0, 9), record(1, 0, 5)], "reported": {1000: -11, 1001: -9}}, 139),
+        ({"ranks": [record(0, 3, 9), record(1, 0, 5)], "reported": {1001: -15}}, 3),
+        ({"ranks": [record(0, 0, 9), record(1, 0, 5)], "reported": {1001: -9}}, 137),
         ({"ranks": [record(0)], "vanished": {0: 1}}, 1),
         ({"torchrun": -9, "ranks": [record(0), record(1)], "vanished": {0: 1, 1: 1}}, 137),
         ({"torchrun": 3}, 3),
@@ -68,3 +73,10 @@ def test_the_line_names_rank_reason_and_log():
     assert line.startswith("rank 1 failed first: killed by SIGKILL;")
     (line,) = outcome(torchrun=-9, ranks=[record(0)], vanished={0: 3}).lines
     assert line == "torchrun was killed by SIGKILL, and its ranks with it"
+
+
+def test_a_rank_that_torchrun_ended_after_its_own_end_is_not_blamed():
+    ranks = [record(0), record(1, 0, 5)]
+    found = outcome(ranks=ranks, vanished={0: 10**10}, reported={1000: -6, 1001: -15})
+    assert found.failure.rank == 0
+    assert found.lines[0].startswith("rank 0 failed first: killed by SIGABRT;")
