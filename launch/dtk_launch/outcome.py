@@ -77,7 +77,8 @@ def decide(
 def _first_failure(
     records: Mapping[int, RankRecord], vanished: Mapping[int, int], reported: Mapping[int, int]
 ) -> Failure | None:
-    failures, closed = [], []
+    failures: list[Failure] = []
+    closed: list[Failure] = []
     for rank, record in records.items():
         end = record.exit
         # An exit record of 0 is contradicted by torchrun when the process crashed after it, in the interpreter's end.
