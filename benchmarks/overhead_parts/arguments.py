@@ -81,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--loops", default=",".join(LOOPS), metavar="A,B", help=f"which; {BASELINE} is always there (default: all)")
+    add(
+        "--loops", metavar="A,B",
+        help=f"which; {BASELINE} is always there (default: all that take batches from the --feeds)",
+    )  # fmt: skip
     add("--feeds", default=",".join(FEEDS), metavar="A,B", help="where batches come from (default: %(default)s)")
     add("--nproc", type=int, metavar="N", help="ranks (default: every GPU; 2 without GPUs)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPUs if there are any")
@@ -120,8 +123,8 @@ def parse(
         gpus = 0
     elif gpus is None:
         gpus = count_gpus(os.environ, Path("/"), installed_version("torch")).number
-    wanted = _names("loop", given.loops, LOOPS)
     feeds = _names("feed", given.feeds, FEEDS)
+    wanted = _loops(given.loops, feeds)
     _check_ranges(given)
     missing = tuple((name, LOOPS[name].package) for name in wanted if not _is_there(name, installed))
     loops = (BASELINE, *(name for name in wanted if name != BASELINE and name not in dict(missing)))
@@ -157,6 +160,22 @@ def _names(kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names):
         problem = "names none" if not names else "names one twice"
         raise UsageError(f"--{kind}s {text!r} {problem}; known: {', '.join(known)}")
+    return names
+
+
+def _loops(text: str | None, feeds: tuple[str, ...]) -> tuple[str, ...]:
+    """The loops that are named, which must all fit one of `feeds`; all that do where none is named."""
+    fitting = [name for name, spec in LOOPS.items() if set(spec.feeds) & set(feeds)]
+    if text is None:
+        return tuple(fitting)
+    names = _names("loop", text, LOOPS)
+    for name in names:
+        if name not in fitting:
+            has = " or ".join(LOOPS[name].feeds)
+            raise UsageError(
+                f"--loops {name} takes its batches from {has}, and --feeds is {','.join(feeds)}; "
+                f"add {LOOPS[name].feeds[0]} to --feeds, or drop {name}"
+            )
     return names
 
 

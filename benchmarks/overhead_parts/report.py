@@ -66,16 +66,19 @@ def _headlines(summary: Summary) -> list[str]:
 
 
 def _table(feed: FeedSummary) -> str:
-    head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median",
-            f"time / {SAME_OPTIONS}", "95 % of the median", f"µs a step more than {BASELINE}",
-            f"CPU time / {BASELINE} (95 %)", "collectives a step", "weights")  # fmt: skip
+    compared = any(loop.wrapper for loop in feed.loops)
+    tuned = (f"time / {SAME_OPTIONS}", "95 % of the median") if compared else ()
+    head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median", *tuned,
+            f"µs a step more than {BASELINE}", f"CPU time / {BASELINE} (95 %)", "collectives a step",
+            "weights")  # fmt: skip
     lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", _row(*head)]
-    lines.append("|---|---|" + "---:|" * 9 + "---|")
-    return "\n".join([*lines, *(_loop_row(loop) for loop in feed.loops)])
+    lines.append("|---|---|" + "---:|" * (len(head) - 3) + "---|")
+    return "\n".join([*lines, *(_loop_row(loop, compared) for loop in feed.loops)])
 
 
-def _loop_row(loop: LoopSummary) -> str:
+def _loop_row(loop: LoopSummary, compared: bool) -> str:
     ratio, wrapper, extra = loop.ratio, loop.wrapper, loop.extra_us
+    tuned = (f"{wrapper.spread.median:.3f}", f"{wrapper.low:.3f} to {wrapper.high:.3f}") if wrapper else ("", "")
     return _row(
         loop.loop,
         LOOPS[loop.loop].title,
@@ -83,8 +86,7 @@ def _loop_row(loop: LoopSummary) -> str:
         f"{ratio.spread.median:.3f}" if ratio else "1",
         f"{ratio.spread.low:.3f} to {ratio.spread.high:.3f}" if ratio else "",
         f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio else "",
-        f"{wrapper.spread.median:.3f}" if wrapper else "",
-        f"{wrapper.low:.3f} to {wrapper.high:.3f}" if wrapper else "",
+        *(tuned if compared else ()),
         f"{extra.spread.median:+.0f} ({extra.low:+.0f} to {extra.high:+.0f})" if extra else "",
         f"{loop.cpu.spread.median:.3f} ({loop.cpu.low:.3f} to {loop.cpu.high:.3f})" if loop.cpu else "",
         "" if loop.collectives is None else f"{loop.collectives:g}",

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from .summary import Summary
+from .summary import LoopSummary, Summary
+from .tables import BASELINE, SAME_OPTIONS
 
 _WIDE = 160  # columns where there is no terminal
 _EVERY = 10  # rounds between two lines where they cannot be overwritten
@@ -60,24 +61,30 @@ def show(summary: Summary) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    compared = any(loop.wrapper for feed in summary.feeds for loop in feed.loops)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("feed", "loop"):
         table.add_column(head, no_wrap=True)
-    for head in ("ms a step", "time / hand (95 %)", "time / hand-options (95 %)", "weights"):
+    tuned = (f"time / {SAME_OPTIONS} (95 %)",) if compared else ()
+    for head in ("ms a step", f"time / {BASELINE} (95 %)", *tuned, "weights"):
         table.add_column(head, justify="right", no_wrap=True)
     for feed in summary.feeds:
         for loop in feed.loops:
-            ratio, wrapper = loop.ratio, loop.wrapper
-            table.add_row(
-                feed.feed,
-                loop.loop,
-                f"{loop.step_ms.median:.3f}",
-                f"[bold]{ratio.spread.median:.3f}[/] ({ratio.low:.3f} - {ratio.high:.3f})" if ratio else "",
-                f"{wrapper.spread.median:.3f} ({wrapper.low:.3f} - {wrapper.high:.3f})" if wrapper else "",
-                {True: "identical", False: "close", None: ""}[loop.identical],
-            )
+            table.add_row(feed.feed, *_cells(loop, compared))
     if table.row_count:
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = _WIDE
         console.print(table)
+
+
+def _cells(loop: LoopSummary, compared: bool) -> tuple[str, ...]:
+    ratio, wrapper = loop.ratio, loop.wrapper
+    tuned = f"{wrapper.spread.median:.3f} ({wrapper.low:.3f} - {wrapper.high:.3f})" if wrapper else ""
+    return (
+        loop.loop,
+        f"{loop.step_ms.median:.3f}",
+        f"[bold]{ratio.spread.median:.3f}[/] ({ratio.low:.3f} - {ratio.high:.3f})" if ratio else "",
+        *((tuned,) if compared else ()),
+        {True: "identical", False: "close", None: ""}[loop.identical],
+    )

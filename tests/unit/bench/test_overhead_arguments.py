@@ -19,6 +19,11 @@ def options(*argv, cores=4, gpus=0, installed=lambda name: True):
         ("--feeds disk", "unknown feed 'disk'; known: loader, memory"),
         ("--loops dtk,dtk", "--loops 'dtk,dtk' names one twice; known: hand, "),
         ("--feeds ,", "--feeds ',' names none; known: memory, loader"),
+        (
+            "--loops dtk,dtk-steps --feeds memory",
+            "--loops dtk-steps takes its batches from loader, and --feeds is memory",
+        ),
+        ("--loops dtk-log --feeds loader", "add memory to --feeds, or drop dtk-log"),
         ("--nproc 5", "--nproc 5 needs 5 cores, and 4 can be used; pass at most --nproc 4"),
         ("--rounds 0", "--rounds 0 is not a positive number"),
         ("--steps -1", "--steps -1 is not a positive number"),
@@ -45,6 +50,12 @@ def test_more_ranks_than_gpus_are_refused_and_all_gpus_are_the_default():
 def test_everything_is_the_default():
     assert options().loops == tuple(LOOPS)
     assert options().feeds == tuple(FEEDS)
+
+
+def test_without_names_the_loops_are_those_that_fit_the_feeds():
+    assert "dtk-steps" not in options("--feeds", "memory").loops
+    assert options("--feeds", "loader").loops == tuple(n for n, spec in LOOPS.items() if "loader" in spec.feeds)
+    assert options("--loops", "dtk-steps,dtk-log").loops == ("hand", "dtk-steps", "dtk-log")
 
 
 def test_the_hand_written_loop_is_always_there_and_first():

@@ -1,6 +1,7 @@
 import pytest
 from overhead_parts.report import render, verdict
-from overhead_parts.summary import Paired
+from overhead_parts.summary import Paired, summarise
+from overhead_parts.terminal import show
 
 from tests.unit.bench.overhead_records import MACHINE, SETUP, run
 
@@ -27,6 +28,17 @@ def test_of_few_rounds_nothing_is_claimed():
     report = render(run(hand=[1.0, 5.0, 5.0], dtk=[1.0, 5.5, 5.5]))
     assert "dist_toolkit takes 1.10 times the time of the hand-written loop (2 rounds)" in report
     assert "- A reliable median: there were only 2 rounds." in report
+
+
+def test_a_loop_that_was_not_measured_has_no_column(capsys):
+    for tuned, there in (({}, False), ({"hand_options": SAME}, True)):
+        records = run(hand=HAND, dtk=SAME, **tuned)
+        report = render(records)
+        show(summarise(records))
+        assert ("time / hand-options" in report) is there
+        assert ("time / hand-options" in capsys.readouterr().out) is there
+        results = report.partition("## Results")[2].partition("## How")[0]
+        assert len({line.count("|") for line in results.splitlines() if line.startswith("|")}) == 1
 
 
 @pytest.mark.parametrize(
