@@ -20,6 +20,7 @@ from dist_toolkit.checkpoint import Checkpointer
 from dist_toolkit.checkpoint.checkpointer import retention_from
 from dist_toolkit.checkpoint.parts import RngPart, build_parts
 from dist_toolkit.data import Choices, Loader, Place, Sharded, WorkerOptions, build_loader, on_every_rank, shard
+from dist_toolkit.data.arguments import check_options
 from dist_toolkit.decisions import Decisions
 from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
@@ -164,6 +165,7 @@ class Runtime(Decisions):
         place = Place(self.world, self.device, self.seed, self.group)
 
         def make() -> Loader:
+            check_options(options)
             choices = Choices(
                 global_batch_size, train, shuffle, drop_last, sample_rng, weights, num_samples, lengths, batch_sampler,
                 sharded, micro_batches,

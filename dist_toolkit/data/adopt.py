@@ -189,7 +189,14 @@ def _check_ranks(name: str, sampler: Any, place: Place) -> None:
 
 def _loader(loader: DataLoader[Any], dataset: Any, source: BatchSource, place: Place, train: bool) -> Loader:
     feed = MapFeed(dataset, source, seed=place.seed, sample_rng=None, options=_options(loader))
-    return Loader(feed, train=train, device=place.device)
+    said = {
+        "train": train,
+        "drop_last": getattr(loader.batch_sampler, "drop_last", None),
+        "num_workers": loader.num_workers,
+    }
+    if isinstance(source, DistributedSamplerSource):
+        said["batches of a rank"] = len(source._batches)
+    return Loader(feed, train=train, device=place.device, said=said)
 
 
 def _options(loader: DataLoader[Any]) -> WorkerOptions:

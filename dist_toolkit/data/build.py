@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
+from dist_toolkit.data.arguments import positive
 from dist_toolkit.data.buckets import BucketedOrder, checked_lengths
 from dist_toolkit.data.feeds import MapFeed, WorkerOptions
 from dist_toolkit.data.fetch import is_hugging_face
@@ -73,26 +75,33 @@ class Choices:
     micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.micro_batches, int) or self.micro_batches < 1:
-            raise ConfigError(f"micro_batches={self.micro_batches!r} is not a positive number")
+        self._set("micro_batches", "")
         given = [name for name in ("weights", "lengths", "batch_sampler") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} both say which samples make up a batch; drop one")
         if self.batch_sampler is not None:
             self._check_batch_sampler()
-        elif not isinstance(self.global_batch_size, int) or self.global_batch_size < 1:
-            raise ConfigError(f"global_batch_size={self.global_batch_size!r} is not a positive number of samples")
+        else:
+            self._set("global_batch_size", " of samples")
         if self.weights is not None and self.shuffle is False:
             raise ConfigError("weights draw at random, and shuffle=False asks for the data set's order; drop one")
         if self.num_samples is not None and self.weights is None:
             raise ConfigError("num_samples counts the draws of weights=...; pass weights too, or drop it")
-        if self.num_samples is not None and (not isinstance(self.num_samples, int) or self.num_samples < 1):
-            raise ConfigError(f"num_samples={self.num_samples!r} is not a positive number of draws")
+        if self.num_samples is not None:
+            self._set("num_samples", " of draws")
 
     @property
     def batch(self) -> int:
         """The global batch size; 1 where a batch sampler says."""
         return self.global_batch_size or 1
+
+    def said(self) -> dict[str, Any]:
+        """What a saved state does not hold, and all ranks must say the same of."""
+        drop_last = self.train if self.drop_last is None else self.drop_last
+        return {"train": self.train, "drop_last": drop_last, "micro_batches": self.micro_batches}
+
+    def _set(self, name: str, unit: str) -> None:
+        object.__setattr__(self, name, positive(name, getattr(self, name), unit))
 
     def _check_batch_sampler(self) -> None:
         for name in ("global_batch_size", "shuffle", "drop_last"):
@@ -117,14 +126,15 @@ def build_loader(dataset: Any, place: Place, choices: Choices, options: WorkerOp
         _check_map_style(dataset)
         source = _source(dataset, place, choices)
         feed = MapFeed(dataset, source, seed=place.seed, sample_rng=choices.sample_rng, options=options)
-    return Loader(feed, train=choices.train, device=place.device)
+    said = {**choices.said(), "num_workers": options.get("num_workers", 0)}
+    return Loader(feed, train=choices.train, device=place.device, said=said)
 
 
 def on_every_rank(group: Group, make: Callable[[], Loader]) -> Loader:
     """`make()`, or the same failure on every rank. Collective.
 
     Raises:
-        ConfigError: `make` failed on some rank, or the ranks made loaders of different orders.
+        ConfigError: `make` failed on some rank, or the ranks made loaders of different orders or arguments.
     """
     loader, failure = None, None
     try:
@@ -132,7 +142,7 @@ def on_every_rank(group: Group, make: Callable[[], Loader]) -> Loader:
     except Exception as caught:
         failure = caught
     words = None if failure is None else str(failure)
-    answers = group.all_gather_json([words, None if loader is None else loader.identity()])
+    answers = group.all_gather_json([words, None if loader is None else {**loader.identity(), **loader.said}])
     if failure is not None:
         raise failure
     for rank, (theirs, _) in enumerate(answers):
@@ -233,6 +243,8 @@ def _check_map_style(dataset: Any) -> None:
         )
     if is_hugging_face(dataset) and isinstance(dataset, dict):
         raise ConfigError(f"a {type(dataset).__name__} holds several data sets; pass one: {', '.join(dataset)}")
+    if isinstance(dataset, (dict, UserDict)):
+        raise ConfigError(f"a {type(dataset).__name__} is fetched from by name, not by index; pass list(data.values())")
     if len(dataset) < 1:
         raise ConfigError("the data set is empty")
 

@@ -7,6 +7,8 @@ a resume. What it listed takes 8 bytes a sample.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from itertools import islice
@@ -227,7 +229,7 @@ class OwnBatches:
 
     def identity(self) -> dict[str, int | bool | str]:
         """The number of ranks among them; not the order, of which each rank has a part."""
-        return {"length": len(self._listing.stops), "sampler": self._listing.name, "ranks": self._ranks}
+        return {"length": len(self._listing.stops), "sampler": short(self._listing.name), "ranks": self._ranks}
 
 
 def parts_of(sampler: Any) -> list[Any]:
@@ -236,6 +238,15 @@ def parts_of(sampler: Any) -> list[Any]:
     while (inner := getattr(inner, "sampler", None) or getattr(inner, "batch_sampler", None)) is not None:
         found.append(inner)
     return found
+
+
+def short(name: str) -> str:
+    """`name`, or where it takes more than 50 bytes as JSON, its beginning and a digest of it."""
+    if len(json.dumps(name)) <= 50:
+        return name
+    return (
+        f"{name[:30].encode('ascii', 'replace').decode()}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
+    )
 
 
 def _generator(part: Any) -> torch.Generator | None:

@@ -26,9 +26,11 @@ class Loader:
         weight: of the batch that was handed out last, in training: (samples of this rank) * ranks / (samples of all
             ranks). The average over ranks of weight * (mean loss of the rank's batch) is the mean over all samples of
             the step. 1.0 in even batches and in evaluation, 0.0 for a copy that only keeps the rank in step.
+        said: arguments that must be the same on every rank, and that a saved state does not hold.
     """
 
-    def __init__(self, feed: Feed, *, train: bool, device: torch.device) -> None:
+    def __init__(self, feed: Feed, *, train: bool, device: torch.device, said: Mapping[str, Any] | None = None) -> None:
+        self.said: Mapping[str, Any] = said or {}
         self.dataset, self.train, self.device = feed.dataset, train, device
         self.epoch = 0
         self.position = 0

@@ -23,6 +23,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -500,6 +501,16 @@ def wrong_on_some_ranks() -> list[str]:
             lambda: rt.loader(data, batch_sampler=OfRank(rank, False)),
             late,
             lambda: rt.shard(DataLoader(data, batch_size=2, sampler=OfRank(rank, False))),
+            lambda: rt.loader(data, global_batch_size=2, train=bool(rank), shuffle=False, drop_last=True),
+            lambda: rt.loader(data, global_batch_size=2, drop_last=bool(rank)),
+            lambda: rt.loader(data, global_batch_size=4, micro_batches=1 + rank),
+            lambda: rt.loader(data, global_batch_size=2, num_workers=rank),
+            lambda: rt.loader(Stream(), global_batch_size=2, drop_last=bool(rank)),
+            lambda: rt.shard(DataLoader(data, batch_size=2, drop_last=bool(rank))),
+            lambda: rt.shard(DataLoader(data, batch_size=2), train=bool(rank)),
+            lambda: rt.shard(DataLoader(data, batch_size=5, sampler=DistributedSampler(data), drop_last=bool(rank))),
+            lambda: rt.loader(data, batch_size=2),
+            lambda: rt.loader(data, global_batch_size=2, **({"sampler": None} if rank else {})),
         ]
         for attempt in attempts:
             with pytest.raises(ConfigError) as error:
@@ -517,6 +528,11 @@ def test_what_is_wrong_on_one_rank_is_an_error_on_all() -> None:
         assert "differ in their weights" in words[2]
         assert "differ in their order" in words[3]
         assert "OfRank says that it gives 2 items, but gave 1 in epoch 1" in words[4]
+        named = ["train", "drop_last", "micro_batches", "num_workers", "drop_last", "drop_last", "train", "drop_last"]
+        for word, name in zip(words[6:14], named, strict=True):
+            assert f"the ranks' loaders differ in their {name} (rank 0: " in word
+        assert "rt.loader has no batch_size=; use global_batch_size=" in words[14]
+        assert "rt.loader has no sampler=; use weights= or batch_sampler=" in words[15]
 
 
 def training_over_a_stream(root: str, stop_at: int, **goal: int) -> list[Any]:

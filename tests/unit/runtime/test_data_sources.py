@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections import Counter
+from collections import Counter, UserDict
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,11 @@ from torch.utils.data import (
     default_collate,
 )
 
-from dist_toolkit.data import Choices, Place, build_loader, shard
+from dist_toolkit.data import Choices, Place, WorkerOptions, build_loader, shard
+from dist_toolkit.data.arguments import check_options
 from dist_toolkit.data.buckets import BucketedOrder
 from dist_toolkit.data.fetch import KeyedTensors, draws_nothing, is_tensors
-from dist_toolkit.data.listed import Listing
+from dist_toolkit.data.listed import Listing, short
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder
 from dist_toolkit.data.sampler import SampleKey
@@ -456,3 +457,48 @@ def test_batches_of_plain_tensors_are_what_torch_collates(picked: list[int], dty
     assert type(found) is type(expected)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
     assert not is_tensors(list(range(3)))
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+def test_whole_numbers_of_numpy_count_and_truth_values_do_not() -> None:
+    dataset = TensorDataset(torch.arange(12))
+    choices = Choices(np.int64(4), weights=[1.0] * 12, num_samples=np.int32(8), micro_batches=np.int64(2))  # type: ignore[arg-type]
+    loader = build_loader(dataset, place(0, 1), choices, {})
+    assert len(loader) == 2
+    assert json.loads(json.dumps(loader.state_dict())) == loader.state_dict()
+    assert all(type(value) in (int, bool) for value in loader.said.values())
+    for wrong in (True, 0, -4, 4.0, "4", None):
+        with pytest.raises(ConfigError, match=r"global_batch_size=.* is not a positive number of samples"):
+            Choices(wrong)  # type: ignore[arg-type]
+    for name in ("num_samples", "micro_batches"):
+        with pytest.raises(ConfigError, match=f"{name}=True is not a positive number"):
+            Choices(4, weights=[1.0], **{name: True})
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("batch_size", "global_batch_size="), ("sampler", "rt.shard"), ("generator", "seed"), ("bogus", "num_workers")],
+)
+def test_an_option_that_does_not_exist_is_named_with_what_to_use(name: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"rt.loader has no {name}=; .*{instead}"):
+        check_options([*WorkerOptions.__annotations__, name])
+
+
+def test_a_dict_is_no_data_set() -> None:
+    for data in ({0: "a", 1: "b"}, UserDict({"x": [1, 2], "y": [3, 4]})):
+        with pytest.raises(ConfigError, match="ict is fetched from by name"):
+            build_loader(data, place(0, 1), Choices(2), {})
+
+
+@given(name=st.text(min_size=1, max_size=120))
+def test_a_state_stays_small_whatever_a_sampler_is_called(name: str) -> None:
+    kind = type("Own", (Sampler,), {"__len__": lambda self: 2, "__iter__": lambda self: iter([0, 1])})
+    kind.__name__ = name if name.isprintable() else "X" * len(name)
+    sampler = kind()
+    sampler.num_replicas, sampler.rank = 1, 0
+    loader = shard(DataLoader(TensorDataset(torch.arange(2)), sampler=sampler), place(0, 1))
+    state = {**loader.state_dict(), "epoch": 10**9, "position": 10**12, "length": 10**12, "ranks": 10**6}
+    assert len(json.dumps(state)) < 200
+    assert short(name) != short(name + "x")
