@@ -34,7 +34,7 @@ def broadcast_object(group: Group, value: Any, src: int = 0) -> Any:
     if not isinstance(src, int) or not 0 <= src < group.world.world_size:
         raise ConfigError(f"src={src!r} is not a rank; pass 0 to {group.world.world_size - 1}")
     packed, error = _packed(lambda: value) if group.world.rank == src else (b"", None)
-    with group.watched("rt.broadcast_object"):
+    with group.watched(f"rt.broadcast_object(src={int(src)})"):
         answer = group.broadcast_bytes(packed, src)
         _refuse("broadcasting an object", {src: answer}, error)
         return _unpacked_everywhere(group, "broadcasting an object", [answer])[0]

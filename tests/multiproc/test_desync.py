@@ -95,13 +95,22 @@ def three_ranks(rt: dtk.Runtime, folder: str) -> None:
         rt.gather_objects("x")
 
 
+def sources_differ(rt: dtk.Runtime, folder: str) -> None:
+    if rt.is_main:
+        rt.broadcast_object("x")  # from rank 0
+    else:
+        rt.broadcast_object("x", src=1)
+    rt.gather(torch.ones(1))
+
+
 WRONG = {
     gather_in_a_branch: ("rt.gather", "the stray gather", 3),
     barrier_in_a_branch: ("barrier", "the stray barrier", 0),
     swapped: ("rt.gather", "gather first", 0),
     save_in_a_branch: (None, "the stray save", 2),
     leaves_early: ("rt.gather", "in which the other waits", 4),
-    three_ranks: ("rt.broadcast_object", "the odd one of three", 0),
+    three_ranks: ("rt.broadcast_object(src=0)", "the odd one of three", 0),
+    sources_differ: ("rt.broadcast_object(src=0)", "from rank 0", 0),
 }
 
 
