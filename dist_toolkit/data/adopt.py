@@ -33,7 +33,8 @@ _LOG = logging.getLogger("dist_toolkit")
 class DistributedSamplerSource:
     """The batches of a loader that has a DistributedSampler: its own split, with set_epoch called for it.
 
-    The split depends on the number of ranks, so a resume needs the same number.
+    The split depends on the number of ranks, so a resume needs the same number. It gives every rank as many samples, so
+    every batch has weight 1.
     """
 
     def __init__(self, batch_sampler: BatchSampler, sampler: DistributedSampler[Any]) -> None:
@@ -98,7 +99,7 @@ def shard(loader: DataLoader[Any], place: Place, *, train: bool | None = None) -
     sampler, batches = loader.sampler, loader.batch_sampler
     if is_iterable(loader.dataset):
         return _adopt_iterable(loader, place, train)
-    if type(batches) is BatchSampler and isinstance(sampler, DistributedSampler):
+    if type(batches) is BatchSampler and type(sampler) is DistributedSampler:
         return _keep_distributed(loader, batches, sampler, place, train)
     if _own_split(batches):
         return _keep_own(loader, batches, place, train)
@@ -110,6 +111,12 @@ def shard(loader: DataLoader[Any], place: Place, *, train: bool | None = None) -
     train = type(sampler) is not SequentialSampler if train is None else train
     choices = Choices(batches.batch_size, train=train, drop_last=batches.drop_last)
     dataset, order = _order(loader.dataset, sampler, place)
+    if not train and batches.drop_last and order.length % choices.batch and place.world.is_main:
+        _LOG.warning(
+            "drop_last=True leaves out %d of %d samples of an evaluation; make the DataLoader with drop_last=False",
+            order.length % choices.batch,
+            order.length,
+        )
     return _loader(loader, dataset, source_of(order, place, choices), place, train)
 
 
@@ -140,6 +147,8 @@ def _adopt_iterable(loader: DataLoader[Any], place: Place, train: bool | None) -
             "an iterable data set does not tell whether it is for training; pass train=True or train=False to rt.shard"
         )
     drop_last = bool(getattr(loader, "drop_last", False))
+    if drop_last and not train and place.world.is_main:
+        _LOG.warning("drop_last=True leaves out the end of an evaluation; make the DataLoader with drop_last=False")
     choices = Choices(loader.batch_size, train=train, drop_last=drop_last)
     return build_loader(loader.dataset, place, choices, _options(loader))
 
@@ -149,12 +158,21 @@ def _keep_distributed(
 ) -> Loader:
     _check_ranks("DistributedSampler", sampler, place)
     train = bool(sampler.shuffle) if train is None else train
-    surplus = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]
-    if not train and surplus > 0:
-        _LOG.warning(
-            "the DistributedSampler repeats %d samples to make the ranks even; use rt.loader(..., train=False)", surplus
-        )
+    if place.world.is_main:
+        _say_what_is_lost(batches, sampler, train)
     return _loader(loader, loader.dataset, DistributedSamplerSource(batches, sampler), place, train)
+
+
+def _say_what_is_lost(batches: BatchSampler, sampler: DistributedSampler[Any], train: bool) -> None:
+    ranks, batch = sampler.num_replicas, batches.batch_size
+    surplus = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]
+    dropped = max(0, -surplus) + (sampler.num_samples % batch * ranks if batches.drop_last else 0)
+    said = [f"repeats {surplus} samples an epoch, so that ranks have as many"] if surplus > 0 else []
+    said += [f"leaves out {dropped} samples an epoch"] if dropped else []
+    said += [f"needs {ranks} ranks again on a resume"] if train else []
+    if said:
+        instead = f"rt.loader(data, global_batch_size={batch * ranks}, {'drop_last' if train else 'train'}=False)"
+        _LOG.warning("the loader keeps its DistributedSampler, which %s; %s does not", " and ".join(said), instead)
 
 
 def _keep_own(loader: DataLoader[Any], batches: Any, place: Place, train: bool | None) -> Loader:
@@ -165,11 +183,11 @@ def _keep_own(loader: DataLoader[Any], batches: Any, place: Place, train: bool |
     if place.world.is_main:
         _LOG.warning(
             "%s divides the data over the ranks itself: a resume needs as many ranks, and whether each sample comes "
-            "once, and counts the same, is up to it",
+            "once is up to it",
             name,
         )
     listing = Listing(batches, len(loader.dataset), place.seed, place.group, per_rank=True)  # type: ignore[arg-type]
-    source = OwnBatches(listing, place.world.rank, place.world.world_size)
+    source = OwnBatches(listing, place.world.rank, place.world.world_size, place.group)
     return _loader(loader, loader.dataset, source, place, train is not False)
 
 
@@ -195,7 +213,7 @@ def _loader(loader: DataLoader[Any], dataset: Any, source: BatchSource, place: P
         "num_workers": loader.num_workers,
     }
     if isinstance(source, DistributedSamplerSource):
-        said["batches of a rank"] = len(source._batches)
+        said["samples of a rank"] = loader.sampler.num_samples  # type: ignore[attr-defined]
     return Loader(feed, train=train, device=place.device, said=said)
 
 

@@ -201,12 +201,32 @@ class OwnBatches:
     The division depends on the number of ranks, so a resume needs the same number.
     """
 
-    def __init__(self, listing: Listing, rank: int, world_size: int) -> None:
-        self._listing, self._rank, self._ranks = listing, rank, world_size
+    def __init__(self, listing: Listing, rank: int, world_size: int, group: Group | None = None) -> None:
+        self._listing, self._rank, self._ranks, self._group = listing, rank, world_size, group
+        self._weighed: int | None = None
+        self._weights: list[float] = []
 
     def prepare(self, epoch: int) -> None:
-        """List the epoch. Collective; raises ConfigError where the ranks get different numbers of batches."""
+        """List the epoch, and add up how many samples each step has over all ranks. Collective.
+
+        Raises:
+            ConfigError: on every rank, where the ranks get different numbers of batches, or one an empty batch.
+        """
+        if epoch == self._weighed:
+            return
         self._listing.prepare(epoch)
+        sizes = torch.from_numpy(np.diff(self._listing.stops, prepend=0))
+        alone = self._group is None or self._group.world.world_size == 1
+        facts = torch.stack([sizes, (sizes == 0).long()])
+        total, empty = facts * self._ranks if alone or self._group is None else self._group.all_reduce(facts)
+        if empty.any():
+            number = int(empty.nonzero()[0])
+            raise ConfigError(
+                f"{self._listing.name} gives a rank no sample in batch {number} of epoch {epoch}; "
+                "leave empty batches out, on every rank"
+            )
+        self._weights = (sizes.double() * self._ranks / total).tolist()
+        self._weighed = epoch
 
     def batches(self, epoch: int, start: int) -> Iterator[Share]:
         """This rank's batches from number `start` on: a position counts batches."""
@@ -216,7 +236,7 @@ class OwnBatches:
                 positions = range(begin * self._ranks + self._rank, stop * self._ranks, self._ranks)
                 samples = self._listing.samples[begin:stop].tolist()
                 keys = [SampleKey(epoch, *pair) for pair in zip(positions, samples, strict=True)]
-                yield Share(number, keys, 1.0)
+                yield Share(number, keys, self._weights[number - 1])
             begin = stop
 
     def end(self, epoch: int) -> int:

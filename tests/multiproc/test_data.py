@@ -6,8 +6,10 @@ Each start of ranks makes many checks; what a rank returns is compared with one 
 from __future__ import annotations
 
 import importlib
+import io
 import itertools
 import json
+import logging
 import random
 from functools import partial
 from pathlib import Path
@@ -438,6 +440,86 @@ class OwnSplit(Sampler):
         return iter(order[self.rank :: self.num_replicas].tolist())
 
 
+class UnevenSplit(OwnSplit):
+    """Batches of 1 and 2 samples on rank 0, of 3 and 3 on rank 1; or of other sizes on rank 0."""
+
+    def __init__(self, num_replicas: int, rank: int, sizes: tuple[int, int] = (1, 2)) -> None:
+        super().__init__(num_replicas, rank)
+        self.sizes = (3, 3) if rank else sizes
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Any:
+        return iter([list(range(size)) for size in self.sizes])
+
+
+class NoPadding(DistributedSampler):
+    """What scripts write so that an evaluation repeats nothing."""
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__(dataset, shuffle=False)
+        self.num_samples = len(range(self.rank, len(dataset), self.num_replicas))
+
+    def __iter__(self) -> Any:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))
+
+
+def what_is_said() -> list[tuple[list[str], list[int]]]:
+    """What rt.shard logs of a loader of 11 samples, and the samples of all ranks, in two epochs of training."""
+    found, stream = [], io.StringIO()
+    handler = logging.StreamHandler(stream)
+    data = TensorDataset(torch.arange(11))
+    with dtk.init(seed=5) as rt:
+        rt.logger.addHandler(handler)
+        for sampler, drop_last, train in (
+            (DistributedSampler(data, shuffle=False), False, False),
+            (DistributedSampler(data, shuffle=False), True, False),
+            (DistributedSampler(data, shuffle=False, drop_last=True), False, False),
+            (DistributedSampler(TensorDataset(torch.arange(10)), shuffle=False), False, False),
+            (DistributedSampler(data), False, True),
+            (NoPadding(data), False, False),
+            (NoPadding(data), False, True),
+            (None, True, False),
+            (None, False, False),
+            (SubsetRandomSampler(range(11)), True, False),
+        ):
+            stream.truncate(stream.seek(0))
+            loader = rt.shard(DataLoader(data, batch_size=4, sampler=sampler, drop_last=drop_last), train=train)
+            seen = [(ids, loader.weight) for (ids,) in loader]
+            assert sum(rt.gather(torch.tensor([weight for _, weight in seen])).tolist()) == pytest.approx(2 * len(seen))
+            words = [line for line in stream.getvalue().splitlines() if line]
+            found.append((words, sorted(rt.gather(torch.cat([ids for ids, _ in seen])).tolist())))
+        rt.logger.removeHandler(handler)
+    return found
+
+
+def test_what_an_adopted_loader_loses_is_said_once() -> None:
+    numbers = list(range(11))
+    kept = "the loader keeps its DistributedSampler, which "
+    evaluation = "; rt.loader(data, global_batch_size=8, train=False) does not"
+    own = "NoPadding divides the data over the ranks itself: a resume needs as many ranks, and whether each sample "
+    even = "repeats 1 samples an epoch, so that ranks have as many"
+    expected = [
+        (f"{kept}{even}{evaluation}", sorted([0, *numbers])),
+        (f"{kept}{even} and leaves out 4 samples an epoch{evaluation}", list(range(8))),
+        (f"{kept}leaves out 1 samples an epoch{evaluation}", list(range(10))),
+        ("", list(range(10))),
+        (f"{kept}{even} and needs 2 ranks again on a resume; rt.loader(data, global_batch_size=8, drop_last", None),
+        (own, numbers),
+        (own, numbers),
+        ("drop_last=True leaves out 3 of 11 samples of an evaluation", list(range(8))),
+        ("", numbers),
+        ("drop_last=True leaves out 3 of 11 samples of an evaluation", None),
+    ]
+    main, other = run_ranks(what_is_said, 2)
+    for (words, seen), (said, samples) in zip(main, expected, strict=True):
+        assert len(words) == bool(said)
+        assert not said or words[0].startswith(said)
+        assert samples is None or seen == samples
+    assert not any(words for words, _ in other), "rank 0 speaks for all"
+
+
 def own_split() -> Any:
     with dtk.init(seed=5) as rt:
         data = TensorDataset(torch.arange(8 * rt.world.world_size))
@@ -448,6 +530,11 @@ def own_split() -> Any:
         assert [ids.tolist() for (ids,) in loader] == epochs[1][1:]
         batched = rt.shard(DataLoader(data, batch_sampler=BatchSampler(sampler, 3, True)))
         assert len(batched) == 2
+        uneven = rt.shard(DataLoader(data, batch_sampler=UnevenSplit(rt.world.world_size, rt.world.rank)))
+        assert [uneven.weight for _ in uneven] == [[0.5, 0.8], [1.5, 1.2]][rt.world.rank]
+        empty = rt.shard(DataLoader(data, batch_sampler=UnevenSplit(rt.world.world_size, rt.world.rank, (0, 1))))
+        with pytest.raises(ConfigError, match="UnevenSplit gives a rank no sample in batch 0 of epoch 0"):
+            list(empty)
         other = {**loader.state_dict(), "ranks": 7}
         with pytest.raises(StateMismatch, match="ranks is 2, but 7"):
             loader.load_state_dict(other)
