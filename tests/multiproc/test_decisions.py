@@ -240,6 +240,12 @@ def uneven() -> list[Any]:
             rt.log(step, loss=torch.tensor(float(step)))
         window = rt.log
         window(50, loss=float(10 * rt.world.rank))
+        rt.log(50, accuracy=0.25)  # a second line of a step
+        rt.log(100, loss=math.nan if rt.world.rank == 1 else 1.0, top=math.inf)
+        rt.log(103, loss=float(rt.world.rank))
+        rt.log.flush()
+        rt.log.flush()
+        rt.log(104, loss=1.0)  # has no line: the end of `with` writes none
         return answers
 
 
@@ -248,8 +254,16 @@ def test_means_are_exact_where_ranks_have_different_numbers_of_batches(tmp_path:
     expected = sum(samples) / len(samples)
     for found in run_ranks(uneven, 3, env={"DTK_RUN_DIR": str(tmp_path)}):
         assert found == [expected, pytest.approx(expected, rel=1e-15), True, expected]
-    (line,) = read_metrics(tmp_path / "metrics.jsonl")
-    assert line["loss"] == pytest.approx((3 + 6 + 6 + 0 + 10 + 20) / (3 + 4 + 4))
+    first, second, last = read_metrics(tmp_path / "metrics.jsonl")
+    assert first["loss"] == pytest.approx((3 + 6 + 6 + 0 + 10 + 20) / (3 + 4 + 4))
+    assert (first["step"], first["accuracy"]) == (50, 0.25)
+    assert second["step"] == 100
+    assert math.isnan(second["loss"])
+    assert math.isnan(second["top"])
+    assert (last["step"], last["loss"]) == (103, 1.0)
+    written = (tmp_path / "metrics.jsonl").read_text()
+    assert len(written.splitlines()) == 4
+    assert '"loss": null, "top": null' in written, "valid JSON, which has no NaN"
 
 
 def logged(folder: str, start: int, stop: int) -> list[str]:
