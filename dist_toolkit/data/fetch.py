@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset, get_worker_info
+from torch.utils.data._utils import worker as worker_state
 
 from dist_toolkit.data.sampler import SampleKey
 from dist_toolkit.seeding import derive
@@ -160,6 +161,8 @@ class WorkerInit:
     """Starts a loader worker: in a process group of its own, so that a signal to the rank's group is the rank's alone.
 
     torch's workers die of a SIGTERM to the group, and the rank dies of their death before it could save.
+
+    While the user's function runs, get_worker_info().dataset is the user's data set, of which torch has a wrapper here.
     """
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
@@ -168,5 +171,17 @@ class WorkerInit:
     def __call__(self, worker_id: int) -> None:
         """Run in the worker, before its first batch."""
         os.setpgid(0, 0)
-        if self.then is not None:
+        if self.then is None:
+            return
+        info: Any = get_worker_info()
+        wrapper = info.dataset
+        describe = getattr(wrapper, "starting_worker", _as_numbered)
+        try:
+            worker_state._worker_info = describe(info, wrapper.dataset)
             self.then(worker_id)
+        finally:
+            worker_state._worker_info = info
+
+
+def _as_numbered(info: Any, dataset: Any) -> Any:
+    return worker_state.WorkerInfo(id=info.id, num_workers=info.num_workers, seed=info.seed, dataset=dataset)

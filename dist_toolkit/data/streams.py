@@ -179,6 +179,15 @@ class StreamDataset(Dataset[Any]):
         samples.seed = derive(reading.seed, "batch", request.epoch, reading.rank, request.slot, request.first)
         return samples
 
+    def starting_worker(self, info: Any, dataset: Any) -> Any:
+        """What get_worker_info() tells worker_init_fn: what it tells the data set later, so no split is made twice."""
+        reading, number, of = self._reading, info.id, info.num_workers
+        if reading.splitting in ("items", "shards"):
+            number, of = 0, 1
+        elif reading.splitting == "workers":
+            number, of = reading.rank + reading.world_size * info.id, reading.world_size * info.num_workers
+        return worker_state.WorkerInfo(id=number, num_workers=of, seed=info.seed, dataset=dataset)
+
     def _stream_at(self, request: StreamRequest) -> _Stream:
         stream = self._streams.get(request.slot)
         if (

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import random
 from functools import partial
 from pathlib import Path
@@ -253,6 +254,17 @@ def divided(workers: int) -> dict[str, Any]:
             "one shard": (Sharded((13,)), None),
             "itself": (ByRank(rt.world.rank, rt.world.world_size), True),
         }
+        if workers:
+            loader = rt.loader(
+                Between(0, LENGTH), global_batch_size=6, train=False, num_workers=workers,
+                sharded="workers" if rt.world.world_size > 1 else None, worker_init_fn=take_a_stretch,
+            )  # fmt: skip
+            assert sorted(rt.gather(_ids(loader)).tolist()) == list(range(LENGTH))
+            loader.close()
+        if workers and rt.world.world_size == 1:
+            loader = rt.loader(Opened(), global_batch_size=6, num_workers=workers, worker_init_fn=open_data)
+            assert {n for _, opened in loader for n in opened.tolist()} == {n + 10 * workers for n in range(workers)}
+            loader.close()
         for kind, (dataset, sharded) in kinds.items():
             loader = rt.loader(dataset, global_batch_size=6, train=False, sharded=sharded, num_workers=workers)
             passes = 2 if kind in ("items", "workers") else 1
@@ -266,6 +278,44 @@ def divided(workers: int) -> dict[str, Any]:
                 dataset = Sharded((5, 3, 9, 4, 1, 2, 7, 6))
             found[f"training {kind}"] = trained(rt, dataset, sharded, workers)
     return found
+
+
+class Between(IterableDataset):
+    """The example of torch's documentation that is divided by worker_init_fn."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start, self.end = start, end
+
+    def __iter__(self) -> Any:
+        return ((n, 0.0) for n in range(self.start, self.end))
+
+
+def take_a_stretch(worker_id: int) -> None:
+    """torch's documentation."""
+    info: Any = get_worker_info()
+    dataset = info.dataset
+    per_worker = math.ceil((dataset.end - dataset.start) / info.num_workers)
+    dataset.start += info.id * per_worker
+    dataset.end = min(dataset.start + per_worker, dataset.end)
+
+
+class Opened(Dataset):
+    """A map-style data set that a worker opens a file for."""
+
+    worker: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> tuple[int, float]:
+        assert self.worker is not None
+        return index, self.worker[0] + 10 * self.worker[1]
+
+
+def open_data(worker_id: int) -> None:
+    info: Any = get_worker_info()
+    assert type(info.dataset) is Opened
+    info.dataset.worker = worker_id, info.num_workers
 
 
 def _ids(loader: Any) -> torch.Tensor:
