@@ -10,6 +10,7 @@ from typing import Any
 
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.deepspeed_keys import IDLE, PASSED, REFUSED, SCALE_KEYS, TAKEN, ZERO_REFUSED
+from dist_toolkit.strategies.optimizers import why_not_sharded
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def merge(given: Mapping[str, Any], wanted: Wanted) -> Settings:
     zero = _zero_section(given, wanted, stage)
     scale, interval, ignored = _precision(given, wanted)
     ignored += tuple(f"{key}: {IDLE[key]}" for key in IDLE if key in given and not _is_idle(given[key]))
-    _check_makers(given, wanted)
+    ignored += _accumulation(given)
+    _check_makers(given, wanted, stage)
     config: dict[str, Any] = {key: _without_auto(value) for key, value in given.items() if key in PASSED}
     config = {key: value for key, value in config.items() if value != "auto"}
     if wanted.device == "cpu" and not wanted.optimizer:
@@ -195,7 +197,14 @@ def _scale(fp16: Mapping[str, Any]) -> tuple[float, int, tuple[str, ...]]:
     return 2.0**power, int(_number(fp16, "loss_scale_window", 2000, "fp16.")), ignored
 
 
-def _check_makers(given: Mapping[str, Any], wanted: Wanted) -> None:
+def _accumulation(given: Mapping[str, Any]) -> tuple[str, ...]:
+    steps = given.get("gradient_accumulation_steps", "auto")
+    if steps in ("auto", 1):
+        return ()
+    return (f"gradient_accumulation_steps={steps}: the script accumulates, with engine.accumulate(batch, {steps})",)
+
+
+def _check_makers(given: Mapping[str, Any], wanted: Wanted, stage: int) -> None:
     for key, passed in (("optimizer", wanted.optimizer), ("scheduler", wanted.scheduler)):
         section = given.get(key)
         if section in (None, "auto"):
@@ -205,6 +214,11 @@ def _check_makers(given: Mapping[str, Any], wanted: Wanted) -> None:
             raise _conflict(key, kind, f"rt.setup({key}=...)")
         if not isinstance(kind, str):
             raise ConfigError(f"ds_config: {key}.type is {kind!r}; name one, such as 'AdamW'")
+        reason = why_not_sharded(kind) if key == "optimizer" and stage else None
+        if reason is not None:
+            raise ConfigError(
+                f"ds_config: optimizer.type {kind!r} needs whole parameters ({reason}); use stage 0, or AdamW"
+            )
     if not wanted.optimizer and given.get("optimizer") in (None, "auto"):
         raise ConfigError(
             "there is no optimizer: pass one to rt.setup, such as partial(torch.optim.AdamW, lr=3e-4), "

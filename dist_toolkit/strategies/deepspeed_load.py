@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import json
 import logging
@@ -86,6 +87,35 @@ def read_config(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> dic
     if not isinstance(read, dict):
         raise ConfigError(f"the ds_config {given} is not a JSON object")
     return read
+
+
+def check_zero_keys(given: Mapping[str, Any]) -> None:
+    """Compare the keys of zero_optimization, and of the sections in it, with those of the installed DeepSpeed.
+
+    Raises:
+        ConfigError: one is unknown to it.
+    """
+    zero = given.get("zero_optimization")
+    if not isinstance(zero, Mapping):
+        return
+    configs: Any = importlib.import_module("deepspeed.runtime.zero.config")
+    offload: Any = importlib.import_module("deepspeed.runtime.zero.offload_config")
+    _check_keys(zero, configs.DeepSpeedZeroConfig, "zero_optimization")
+    for part, model in (
+        ("offload_optimizer", offload.DeepSpeedZeroOffloadOptimizerConfig),
+        ("offload_param", offload.DeepSpeedZeroOffloadParamConfig),
+    ):
+        if isinstance(zero.get(part), Mapping):
+            _check_keys(zero[part], model, f"zero_optimization.{part}")
+
+
+def _check_keys(section: Mapping[str, Any], model: Any, path: str) -> None:
+    known = {name for key, field in model.model_fields.items() for name in (key, field.alias) if name}
+    for key in section:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), sorted(known), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"ds_config: {path}.{key} is unknown to DeepSpeed{hint}")
 
 
 def _renew_groups(deepspeed: Any) -> None:

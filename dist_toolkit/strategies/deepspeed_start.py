@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from torch import nn
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.deepspeed_config import Settings
 from dist_toolkit.strategies.deepspeed_load import load_deepspeed, quiet
+from dist_toolkit.strategies.optimizers import refuse_optimizer
 from dist_toolkit.strategies.request import SetupRequest, make_optimizer
+from dist_toolkit.strategies.same_model import check_same, together
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import listed
 
@@ -36,37 +39,71 @@ class Started:
 
 
 def start(module: nn.Module, request: SetupRequest, settings: Settings) -> Started:
-    """Make DeepSpeed's engine. Collective; the model's weights become rank 0's.
+    """Make DeepSpeed's engine. Collective; the model's weights and buffers become rank 0's.
 
     Raises:
         ConfigError: this model or optimizer cannot be trained by DeepSpeed, or its configuration is wrong.
     """
     deepspeed = load_deepspeed(request.group.device)
-    _check_model(module)
-    names = {parameter: strip_wrappers(name) for name, parameter in module.named_parameters()}
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    made = None if request.optimizer is None else make_optimizer(request.optimizer, module)
-    groups = [[names[parameter] for parameter in trained]]
-    if made is not None:
-        _check_optimizer(made, names, settings.stage)
-        groups = [[names[parameter] for parameter in group["params"]] for group in made.param_groups]
-    for tensor in module.parameters():
-        request.group.broadcast(tensor.data)
+    group = request.group
+    made, groups = together("making the optimizer", lambda: _make(module, request, settings), group)
+    check_same("the optimizer", {"type": type(made).__name__, "groups": groups}, group)
+    for tensor in (*module.parameters(), *module.buffers()):
+        group.broadcast(tensor.data)
     try:
         with quiet(), _own_broadcast(deepspeed):
             engine, *_ = deepspeed.initialize(
                 model=module,
                 optimizer=made,
-                model_parameters=trained,
+                model_parameters=[parameter for parameter in module.parameters() if parameter.requires_grad],
                 config=settings.config,
                 dist_init_required=False,
             )
     except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
-        raise ConfigError(f"DeepSpeed refuses this model, optimizer or ds_config: {error}") from error
+        raise ConfigError(f"DeepSpeed refuses this model, optimizer or ds_config: {_in_a_line(error)}") from error
+    except TypeError as error:
+        raise _of_a_section(error, settings.config) from error
     zero = engine.optimizer if settings.stage else None
     if settings.stage == 3:
         share_weights(zero)
     return Started(engine, zero, engine.optimizer if zero is None else zero.optimizer, groups)
+
+
+def _make(
+    module: nn.Module, request: SetupRequest, settings: Settings
+) -> tuple[torch.optim.Optimizer | None, list[list[str]]]:
+    """The script's optimizer, checked, if it has one; and the names in each parameter group."""
+    _check_model(module)
+    names = {parameter: strip_wrappers(name) for name, parameter in module.named_parameters()}
+    if request.optimizer is None:
+        return None, [[name for parameter, name in names.items() if parameter.requires_grad]]
+    made: torch.optim.Optimizer = make_optimizer(request.optimizer, module)
+    stage = settings.stage
+    name = f"DeepSpeed stage {stage}" if stage else "DeepSpeed"
+    refuse_optimizer(made, name, sharded=stage > 0, warn=request.group.world.is_main)
+    _check_optimizer(made, names, stage)
+    return made, [[names[parameter] for parameter in group["params"]] for group in made.param_groups]
+
+
+def _in_a_line(error: Exception) -> str:
+    """What a check of types found wrong, without the explanations that are about the checker."""
+    found: Any = getattr(error, "errors", None)
+    if not callable(found):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))} is {one['input']!r}: {one['msg']}" for one in found())
+
+
+def _of_a_section(error: TypeError, config: Mapping[str, Any]) -> Exception:
+    """A wrong parameter of what the ds_config has DeepSpeed make, as a ConfigError; any other error as it is."""
+    for key in ("optimizer", "scheduler"):
+        section = config.get(key)
+        if isinstance(section, Mapping):
+            wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            params = section.get("params", {})
+            if wrong is not None and wrong[1] in params:
+                hint = "; did you mean 'lr'?" if wrong[1] == "learning_rate" else ""
+                return ConfigError(f"ds_config: {key}.params.{wrong[1]} is unknown to {section.get('type')!r}{hint}")
+    return error
 
 
 @contextmanager
@@ -121,8 +158,4 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter,
         raise ConfigError(
             "the optimizer has been stepped already, and ZeRO would lose its state; pass a factory such as "
             "partial(torch.optim.AdamW, lr=3e-4), and restore a checkpoint"
-        )
-    if stage and isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigError(
-            "LBFGS evaluates the loss several times a step, which ZeRO cannot; use stage 0 or strategy 'ddp'"
         )

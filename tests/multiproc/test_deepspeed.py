@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import dist_toolkit as dtk
-from dist_toolkit.errors import ConfigError
+from dist_toolkit.errors import ConfigError, PeerError
 from dist_toolkit.runtime import Runtime
 from dist_toolkit.strategies.deepspeed_load import load_deepspeed
 from dist_toolkit.testing import run_ranks
@@ -223,6 +223,9 @@ def buffers(rt: Runtime, stage: int, folder: Path) -> None:
     assert engine.module.norm.running_mean.abs().sum() > 0
     means = rt.group.all_gather(engine.state_dict()["model.norm.running_mean"])
     assert torch.equal(means[0], means[1])
+    net = Net()
+    net.register_buffer("table", torch.full((2,), 3.0 + rt.world.rank))
+    assert rt.setup(net, SGD, strategy=dtk.DeepSpeed(stage=stage)).module.table.tolist() == [3.0, 3.0]
 
 
 def there_and_back(rt: Runtime, stage: int, folder: Path) -> None:
@@ -354,24 +357,86 @@ def refusals(rt: Runtime, stage: int, folder: Path) -> None:
     def partly(parameters: Any) -> torch.optim.Optimizer:
         return SGD(list(parameters)[1:])
 
+    def refuse_file(config: dict[str, Any], optimizer: Any = None) -> None:
+        rt.setup(Net, optimizer, strategy=dtk.DeepSpeed(stage, config=config))
+
+    def own(parameters: Any) -> torch.optim.Optimizer:
+        return SGD(parameters) if rt.world.is_main else ADAM(parameters)
+
+    def broken() -> nn.Module:
+        if rt.world.rank == 1:
+            raise FileNotFoundError("no such file")
+        return Net()
+
     strategy = dtk.DeepSpeed(stage=stage)
     misspelt = dtk.DeepSpeed(config={"zero_optimization": {"stage": stage, "bucket_sise": 3}})
     twice = dtk.DeepSpeed(stage, config={"optimizer": {"type": "AdamW"}})
     attempts: list[tuple[str, Callable[[], Any]]] = [
         ("keeps trained weights in fp32", lambda: rt.setup(lambda: Net().bfloat16(), SGD, strategy=strategy)),
         ("1 parameters require .* optimizer: scale", lambda: rt.setup(Net, partly, strategy=strategy)),
-        ("(?s)DeepSpeed refuses.*bucket_sise", lambda: rt.setup(Net, SGD, strategy=misspelt)),
+        ("zero_optimization.bucket_sise is unknown", lambda: rt.setup(Net, SGD, strategy=misspelt)),
+        (
+            "unknown to DeepSpeed; did you mean 'overlap_comm'",
+            lambda: refuse_file({"zero_optimization": {"stage": stage, "overlap_com": True}}, SGD),
+        ),
+        (
+            "DeepSpeed refuses.*reduce_bucket_size is 'big': ",
+            lambda: refuse_file({"zero_optimization": {"stage": stage, "reduce_bucket_size": "big"}}, SGD),
+        ),
+        (
+            "optimizer.params.learning_rate is unknown to 'AdamW'; did you mean 'lr'",
+            lambda: refuse_file({"optimizer": {"type": "AdamW", "params": {"learning_rate": 0.1}}}),
+        ),
+        (
+            "DeepSpeed refuses.* Adann is not",
+            lambda: refuse_file({"optimizer": {"type": "Adann", "params": {}}}),
+        ),
+        (
+            "scheduler.params.warmup is unknown to 'WarmupLR'",
+            lambda: refuse_file({"scheduler": {"type": "WarmupLR", "params": {"warmup": 1}}}, SGD),
+        ),
+        ("Cosinus", lambda: refuse_file({"scheduler": {"type": "Cosinus"}}, SGD)),
+        ("LBFGS", lambda: rt.setup(Net, torch.optim.LBFGS, strategy=strategy)),
+        (
+            r"the model .* out.weight is \[3, 7\] float32 on rank 0 and \[4, 7\] float32 on rank 1",
+            lambda: rt.setup(lambda: widened(rt.world.rank), SGD, strategy=strategy),
+        ),
+        (
+            "the merged ds_config .* prescale_gradients",
+            lambda: refuse_file({"prescale_gradients": rt.world.is_main}, SGD),
+        ),
+        ("gradient_clip", lambda: refuse_file({"gradient_clip": 1} if rt.world.is_main else {}, SGD)),
+        ("the optimizer .* type is SGD on rank 0 and AdamW on rank 1", lambda: rt.setup(Net, own, strategy=strategy)),
         ("optimizer is 'AdamW'", lambda: rt.setup(Net, SGD, strategy=twice)),
         ("there is no optimizer", lambda: rt.setup(Net, strategy=strategy)),
     ]
     if stage:
         attempts += [
             ("has been stepped already", lambda: rt.setup(*stepped(), strategy=strategy)),
-            ("LBFGS", lambda: rt.setup(Net, torch.optim.LBFGS, strategy=strategy)),
+            (
+                "Adafactor cannot be used with DeepSpeed stage",
+                lambda: rt.setup(Net, torch.optim.Adafactor, strategy=strategy),
+            ),
+            (
+                "'Lamb' needs whole parameters",
+                lambda: rt.setup(Net, strategy=dtk.DeepSpeed(stage, config={"optimizer": {"type": "Lamb"}})),
+            ),
+            (
+                "sparse gradients of Embedding",
+                lambda: rt.setup(lambda: nn.Embedding(3, 2, sparse=True), SGD, strategy=strategy),
+            ),
         ]
     for words, attempt in attempts:
         with pytest.raises(ConfigError, match=words):
             attempt()
+    with pytest.raises(PeerError if rt.world.is_main else FileNotFoundError, match="no such file"):
+        rt.setup(broken, SGD, strategy=strategy)
+
+
+def widened(by: int) -> nn.Module:
+    net = Net()
+    net.out = nn.Linear(7, 3 + by)
+    return net
 
 
 CHECKS = (

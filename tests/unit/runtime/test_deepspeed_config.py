@@ -103,6 +103,7 @@ def test_offload_of_the_arguments() -> None:
         ({"train_batch_size": 10, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 2}, TWO,
          ["train_batch_size is 10", "= 8"]),
         ({"train_batch_size": 10, "train_micro_batch_size_per_gpu": 4}, TWO, ["does not divide"]),
+        ({"optimizer": {"type": "Lamb"}}, Wanted(2, optimizer=False), ["'Lamb'", "whole parameters", "use stage 0"]),
         ({"train_batch_size": 7}, TWO, ["train_batch_size is 7", "2 ranks"]),
         ({"train_batch_size": -2}, TWO, ["positive integer"]),
         ({"gradient_clipping": "much"}, TWO, ["gradient_clipping is 'much'"]),
@@ -127,6 +128,9 @@ def test_keys_without_effect_are_told() -> None:
     made = merge(
         {"fp16": {"hysteresis": 2, "min_loss_scale": 1}, "wall_clock_breakdown": True}, Wanted(2, precision="fp16")
     )
+    made_of_steps = merge({"gradient_accumulation_steps": 4}, TWO)
+    assert "gradient_accumulation_steps=4: the script accumulates" in made_of_steps.ignored[0]
+    assert merge({"gradient_accumulation_steps": 1}, TWO).ignored == ()
     told = " ".join(made.ignored)
     assert all(key in told for key in ("fp16.hysteresis", "fp16.min_loss_scale", "wall_clock_breakdown"))
     assert "wall_clock_breakdown" not in made.config
@@ -159,7 +163,17 @@ def test_reading_a_file(tmp_path: Path) -> None:
         read_config(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize(("options", "words"), [({"stage": 4}, "stage=4"), ({"offload": "disk"}, "offload='disk'")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stage": 4}, "stage=4"),
+        ({"stage": "2"}, "stage='2'"),
+        ({"stage": 2.0}, "stage=2.0"),
+        ({"offload": "disk"}, "offload='disk'"),
+        ({"config": 5}, "config=5"),
+        ({"config": [1]}, "config="),
+    ],
+)
 def test_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         dtk.DeepSpeed(**options)
