@@ -127,7 +127,7 @@ class EarlyStopping:
     """
 
     def __init__(self, group: Group, patience: int, mode: str = "min", min_delta: float = 0.0) -> None:
-        if not isinstance(patience, int) or patience < 1:
+        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
             raise ConfigError(f"patience={patience!r} is not a number of updates; pass 1 or more")
         if mode not in ("min", "max"):
             raise ConfigError(f"mode={mode!r}: write min (a loss) or max (an accuracy)")

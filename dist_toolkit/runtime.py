@@ -52,7 +52,8 @@ def init(
         env: the environment to read (default: the process's).
 
     Raises:
-        ConfigError: the environment or the arguments contradict each other or the machine.
+        ConfigError: the environment or the arguments contradict each other or the machine; or ranks were given another
+            seed or log_every, or only some tensorboard: on every rank.
     """
     env = os.environ if env is None else env
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
@@ -66,6 +67,7 @@ def init(
     place = choose_device(world, settings.device if device == "auto" else device)
     group = open_group(world, place, backend, timeout, env, desync_guard and settings.desync_guard)
     try:
+        _refuse_different(group, seed=seed, log_every=int(log_every), tensorboard=bool(tensorboard))
         return Runtime(group, settings, seed, log_every, tensorboard)
     except BaseException:
         group.close(failed=True)
@@ -278,3 +280,16 @@ def _named(default: str, given: Any) -> dict[str, Any]:
     if given is None:
         return {}
     return dict(given) if isinstance(given, Mapping) else {default: given}
+
+
+def _refuse_different(group: Group, **arguments: int) -> None:
+    with group.unwatched():  # no call of the user's: the guard counts from the first one
+        given = group.all_gather_json(arguments)
+    for name, first in given[0].items():
+        for rank, other in enumerate(given):
+            if other[name] != first:
+                hint = "each still draws random numbers of its own" if name == "seed" else "rank 0 alone writes"
+                raise ConfigError(
+                    f"init({name}=...) is {first} on rank 0 and {other[name]} on rank {rank}; "
+                    f"pass the same on every rank ({hint})"
+                )

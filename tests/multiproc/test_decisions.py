@@ -214,6 +214,7 @@ def test_early_stopping_goes_by_rank_0_and_survives_a_checkpoint(tmp_path: Path)
     [
         ({"patience": 0}, "patience=0"),
         ({"patience": 1.5}, "patience=1.5"),
+        ({"patience": True}, "patience=True"),
         ({"patience": 1, "mode": "up"}, "mode='up'"),
         ({"patience": 1, "min_delta": -1.0}, "min_delta=-1.0"),
         ({"patience": 1, "min_delta": math.nan}, "min_delta=nan"),
@@ -290,6 +291,28 @@ def test_tensorboard_and_metrics_of_a_resumed_run(tmp_path: Path) -> None:
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {(event.step, event.value) for event in events.Scalars("loss")} == {(2, 1.5), (4, 3.5), (6, 5.5), (8, 7.5)}
+
+
+def different(folder: str) -> list[str]:
+    os.environ["DTK_RUN_DIR"] = folder
+    mine = int(os.environ["RANK"]) == 1
+    found = []
+    for arguments in ({"seed": 3 + mine}, {"log_every": 50 - mine}, {"tensorboard": mine}):
+        try:
+            dtk.init(timeout=60.0, **arguments).close()
+        except ConfigError as error:
+            found.append(str(error))
+        os.environ["DTK_INIT_METHOD"] += "-next"
+    return found
+
+
+def test_arguments_of_init_that_differ_are_named_on_every_rank(tmp_path: Path) -> None:
+    for found in run_ranks(different, 2, str(tmp_path)):
+        seed, log_every, tensorboard = found
+        assert "init(seed=...) is 3 on rank 0 and 4 on rank 1; pass the same on every rank" in seed
+        assert "init(log_every=...) is 50 on rank 0 and 49 on rank 1" in log_every
+        assert "init(tensorboard=...) is False on rank 0 and True on rank 1" in tensorboard
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def without_tensorboard(folder: str) -> str:
