@@ -21,16 +21,17 @@ from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies import fsdp_init
 from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.fsdp_options import REDUCE_TYPES, check_options
 from dist_toolkit.strategies.fsdp_shard import Sharding, apply_fsdp, check_parameters, forget_unreduced, make_mesh
-from dist_toolkit.strategies.fsdp_wrap import Wrap, check_wrap, find_units
+from dist_toolkit.strategies.fsdp_wrap import Wrap, find_units
+from dist_toolkit.strategies.optimizers import refuse_optimizer, refuse_sparse_gradients
 from dist_toolkit.strategies.request import SetupRequest
+from dist_toolkit.strategies.same_model import check_same, describe
 from dist_toolkit.strategies.sharded import ShardedEngine
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import listed, warn_of_unused
 from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World
-
-_REDUCE_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class FSDP(Strategy):
         reduce_once: in `engine.accumulate`, reduce gradients at the last micro-batch only, which keeps whole
             gradients until then; False: at each, which keeps only this rank's part.
         find_unused_parameters: gradients of parameters that the loss does not depend on are zeros instead of none.
-            Needed where ranks use different parameters; without it, that is an error at step 1.
+            Needed where ranks use different parameters: without it, that is an error at step 1, but where it
+            begins later it is not noticed, and gradients of one parameter are added to those of another.
         cast_forward_inputs: with 16-bit precision, also cast what is passed to each wrapped module.
         cpu_offload: keep weights, gradients and optimizer state in the memory of the CPU; needs a GPU.
         activation_checkpointing: keep only the inputs of each wrapped module, and compute the rest again in backward.
@@ -73,13 +75,7 @@ class FSDP(Strategy):
     init: str = "rank0"
 
     def __post_init__(self) -> None:
-        check_wrap(self.wrap)
-        if self.replicas < 1:
-            raise ConfigError(f"FSDP(replicas={self.replicas}) is not a positive number of copies")
-        if self.reduce_dtype not in (None, *_REDUCE_TYPES):
-            raise ConfigError(f"FSDP(reduce_dtype={self.reduce_dtype!r}) is unknown; known: {', '.join(_REDUCE_TYPES)}")
-        if self.init not in fsdp_init.INITS:
-            raise ConfigError(f"FSDP(init={self.init!r}) is unknown; known: {', '.join(fsdp_init.INITS)}")
+        check_options(self)
 
     def check(self, world: World) -> None:
         """Needs a launcher, even for one rank, and numbers that divide the ranks."""
@@ -103,7 +99,9 @@ class FSDP(Strategy):
         self._refuse(request)
         blueprint = fsdp_init.draw(request.model, self.init, group)
         model = blueprint.model
+        check_same("the model", describe(model), group)
         check_parameters(model)
+        refuse_sparse_gradients(model, "fsdp")
         units = find_units(model, self.wrap)
         mesh = make_mesh(group, self.replicas)
         weights_on = torch.device("cpu") if self.cpu_offload else group.device
@@ -139,7 +137,7 @@ class FSDP(Strategy):
         return Sharding(
             mesh=mesh,
             param_dtype=dtype,
-            reduce_dtype=narrow if self.reduce_dtype is None else _REDUCE_TYPES[self.reduce_dtype],
+            reduce_dtype=narrow if self.reduce_dtype is None else REDUCE_TYPES[self.reduce_dtype],
             cast_forward_inputs=self.cast_forward_inputs,
             reshard_after_forward=self.reshard_after_forward,
             cpu_offload=self.cpu_offload,
@@ -227,6 +225,11 @@ class FSDPEngine(ShardedEngine):
         return map_tensors(
             output, lambda tensor: tensor.clone() if tensor.requires_grad and tensor._is_view() else tensor
         )
+
+    def _make_optimizer(self, request: SetupRequest) -> torch.optim.Optimizer:
+        made = super()._make_optimizer(request)
+        refuse_optimizer(made, "fsdp", sharded=True, warn=self.group.world.is_main)
+        return made
 
     @contextmanager
     def _window(self, last: bool) -> Iterator[None]:

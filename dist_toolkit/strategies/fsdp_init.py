@@ -14,7 +14,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
-from dist_toolkit.strategies.request import ModelSource
+from dist_toolkit.strategies.request import ModelSource, build_together
+from dist_toolkit.strategies.same_model import together
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import listed
 
@@ -43,7 +44,7 @@ def draw(source: ModelSource, init: str, group: Group) -> Blueprint:
 
     Raises:
         ConfigError: there is nothing to train, or a given module and init='meta'.
-        PeerError: a rank failed to build it.
+        PeerError: another rank failed to build it.
     """
     if source.factory is None:
         if init == "meta":
@@ -51,7 +52,7 @@ def draw(source: ModelSource, init: str, group: Group) -> Blueprint:
         return _whole(source, group)
     if init == "full":
         return _whole(source, group)
-    model, problem = _on_meta(source)
+    model, problem = together("building the model without weights", lambda: _on_meta(source), group)
     problems = [said for said in group.all_gather_json(problem) if said is not None]
     if model is not None and not problems:
         return Blueprint(model, None, makes_own=True) if init == "meta" else _from_rank_0(source, model, group)
@@ -119,7 +120,7 @@ def _on_meta(source: ModelSource) -> tuple[nn.Module | None, str | None]:
 
 
 def _whole(source: ModelSource, group: Group) -> Blueprint:
-    model = _build(source, group)
+    model = build_together(source, group)
     return Blueprint(model, _values(model) if group.world.is_main else None)
 
 
@@ -127,23 +128,7 @@ def _from_rank_0(source: ModelSource, empty: nn.Module, group: Group) -> Bluepri
     if not group.world.is_main:
         group.agree("building the model", None)
         return Blueprint(empty, None)
-    return Blueprint(empty, _values(_build(source, group)))
-
-
-def _build(source: ModelSource, group: Group) -> nn.Module:
-    """The model with weights. A failure is agreed upon; a ConfigError is the same on all ranks."""
-    model: nn.Module | None = None
-    error: Exception | None = None
-    try:
-        model = source.build()
-    except ConfigError:
-        raise
-    except Exception as caught:
-        error = caught
-    group.agree("building the model", error)
-    if model is None:
-        raise AssertionError("no model and no error")
-    return model
+    return Blueprint(empty, _values(build_together(source, group)))
 
 
 def _values(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -379,7 +379,18 @@ def refusals(ranks: Ranks) -> None:
     refused("needs a GPU", cpu_offload=True)
     with pytest.raises(ConfigError, match=r"replicas=3\) does not divide the 2 ranks"):
         ranks.rt.setup(Net, OPTIMIZERS["sgd"], strategy=dtk.FSDP(replicas=3))
-    with pytest.raises(PeerError, match=r"rank 0.*no such file"):
+    refused("Adafactor cannot be used with fsdp", optimizer=torch.optim.Adafactor)
+    refused("LBFGS", optimizer=torch.optim.LBFGS)
+    refused("fsdp cannot split the sparse gradients of Embedding", lambda: nn.Embedding(3, 2, sparse=True))
+    rank = ranks.world.rank
+    for init in ("rank0", "full"):
+        refused(
+            r"the model .* weight is \[3, 2\] float32 on rank 0 and \[4, 2\] float32 on rank 1",
+            lambda: nn.Linear(2, 3 + rank),
+            init=init,
+        )
+    refused("nothing to train", lambda: nn.Linear(2, 3).requires_grad_(rank == 0))
+    with pytest.raises(PeerError if rank else FileNotFoundError, match="no such file"):
         ranks.rt.setup(FailsOnRank0, OPTIMIZERS["sgd"], strategy=dtk.FSDP())
     ranks.made += 1
 

@@ -100,6 +100,12 @@ def test_options_are_checked_before_anything_is_started() -> None:
         ({"wrap": 1.5}, "is not 'auto'"),
         ({"wrap": (int,)}, "is not 'auto'"),
         ({"replicas": 0}, "not a positive number"),
+        ({"replicas": "2"}, "replicas='2'"),
+        ({"replicas": True}, "replicas=True"),
+        ({"reshard_after_forward": "2"}, "not True, False or a number"),
+        ({"cpu_offload": "no"}, "cpu_offload='no'"),
+        ({"reduce_once": 1}, "reduce_once=1"),
+        ({"compile": 3}, "compile=3"),
         ({"reduce_dtype": "fp8"}, "known: fp32, bf16, fp16"),
         ({"init": "zero"}, "known: rank0, full, meta"),
     ]:
