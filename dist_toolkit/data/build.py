@@ -231,7 +231,7 @@ def _stream(dataset: Any, place: Place, choices: Choices, options: WorkerOptions
     reading = Reading(
         splitting, world.rank, world.world_size, place.seed, choices.train, choices.sample_rng is not False
     )
-    spec = StreamSpec(choices.batch, choices.train, drop_last)
+    spec = StreamSpec(choices.batch, choices.train, drop_last, choices.sharded is False)
     return StreamFeed(dataset, reading, spec, place.group, options)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dist_toolkit.data.agreed import Local, in_step
 from dist_toolkit.data.feeds import Ready, WorkerOptions, end_workers, torch_loader
+from dist_toolkit.data.heads import HeadCheck
 from dist_toolkit.data.splitting import shuffle_digest
 from dist_toolkit.data.streams import Fetched, Reading, StreamCollate, StreamDataset, StreamRequest
 from dist_toolkit.process_group import Group
@@ -25,6 +26,8 @@ class StreamSpec(NamedTuple):
     global_batch_size: int
     train: bool
     drop_last: bool
+    same_items: bool = False
+    """The user says that all readers read the same items: a difference is a warning, no error."""
 
 
 class StreamFeed:
@@ -35,6 +38,7 @@ class StreamFeed:
     ) -> None:
         self.dataset, self._reading, self._spec, self._group = dataset, reading, spec, group
         self._by_items = reading.splitting == "items"
+        self._heads = HeadCheck(type(dataset).__name__, group, strict=not spec.same_items)
         slots = 1 if self._by_items else max(1, options.get("num_workers", 0))
         per_rank = -(-spec.global_batch_size // reading.world_size)
         size = spec.global_batch_size if self._by_items else per_rank
@@ -45,7 +49,8 @@ class StreamFeed:
     def ready(self, epoch: int, start: int) -> Iterator[Ready]:
         """The batches from position `start`: in items where the readers share them out, otherwise in rounds of batches.
 
-        Collective in training where the data set divides itself: one small reduction a step.
+        Collective in training where the data set divides itself: one small reduction a step. Where its items are
+        shared out, the first iteration is: the ranks compare what they read first.
         """
         self._requests.aim(epoch, start)
         if self._by_items:
@@ -89,7 +94,7 @@ class StreamFeed:
     def _shared_out(self, start: int) -> Iterator[Ready]:
         spec, stop = self._spec, start
         fetched: Fetched
-        for fetched in self._loader:
+        for fetched in self._compared():
             whole = fetched.total == spec.global_batch_size
             if not whole:
                 self._requests.ended = True
@@ -97,6 +102,24 @@ class StreamFeed:
             handed = fetched.batch is not None and fetched.total > 0
             if handed and (whole or not spec.drop_last):
                 yield Ready(fetched.batch, stop, fetched.mine * self._reading.world_size / fetched.total)
+
+    def _compared(self) -> Iterator[Fetched]:
+        """What the readers fetch, when it is known that they read the same stream."""
+        fetches = iter(self._loader)
+        first, failure = None, None
+        try:
+            first = next(fetches)
+        except Exception as caught:
+            failure = caught
+        if self._heads.due:
+            self._heads.ranks(None if first is None else first.head, failure)
+        if failure is not None:
+            raise failure
+        assert first is not None  # there is a request for the first items of any stream
+        yield first
+        for fetched in fetches:
+            self._heads.readers(first.head, fetched.head)
+            yield fetched
 
     def _own(self, start: int) -> Iterator[Local]:
         """What this rank's own streams give, in turns; in training without an end, as other ranks may go on."""

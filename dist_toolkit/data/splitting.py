@@ -15,7 +15,7 @@ _LOG = logging.getLogger("dist_toolkit")
 
 Sharded: TypeAlias = bool | Literal["workers"] | None
 """What the user says of an iterable data set: True: it divides itself by rank and by worker; "workers": by torch's
-get_worker_info alone; False: it is not to be divided by its own means; None: find out."""
+get_worker_info alone; False: it does not divide itself, and gives every reader the same; None: find out."""
 
 
 def choose_splitting(dataset: Any, sharded: Sharded, world_size: int) -> Splitting:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils import worker as worker_state
 
 from dist_toolkit.data.fetch import Generators, Samples, SeededCollate, put_generators, seed_cpu, take_generators
+from dist_toolkit.data.heads import Head
 from dist_toolkit.seeding import derive
 
 Splitting = Literal["items", "shards", "workers", "itself"]
@@ -65,6 +66,8 @@ class Fetched(NamedTuple):
     """This rank's items in it; 0 for a copy."""
     total: int
     """Items found for the request; fewer than asked for at the end of the stream."""
+    head: str
+    """A digest of the stream's first items, where all readers read the same stream; see `Head`."""
 
 
 class StreamSamples(Samples):
@@ -72,6 +75,7 @@ class StreamSamples(Samples):
 
     mine: int = 0
     total: int = 0
+    head: str = ""
 
 
 class _Stream:
@@ -82,6 +86,7 @@ class _Stream:
         self.position = 0
         self._dataset, self._epoch, self._reading = dataset, request.epoch, reading
         self._slot, self._slots = request.slot, request.slots
+        self.head = Head(request.size) if reading.splitting == "items" else None
         self._items: Iterator[Any] | None = None
         self._rng: Generators | None = None
 
@@ -97,6 +102,8 @@ class _Stream:
                 except StopIteration:
                     self._items = iter(())
                     break
+                if self.head is not None:
+                    self.head.see(item)
                 if keep(found):
                     kept.append(item)
                 found += 1
@@ -172,6 +179,7 @@ class StreamDataset(Dataset[Any]):
             mine = kept if reading.rank == 0 else kept[1:]
             samples = StreamSamples(mine or (kept if reading.fill else []))
             samples.mine, samples.total = len(mine), total
+            samples.head = "" if stream.head is None else stream.head.digest()
         else:
             kept, total = stream.take(request.size, lambda n: True)
             samples = StreamSamples(kept)
@@ -215,4 +223,4 @@ class StreamCollate:
 
     def __call__(self, samples: Any) -> Fetched:
         """Collate one batch; where it has no item, there is nothing to collate."""
-        return Fetched(self._collate(samples) if samples else None, samples.mine, samples.total)
+        return Fetched(self._collate(samples) if samples else None, samples.mine, samples.total, samples.head)

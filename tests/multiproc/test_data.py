@@ -672,6 +672,71 @@ def test_what_is_wrong_on_one_rank_is_an_error_on_all() -> None:
         assert "rt.loader has no sampler=; use weights= or batch_sampler=" in words[15]
 
 
+class Reseeded(IterableDataset):
+    """Another random number each time it is read, behind the same numbers."""
+
+    def __iter__(self) -> Any:
+        generator = np.random.default_rng()
+        return ((n, generator.random()) for n in range(LENGTH))
+
+
+class Broken(IterableDataset):
+    """Cannot be read on rank 1."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def __iter__(self) -> Any:
+        if self.rank:
+            raise RuntimeError("no such file: part-1")
+        return iter(range(LENGTH))
+
+
+def start_late(worker_id: int) -> None:
+    get_worker_info().dataset.start += worker_id  # type: ignore[union-attr]
+
+
+def different_streams() -> dict[str, Any]:
+    """Iterable data of which not all readers read the same: what is raised, and what is logged where it is allowed."""
+    words: dict[str, Any] = {}
+    log = io.StringIO()
+    with dtk.init(seed=5) as rt:
+        rank, ranks = rt.world.rank, rt.world.world_size
+        late: dict[str, Any] = {"num_workers": 2, "worker_init_fn": start_late}
+        attempts: dict[str, tuple[Any, dict[str, Any]]] = {
+            "training": (ByRank(rank, ranks), {}),
+            "evaluation": (ByRank(rank, ranks), {"train": False}),
+            "workers": (Between(0, LENGTH), late),
+            "random": (Reseeded(), {"train": False}),
+            "broken": (Broken(rank), {}),
+        }
+        for name, (dataset, given) in attempts.items():
+            loader = rt.loader(dataset, global_batch_size=2, **given)
+            with pytest.raises((ConfigError, RuntimeError)) as error:
+                list(loader)
+            words[name] = str(error.value)
+            loader.close()
+        handler = logging.StreamHandler(log)
+        rt.logger.addHandler(handler)
+        loader = rt.loader(Reseeded(), global_batch_size=6, train=False, sharded=False)
+        for _ in range(2):
+            assert sorted(rt.gather(_ids(loader)).tolist()) == list(range(LENGTH))
+        rt.logger.removeHandler(handler)
+        words["allowed"] = log.getvalue().splitlines()
+    return words
+
+
+def test_readers_that_read_different_items_are_found_out() -> None:
+    for rank, words in enumerate(run_ranks(different_streams, 2)):
+        for name, kind in {"training": "ByRank", "evaluation": "ByRank", "random": "Reseeded"}.items():
+            assert words[name].startswith(f"rank 0 and rank 1 read different items from {kind}"), name
+            assert "by rank and worker, pass sharded=True" in words[name]
+        assert words["workers"].startswith("the workers of a rank read different items from Between")
+        assert words["broken"] == ("" if rank else "rank 1 cannot read Broken: RuntimeError: ") + "no such file: part-1"
+        said = [line for line in words["allowed"] if "different items from Reseeded" in line]
+        assert len(said) == 1, "once, on every rank"
+
+
 def training_over_a_stream(root: str, stop_at: int, **goal: int) -> list[Any]:
     """The checkpointer's loop over a loader that has no length."""
     seen: list[Any] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from dist_toolkit.data import Choices, Place, build_loader, shard
 from dist_toolkit.data.agreed import Local, in_step
 from dist_toolkit.data.feeds import Ready
+from dist_toolkit.data.heads import Head
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.prefetch import one_ahead
 from dist_toolkit.data.splitting import choose_splitting, shuffle_digest
@@ -402,3 +406,88 @@ def test_an_adopted_iterable_loader_says_whether_it_trains() -> None:
 def test_an_empty_stream_ends() -> None:
     assert numbers_of(loader_of(Numbers(0), 2)) == []
     assert numbers_of(loader_of(ByShard([0, 0]), 2, sharded="workers")) == []
+
+
+# --- whether all readers read the same ------------------------------------------------------------------------------
+
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.integers(-9, 9).map(torch.tensor),
+    st.lists(st.floats(width=32), max_size=3).map(lambda values: np.array(values, dtype=np.float32)),
+    st.integers(0, 9).map(lambda n: torch.full((2,), n, dtype=torch.bfloat16)),
+)
+nested = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        st.builds(Ready, inner, st.integers(), st.floats()),
+    ),
+    max_leaves=6,
+)
+
+
+def head_of(items: list[Any], size: int = 16) -> str:
+    head = Head(size)
+    for item in items:
+        head.see(item)
+    return head.digest()
+
+
+@given(items=st.lists(nested, max_size=5), size=st.integers(1, 6), more=nested)
+def test_the_head_of_a_stream_is_that_of_its_first_items(items: list[Any], size: int, more: Any) -> None:
+    assert head_of(items, size) == head_of(copy.deepcopy(items), size) == head_of(items[:size], size)
+    longer = head_of([*items, more], size)
+    assert (longer == head_of(items, size)) == (len(items) >= size)
+
+
+@dataclasses.dataclass
+class Pair:
+    left: Any
+    right: Any
+
+
+class Opaque(Mapping[str, int]):
+    """Cannot be looked at."""
+
+    def __getitem__(self, name: str) -> int:
+        raise OSError(name)
+
+    def __iter__(self) -> Any:
+        return iter(["x"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, 2),
+        (1, 1.0),
+        ("1", b"1"),
+        ([1, [2]], [[1], 2]),
+        ({"id": torch.tensor([1, 2])}, {"id": torch.tensor([1, 3])}),
+        (torch.zeros(2, 3), torch.zeros(3, 2)),
+        (np.array([1, 2]), np.array([2, 1])),
+        (np.float32(1.5), np.float32(2.5)),
+        (Pair(1, object()), Pair(2, object())),
+        (torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j])),
+    ],
+)
+def test_other_items_have_another_digest(one: Any, other: Any) -> None:
+    assert head_of([one]) != head_of([other])
+
+
+def test_what_cannot_be_told_of_an_item_is_left_out() -> None:
+    assert head_of([object()]) == head_of([object()])
+    assert head_of([Opaque(), 1]) == head_of([Opaque(), 1]) != head_of([Opaque(), 2])
+    assert head_of([torch.eye(2).to_sparse()]) == head_of([torch.eye(2).to_sparse()])
+    assert head_of([np.array([object()])]) == head_of([np.array([object()])])
+    assert head_of([torch.ones(2, device="meta")]) == head_of([torch.ones(2, device="meta")])
