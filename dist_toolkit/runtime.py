@@ -155,7 +155,7 @@ class Runtime(Decisions):
             lengths: of all samples, or a function of the index: batches hold samples of near-equal length.
             batch_sampler: gives global batches of indices, the same on all ranks.
             sharded: of an iterable data set: True: it divides itself by rank and worker; "workers": by torch's
-                get_worker_info alone; False: share out its items; None: find out.
+                get_worker_info alone; False: share out its items, the same in all readers; None: find out.
             sample_rng: seed the generators for each sample; None: unless no code of yours fetches it.
             micro_batches: in how many `engine.accumulate` will split each rank's part, which must then divide.
             options: for torch's DataLoader.

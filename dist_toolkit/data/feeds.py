@@ -50,7 +50,7 @@ class Feed(Protocol):
     dataset: Any
 
     def ready(self, epoch: int, start: int) -> Iterator[Ready]:
-        """The batches from position `start` of `epoch`. May be collective in training: ranks stay in step."""
+        """The batches from position `start` of `epoch`. May be collective: ranks stay in step."""
         ...
 
     def at_end(self, epoch: int, position: int) -> bool:

@@ -84,18 +84,23 @@ class HeadCheck:
         found = [head for _, head in answers]
         others = [rank for rank, head in enumerate(found) if head != found[0]]
         if others:
-            self._object(f"rank 0 and rank {others[0]} read", "")
+            self._object(
+                f"rank 0 and rank {others[0]} read",
+                "if it divides itself by rank and worker, pass sharded=True, or take the division out",
+            )
 
     def readers(self, one: str, other: str) -> None:
         """Compare two readers of this rank. Local; raises ConfigError where they read different items."""
         if one != other:
-            self._object("the workers of a rank read", " (in __iter__ or in worker_init_fn)")
+            self._object(
+                "the workers of a rank read",
+                "if worker_init_fn divides it by worker, take that out, as it is not needed",
+            )
 
-    def _object(self, who: str, where: str) -> None:
+    def _object(self, who: str, advice: str) -> None:
         words = (
             f"{who} different items from {self._name}, and each keeps only its share of them, so samples are lost: "
-            f"if it divides itself{where}, by rank and worker, pass sharded=True, or take the division out; if only "
-            "random numbers of its own differ, sharded=False makes this a warning"
+            f"{advice}; if only random numbers of its own differ, sharded=False makes this a warning"
         )
         if self._strict:
             raise ConfigError(words)

@@ -731,6 +731,7 @@ def test_readers_that_read_different_items_are_found_out() -> None:
         for name, kind in {"training": "ByRank", "evaluation": "ByRank", "random": "Reseeded"}.items():
             assert words[name].startswith(f"rank 0 and rank 1 read different items from {kind}"), name
             assert "by rank and worker, pass sharded=True" in words[name]
+        assert "if worker_init_fn divides it by worker, take that out" in words["workers"]
         assert words["workers"].startswith("the workers of a rank read different items from Between")
         assert words["broken"] == ("" if rank else "rank 1 cannot read Broken: RuntimeError: ") + "no such file: part-1"
         said = [line for line in words["allowed"] if "different items from Reseeded" in line]
