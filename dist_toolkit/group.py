@@ -107,7 +107,13 @@ class Group(ABC):
 
     @abstractmethod
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Everyone's tensor, by rank; the first dimension may differ in size, the others may not. Collective."""
+        """Everyone's tensor, by rank; they may differ in dimension 0 alone. Collective.
+
+        A rank that has nothing may pass `torch.empty(0)`.
+
+        Raises:
+            ConfigError: on every rank, if types or other dimensions differ.
+        """
 
     @abstractmethod
     def close(self, failed: bool = False) -> None:

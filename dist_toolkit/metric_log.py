@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class MetricLog:
     """`rt.log(step, loss=loss)`: call it at every step, on every rank; a line is written every `log_every` steps.
 
     A line has, of each name, the mean over all values that any rank gave since the last line: all steps and all ranks,
-    each value with the same weight. A name that is not given at every step is averaged over the steps that gave it; in
+    each value with the same weight (the loader's, in a last batch that is shared unevenly). A name that is not given at every step is averaged over the steps that gave it; in
     a window the names must be the same on all ranks. What was given since the last line when the run ends has no line
     unless `flush` writes it: the end of `with` cannot, since no rank knows there that all others end in order too.
 
@@ -30,9 +30,18 @@ class MetricLog:
     nan and no infinity: both are written as null.
     """
 
-    def __init__(self, group: Group, progress: Progress, folder: Path, every: int, tensorboard: Path | None) -> None:
+    def __init__(
+        self,
+        group: Group,
+        progress: Progress,
+        folder: Path,
+        every: int,
+        tensorboard: Path | None,
+        weight: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._group, self._progress, self._folder, self._every = group, progress, folder, every
         self._window = MetricWindow(group)
+        self._weight = weight
         self._last_step = 0
         self._board: Any = None
         if tensorboard is not None:
@@ -41,7 +50,7 @@ class MetricLog:
 
     def __call__(self, step: int, **values: float | torch.Tensor) -> None:
         """Add one step's scalars. Collective at every `log_every`-th step; local, and without waiting, at others."""
-        self._window.add(values)
+        self._window.add(values, self._weight())
         self._last_step = step
         if step % self._every == 0:
             self.flush()

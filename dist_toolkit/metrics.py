@@ -14,9 +14,13 @@ class Mean:
         self._group = group
         self._total = torch.zeros(2, dtype=torch.float64, device=group.device)
 
-    def update(self, values: torch.Tensor, weight: float | torch.Tensor = 1.0) -> None:
-        """Add values, one a sample (any shape), or one mean with `weight` = the number of samples behind it. Local."""
-        values = values.detach().to(self._total.device, torch.float64)
+    def update(self, values: torch.Tensor | float, weight: float | torch.Tensor = 1.0) -> None:
+        """Add values, one a sample (any shape), or one mean with `weight` = the number of samples behind it. Local.
+
+        In a training loop over a loader with drop_last=False, pass `weight=float(loader.weight > 0)`: a rank without a
+        sample of the last batch has a copy, which does not count.
+        """
+        values = torch.as_tensor(values).detach().to(self._total.device, torch.float64)
         weights = torch.as_tensor(weight, dtype=torch.float64, device=self._total.device).expand_as(values)
         self._total += torch.stack([(values * weights).sum(), weights.sum()])
 
@@ -33,15 +37,19 @@ class MetricWindow:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._sums: dict[str, float | torch.Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, float] = {}
 
-    def add(self, metrics: dict[str, float | torch.Tensor]) -> None:
-        """Add one step's scalars; a window has the same names on every rank, though not as often. Local."""
+    def add(self, metrics: dict[str, float | torch.Tensor], weight: float = 1.0) -> None:
+        """Add one step's scalars; a window has the same names on every rank, though not as often. Local.
+
+        `weight`: of this rank's values among the ranks', as of `BatchWeight`.
+        """
         for name, value in metrics.items():
             # a number stays one: a copy to the device would make the loop wait for it
             scalar = value.detach().float().reshape(()) if isinstance(value, torch.Tensor) else float(value)
-            self._sums[name] = self._sums[name] + scalar if name in self._sums else scalar
-            self._counts[name] = self._counts.get(name, 0) + 1
+            weighted = scalar if weight == 1.0 else scalar * weight
+            self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
+            self._counts[name] = self._counts.get(name, 0.0) + weight
 
     def reduce(self) -> dict[str, float]:
         """Means over all values of all ranks, and a new window. Collective: one reduction in all."""
@@ -54,4 +62,7 @@ class MetricWindow:
         with self._group.watched(f"rt.log({', '.join(names)})"):
             totals, numbers = self._group.all_reduce(torch.stack([sums, counts])).tolist()
         self._sums, self._counts = {}, {}
-        return {name: total / number for name, total, number in zip(names, totals, numbers, strict=True)}
+        return {
+            name: total / number if number else float("nan")
+            for name, total, number in zip(names, totals, numbers, strict=True)
+        }

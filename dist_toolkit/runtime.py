@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -99,9 +100,11 @@ class Runtime(Decisions):
         live = self.run_dir / "ranks" / "0.live" if settings.live else None
         self.progress = logs.Progress(self.world.is_main, live)
         board = self.run_dir / "tensorboard" if tensorboard is True else Path(tensorboard) if tensorboard else None
-        self.log = MetricLog(group, self.progress, self.run_dir, log_every, board)
-        self._engines = 0
         self._batch_weight = BatchWeight()
+        self.log = MetricLog(
+            group, self.progress, self.run_dir, log_every, board, weight=lambda: self._batch_weight.value
+        )
+        self._engines = 0
         self._streams_are_common = True
         self._loaders: list[Loader] = []
         seeding.seed_all(seed)
@@ -227,9 +230,15 @@ class Runtime(Decisions):
         return metrics.Mean(self.group)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """All ranks' tensors, concatenated along dimension 0, which may differ in size. Collective."""
+        """All ranks' tensors, concatenated along dimension 0, which may differ in size. Collective.
+
+        A scalar counts as one element; a rank that has nothing may pass `torch.empty(0)`.
+
+        Raises:
+            ConfigError: on every rank, if types or other dimensions differ.
+        """
         with self.group.watched("rt.gather"):
-            return torch.cat(self.group.all_gather(tensor))
+            return torch.cat(self.group.all_gather(tensor if tensor.ndim else tensor.reshape(1)))
 
     def print(self, text: str) -> None:
         """Print a line, once."""
@@ -257,6 +266,10 @@ class Runtime(Decisions):
         told = self.settings.strategy
         if wanted is None:
             return told
+        other: Any = wanted
+        if not isinstance(other, (str, Strategy)):
+            given = f"{other.__name__}, a class" if isinstance(other, type) else repr(other)
+            raise ConfigError(f"strategy={given}: pass a name such as 'ddp', or an object such as dtk.DDP()")
         name = wanted if isinstance(wanted, str) else wanted.name
         if told not in ("auto", name) and name != "auto":
             raise ConfigError(
@@ -266,7 +279,8 @@ class Runtime(Decisions):
 
     def _adopt(self, loader: Loader) -> Loader:
         loader.on_iter(self._split_streams)
-        loader.on_batch(self._batch_weight.set)
+        loader.on_batch(partial(self._batch_weight.handed_out, id(loader)))
+        loader.on_end(partial(self._batch_weight.ended, id(loader)))
         self._loaders.append(loader)
         return loader
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import zlib
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dist_toolkit.errors import ConfigError
 from dist_toolkit.group import Group, Pending, Reduction
 from dist_toolkit.guard.monitor import Guard
 from dist_toolkit.guard.recorder import Recorder
@@ -178,13 +180,33 @@ class TorchGroup(Group):
             self._guard.diverged(what)
 
     def _gather_rows(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        mine = torch.tensor([tensor.shape[0], self._signature()])
+        mine = torch.tensor([tensor.shape[0], self._signature(), _kind(tensor)])
         headers = [torch.zeros_like(mine) for _ in range(self.world.world_size)]
         dist.all_gather(headers, mine, group=self._control)
-        sizes, signatures = zip(*(header.tolist() for header in headers), strict=True)
+        sizes, signatures, kinds = zip(*(header.tolist() for header in headers), strict=True)
         self._compare([*signatures], "a gather")
+        if len(set(kinds)) > 1:
+            tensor = self._adopt_kind(tensor)
         padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
         padded[: tensor.shape[0]] = tensor
         rows = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(rows, padded, group=self._group_of(tensor))
         return [row[:size] for row, size in zip(rows, sizes, strict=True)]
+
+    def _adopt_kind(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A rank that has nothing (shape [0]) takes the others' type and shape. Collective."""
+        told = [str(tensor.dtype).removeprefix("torch."), [*tensor.shape]]
+        kinds = self.all_gather_json(told)
+        given = {(dtype, *shape[1:]) for dtype, shape in kinds if shape != [0]}
+        if len(given) > 1:
+            listed = ", ".join(f"rank {rank}: {dtype} {shape}" for rank, (dtype, shape) in enumerate(kinds))
+            raise ConfigError(f"tensors to gather may differ in dimension 0 alone, but are {listed}")
+        if tensor.shape != (0,) or not given:
+            return tensor
+        ((dtype, *rest),) = given
+        return tensor.new_empty((0, *rest), dtype=getattr(torch, dtype))
+
+
+def _kind(tensor: torch.Tensor) -> int:
+    """A number that tensors share which differ in dimension 0 alone."""
+    return zlib.crc32(f"{tensor.dtype} {[*tensor.shape[1:]]}".encode())

@@ -10,7 +10,7 @@ from dist_toolkit.checkpoint.catalog import Retention, committed_checkpoints, de
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.restore import restore_checkpoint
 from dist_toolkit.checkpoint.save import save_checkpoint
-from dist_toolkit.errors import ConfigError, PeerError, Preempted
+from dist_toolkit.errors import ConfigError, PeerError, Preempted, StateMismatch
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
@@ -75,6 +75,7 @@ class Checkpointer:
         self._stop = stop
         self._metrics: dict[str, float] = {}
         self._saved_step: int | None = None
+        self._knows_the_run = False
         self._saved_metrics: dict[str, float] = {}
 
     @property
@@ -97,6 +98,8 @@ class Checkpointer:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
         with self._group.watched("checkpointer.save"):
+            if not self._knows_the_run:
+                self._refuse_another_run()
             save_checkpoint(self._storage, self._group, self._parts, step, metrics)
         self._saved_step, self._saved_metrics, self._metrics = step, metrics, {}
         self._prune()
@@ -109,11 +112,15 @@ class Checkpointer:
         """
         with self._group.watched("checkpointer.restore"):
             manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
+        self._knows_the_run = True
         if manifest is None:
             return None
-        self.step = manifest.step
+        self.step = self._group.step = manifest.step
         if self._group.world.is_main:
             ranks = manifest.world_size
+            ignored = sorted(set(manifest.values) - {part.name for part in self._parts})
+            if ignored:
+                _LOG.warning("the checkpoint also holds %s, which this run does not go on with", ", ".join(ignored))
             _LOG.info("restored step %d from %s", manifest.step, self.root)
             if ranks != self._group.world.world_size:
                 _LOG.info(
@@ -197,6 +204,23 @@ class Checkpointer:
                     "preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root
                 )
             raise Preempted(self.step)
+
+    def _refuse_another_run(self) -> None:
+        """Before a first save without a restore: what a restore would refuse, a changed strategy, in the same words."""
+        error = None
+        if self._group.world.is_main:
+            whole = [entry.manifest for entry in committed_checkpoints(self._storage) if entry.manifest is not None]
+            marks = [part for part in self._parts if part.name.rpartition(".")[2] == "strategy"]
+            try:
+                for part in marks if whole else ():
+                    if part.name in whole[0].values and part.name not in self._waive:
+                        part.template({}, whole[0].values[part.name])
+            except StateMismatch as caught:
+                error = str(caught)
+        error = self._group.broadcast_json(error)
+        if error is not None:
+            raise StateMismatch("strategy", error)
+        self._knows_the_run = True
 
     def _prune(self) -> None:
         """Only after a commit; a failure to delete loses nothing, but every rank hears of it."""

@@ -39,6 +39,7 @@ class Loader:
         self._transfer: Transfer | None = None
         self._on_iter: Callable[[], None] | None = None
         self._on_batch: list[Callable[[float], None]] = []
+        self._on_end: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         """Batches that this rank gets in a whole epoch. Raises TypeError over iterable data."""
@@ -63,6 +64,10 @@ class Loader:
     def on_batch(self, call: Callable[[float], None]) -> None:
         """Have `call(weight)` run whenever a training batch is handed out, before the loop's body sees it."""
         self._on_batch.append(call)
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Have `call()` run when a loop over training batches has ended, also before the end of the epoch."""
+        self._on_end.append(call)
 
     def identity(self) -> dict[str, int | bool | str]:
         """What must be the same on a resume for the order to be the same; it is the same on every rank."""
@@ -106,14 +111,18 @@ class Loader:
     def _epoch(self) -> Generator[Any, None, int]:
         """The rest of the epoch; returns how many batches it had."""
         given = 0
-        for ready in self._on_device(self._feed.ready(self.epoch, self.position)):
-            given += 1
-            self.position = ready.stop
-            if self.train:
-                self.weight = ready.weight
-                for call in self._on_batch:
-                    call(ready.weight)
-            yield ready.batch
+        try:
+            for ready in self._on_device(self._feed.ready(self.epoch, self.position)):
+                given += 1
+                self.position = ready.stop
+                if self.train:
+                    self.weight = ready.weight
+                    for call in self._on_batch:
+                        call(ready.weight)
+                yield ready.batch
+        finally:
+            for end in self._on_end:
+                end()
         self._next_epoch()
         return given
 

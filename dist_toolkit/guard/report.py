@@ -86,13 +86,23 @@ def take_report(recorder: Recorder, rank: int, question: int, ended: str = _UNEN
 
 
 def whereabouts(thread: int) -> str:
-    """`file:line` of the script where this thread of this process is; `?` if it is in no script."""
+    """`file:line` of the script where this thread of this process is; `?` if it is in no script.
+
+    Where it is inside a collective of torch's own, its name too: those calls are not recorded.
+    """
     frame = sys._current_frames().get(thread)
+    inside = ""
     try:
         while frame is not None:
-            if is_outside(frame.f_globals.get("__name__", "")):
-                return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+            if is_outside(module):
+                return f"{frame.f_code.co_filename}:{frame.f_lineno}{inside}"
+            if module == _TORCHS_OWN and not name.startswith("_"):
+                inside = f" in torch.distributed.{name}"
             frame = frame.f_back
         return "?"
     finally:
         del frame
+
+
+_TORCHS_OWN = "torch.distributed.distributed_c10d"

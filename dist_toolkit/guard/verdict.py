@@ -13,6 +13,9 @@ from dist_toolkit.guard.report import ENDED_BADLY, ENDED_WELL, Report
 Row = tuple[int, str | None, str, int]
 """Rank, operation, `file:line`, step."""
 
+_BRIEF = 3.0
+"""Seconds of waiting that are not worth a word."""
+
 _SHOWN = 16
 """Ranks in the table of a report; the others are counted."""
 
@@ -57,7 +60,7 @@ def judge(reports: Mapping[int, Report]) -> Verdict | None:
 
 def suspicion(reports: Mapping[int, Report], world_size: int) -> str | None:
     """Who waits, for whom, and where those are: for a warning. None if nobody waits for another rank."""
-    waiting = {rank: report for rank, report in reports.items() if report.waiting}
+    waiting = {rank: report for rank, report in reports.items() if report.waiting > _BRIEF}
     if not waiting:
         return None
     furthest = max(waiting.values(), key=lambda report: report.number)
@@ -68,10 +71,10 @@ def suspicion(reports: Mapping[int, Report], world_size: int) -> str | None:
     what = f"{record.operation} ({record.file}:{record.line}, step {record.step})" if record else "an operation"
     words = ", ".join(_place(rank, reports.get(rank)) for rank in behind[:_SHOWN])
     more = f", and {len(behind) - _SHOWN} more" if len(behind) > _SHOWN else ""
-    return (
-        f"rank {furthest.rank} has waited {furthest.waiting:.0f} s in {what} for {words}{more}; "
-        "not an error if that is slow work, a hang if it never comes"
-    )
+    end = "not an error if that is slow work, a hang if it never comes"
+    if " in torch.distributed." in words:
+        end = "a hang, if that waits for all ranks too"
+    return f"rank {furthest.rank} has waited {furthest.waiting:.0f} s in {what} for {words}{more}; {end}"
 
 
 def _place(rank: int, report: Report | None) -> str:

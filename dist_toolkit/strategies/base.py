@@ -16,8 +16,9 @@ from dist_toolkit.strategies.ema import EMA, Averages
 from dist_toolkit.strategies.engine_state import EngineState
 from dist_toolkit.strategies.mark import StrategyMark
 from dist_toolkit.strategies.micro_batches import Weigh, micro_batches
+from dist_toolkit.strategies.optimizers import refuse_optimizer
 from dist_toolkit.strategies.precision import LossScaler, as_float32, autocast
-from dist_toolkit.strategies.request import SetupRequest, make_optimizer, make_scheduler
+from dist_toolkit.strategies.request import SetupRequest, agreed, make_optimizer, make_scheduler
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import warn_of_unused
 from dist_toolkit.world import World
@@ -45,7 +46,9 @@ class Engine(EngineState):
     def __init__(self, module: nn.Module, request: SetupRequest, wrapped: Callable[..., Any] | None = None) -> None:
         self.module, self.group, self.precision = module, request.group, request.precision
         self.optimizer: torch.optim.Optimizer = self._make_optimizer(request)
-        self.scheduler = make_scheduler(request.scheduler, self.optimizer)
+        self.scheduler = agreed(
+            self.group, "making the schedule", lambda: make_scheduler(request.scheduler, self.optimizer)
+        )
         self._wrapped: Callable[..., Any] = module if wrapped is None else wrapped
         self._dtype = request.dtype
         self._scaler = self._make_scaler()
@@ -54,6 +57,7 @@ class Engine(EngineState):
         self._micro_weight: float | torch.Tensor | None = None
         self._frozen = False
         self._first_step = True
+        self._steps = 0
 
     @property
     def device(self) -> torch.device:
@@ -91,11 +95,16 @@ class Engine(EngineState):
             Whether it updated: False where fp16 gradients overflowed on any rank. The step is then skipped on all
             ranks, schedule and averages included, and the loss scale is lowered.
         """
+        if self._averages is not None and self._averages.is_swapped:
+            raise ConfigError("the averages are in the model now; step outside `with engine.averaged()`")
         if self._first_step:
             self._check_unused()
             self._first_step = False
         with self.group.watched("engine step"):
             updated = self._update()
+        self._steps += 1
+        if self._steps > self.group.step:  # the loop of a checkpointer counts itself, over restarts
+            self.group.step = self._steps
         self.zero_grad()
         if updated:
             if self.scheduler is not None:
@@ -107,6 +116,8 @@ class Engine(EngineState):
     def zero_grad(self) -> None:
         """Forget the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self._scaler is not None:
+            self._scaler.forget()
 
     def clip_grad_norm(self, max_norm: float) -> torch.Tensor:
         """Scale the gradients so that their global 2-norm is at most `max_norm`; call it between backward and step.
@@ -126,15 +137,18 @@ class Engine(EngineState):
         gradient is that of the whole global batch.
 
         Args:
-            batch: a batch to split along dimension 0 into `count`; or, without `count`, a list of micro-batches.
+            batch: a batch to split along dimension 0 into `count`; or, without `count`, a list of micro-batches, as
+                many on every rank. If they come from a loader, they are its newest.
             weigh: from a micro-batch to the number that its loss is a mean over (tokens that are not padding): a
-                number or a scalar tensor. The totals of all ranks are then summed, by one reduction. None: samples.
+                number or a scalar tensor. None: samples. The totals of all ranks are summed by one reduction, where
+                there is `weigh` or a list.
 
         Raises:
             ConfigError: `count` is not positive or more than there are samples, or the batch holds no tensor.
         """
-        # the first batch tells whether `count` fits; a later one may be the short last one of an epoch
-        window = micro_batches(batch, count, weigh, self.group, self._batch_weight.value, fill=not self._first_step)
+        # the first batch of a run tells whether `count` fits; a later one may be the short last one of an epoch
+        fill = not self._first_step or self.group.step > 1 or self._batch_weight.value != 1.0
+        window = micro_batches(batch, count, weigh, self.group, self._batch_weight, fill)
         try:
             for number, (piece, weight) in enumerate(window):
                 self._micro_weight = weight
@@ -225,14 +239,15 @@ class Engine(EngineState):
 
     def extra_parts(self) -> dict[str, Any]:
         """What else of this engine a checkpoint holds, each part with a name by which a resume can waive it."""
-        mark = StrategyMark(self.strategy)
+        mark = StrategyMark(self.strategy, self.precision)
         parts = {"ema": self._averages, "schedule": self.scheduler, "scaler": self._scaler, "strategy": mark}
         return {name: part for name, part in parts.items() if part is not None}
 
     # What strategies override.
 
     def _make_optimizer(self, request: SetupRequest) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = make_optimizer(request.optimizer, self.module)
+        made = agreed(self.group, "making the optimizer", lambda: make_optimizer(request.optimizer, self.module))
+        refuse_optimizer(made, self.strategy, self.gradients_are_sharded, warn=self.group.world.is_main)
         return made
 
     def _make_scaler(self) -> LossScaler | None:

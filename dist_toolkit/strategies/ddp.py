@@ -7,15 +7,19 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_toolkit.errors import ConfigError
+from dist_toolkit.objects import broadcast_object
 from dist_toolkit.strategies.base import Engine, Strategy
 from dist_toolkit.strategies.comm_hooks import COMM_HOOKS, install_hook
 from dist_toolkit.strategies.request import SetupRequest, build_together
+from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import listed
+from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World
 
 _CPU_BUCKET = 25.0
@@ -50,8 +54,9 @@ class DDP(Strategy):
     powersgd_start: int = 1000
 
     def __post_init__(self) -> None:
-        if self.bucket_cap_mb is not None and self.bucket_cap_mb <= 0:
-            raise ConfigError(f"DDP(bucket_cap_mb={self.bucket_cap_mb}) is not a positive number of MiB")
+        size = self.bucket_cap_mb
+        if size is not None and (not isinstance(size, (int, float)) or size <= 0):
+            raise ConfigError(f"DDP(bucket_cap_mb={size!r}) is not a positive number of MiB")
         if self.comm_hook not in (None, *COMM_HOOKS):
             raise ConfigError(f"DDP(comm_hook={self.comm_hook!r}) is unknown; known: {', '.join(COMM_HOOKS)}")
         if self.powersgd_rank < 1 or self.powersgd_start < 2:
@@ -89,28 +94,66 @@ class DDPEngine(Engine):
     def __init__(self, wrapped: DistributedDataParallel, request: SetupRequest, options: DDP) -> None:
         super().__init__(wrapped.module, request, wrapped)
         self._ddp, self._options = wrapped, options
+        self._reached: set[int] = set()
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self._hooks: list[Any] = [
+            parameter.register_post_accumulate_grad_hook(self._note)  # type: ignore[no-untyped-call]
+            for parameter in trained
+        ]
 
     @contextmanager
     def join(self) -> Iterator[None]:
         """torch's Join: ranks with fewer batches of the script's own shadow the others' reductions. Collective.
 
-        Gradients are averaged over the ranks that still have batches. Loaders of this package do not need it. Inside,
-        no other collective may be called.
+        Gradients are averaged over the ranks that still have batches. At the end all ranks take over weights,
+        optimizer state, schedule, averages and loss scale of the one that made most steps. Loaders of this package do
+        not need it. Inside, no other collective may be called.
         """
         with self.group.unwatched(), Join([self._ddp], divide_by_initial_world_size=False):
             yield
+        self._level()
 
     def _window(self, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext() if last else self._ddp.no_sync()
+        if last:
+            self._reached.clear()  # what counts at step 1 is the backward pass that communicates
+            return nullcontext()
+        if self._options.static_graph:
+            raise ConfigError(
+                "DDP(static_graph=True) cannot accumulate gradients over micro-batches; leave static_graph off"
+            )
+        return self._ddp.no_sync()
 
     def _check_unused(self) -> None:
-        names = self._without_gradient()
+        for hook in self._hooks:
+            hook.remove()
+        named = [(strip_wrappers(name), p) for name, p in self.module.named_parameters() if p.requires_grad]
+        names = [name for name, p in named if id(p) not in self._reached]
+        if len(names) == len(named):
+            raise ConfigError("there are no gradients: call engine.backward(loss) before engine.step()")
         if not names or self._options.find_unused_parameters or self._options.static_graph:
             return super()._check_unused()
         raise ConfigError(
             f"{len(names)} parameters got no gradient at the first step, and DDP would wait for them: {listed(names)}; "
             "freeze them (requires_grad_(False)), or use strategy=dtk.DDP(find_unused_parameters=True)"
         )
+
+    def _note(self, parameter: torch.Tensor) -> None:
+        self._reached.add(id(parameter))
+
+    def _level(self) -> None:
+        """Give every rank the state of the one that made most steps. Collective."""
+        steps = self.group.all_gather_json(self._steps)
+        if len(set(steps)) == 1:
+            return
+        source = steps.index(max(steps))
+        parts: dict[str, Any] = {"optimizer": self.optimizer, **self.extra_parts()}
+        mine = {name: part.state_dict() for name, part in parts.items()}
+        # through the CPU: a pickled CUDA tensor would come back on the sender's device
+        state = broadcast_object(self.group, map_tensors(mine, torch.Tensor.cpu), source)
+        if self.group.world.rank != source:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+        self._steps = max(steps)
 
     def _sync_buffers(self) -> None:
         # DDP does the same before the next forward pass: training does not notice, a checkpoint would.

@@ -28,9 +28,9 @@ class EMA:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.decay < 1.0:
-            raise ConfigError(f"EMA(decay={self.decay}) is not between 0 and 1; 0.999 is usual")
-        if self.every < 1:
+        if not isinstance(self.decay, (int, float)) or not 0.0 < self.decay < 1.0:
+            raise ConfigError(f"EMA(decay={self.decay!r}) is not between 0 and 1; 0.999 is usual")
+        if not isinstance(self.every, int) or self.every < 1:
             raise ConfigError(f"EMA(every={self.every}) is not a positive number of steps")
 
 
@@ -58,9 +58,20 @@ class Averages:
             weights: Any = [weight.detach().float() for weight in self._weights.values()]
             self._average(tuple(self._values.values()), tuple(weights), self._steps)
 
+    @property
+    def is_swapped(self) -> bool:
+        """Whether the averages are in the weights' place now."""
+        return self._swapped
+
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """The averages take the weights' place inside, and leave it again. Local."""
+        """The averages take the weights' place inside, and leave it again. Local.
+
+        Raises:
+            ConfigError: they are there already.
+        """
+        if self._swapped:
+            raise ConfigError("the averages are in the model already; `engine.averaged()` does not nest")
         self._swap()
         self._swapped = True
         try:

@@ -24,7 +24,7 @@ from dist_toolkit.strategies.base import Engine, Strategy
 from dist_toolkit.strategies.fsdp_options import REDUCE_TYPES, check_options
 from dist_toolkit.strategies.fsdp_shard import Sharding, apply_fsdp, check_parameters, forget_unreduced, make_mesh
 from dist_toolkit.strategies.fsdp_wrap import Wrap, find_units
-from dist_toolkit.strategies.optimizers import refuse_optimizer, refuse_sparse_gradients
+from dist_toolkit.strategies.optimizers import refuse_sparse_gradients
 from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.same_model import check_same, describe
 from dist_toolkit.strategies.sharded import ShardedEngine
@@ -225,11 +225,6 @@ class FSDPEngine(ShardedEngine):
         return map_tensors(
             output, lambda tensor: tensor.clone() if tensor.requires_grad and tensor._is_view() else tensor
         )
-
-    def _make_optimizer(self, request: SetupRequest) -> torch.optim.Optimizer:
-        made = super()._make_optimizer(request)
-        refuse_optimizer(made, "fsdp", sharded=True, warn=self.group.world.is_main)
-        return made
 
     @contextmanager
     def _window(self, last: bool) -> Iterator[None]:

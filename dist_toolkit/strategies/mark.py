@@ -14,15 +14,15 @@ _ALIKE = ("single", "ddp", "data_parallel")
 class StrategyMark:
     """The part `strategy` of a checkpoint."""
 
-    def __init__(self, strategy: str) -> None:
-        self._strategy = strategy
+    def __init__(self, strategy: str, precision: str) -> None:
+        self._strategy, self._precision = strategy, precision
 
     def state_dict(self) -> dict[str, Any]:
-        """The name."""
-        return {"name": self._strategy}
+        """The names of the strategy and of the precision."""
+        return {"name": self._strategy, "precision": self._precision}
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Refuse another strategy.
+        """Refuse another strategy, or another precision.
 
         Raises:
             StateMismatch: names both.
@@ -34,6 +34,14 @@ class StrategyMark:
                 f"the run was saved with strategy {saved!r} and is resumed with {mine!r}: its state fits, "
                 f"but sums are rounded in another order; go on with --strategy {saved}, or pass waive=['strategy'] to "
                 "rt.checkpointer if you mean to change it",
+            )
+
+        before = state.get("precision", self._precision)
+        if before != self._precision:
+            raise StateMismatch(
+                "strategy",
+                f"the run was saved with precision {before!r} and is resumed with {self._precision!r}; "
+                f"go on with {before!r}, or pass waive=['strategy'] to rt.checkpointer if you mean to change it",
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.tensors import map_tensors
 
@@ -38,10 +39,11 @@ class LossScaler:
     def __init__(self, group: Group, agree: bool, initial: float = 65536.0, interval: int = 2000) -> None:
         self._group, self._agree = group, agree
         self._scaler = torch.amp.GradScaler(group.device.type, init_scale=initial, growth_interval=interval)
-        self._unscaled = False
+        self._unscaled = self._in_use = False
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the scale."""
+        self._in_use = True
         scaled: torch.Tensor = self._scaler.scale(loss)
         return scaled
 
@@ -51,10 +53,22 @@ class LossScaler:
         return float(self._scaler.get_scale())
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the scale, once a step; a second call does nothing."""
+        """Divide the gradients by the scale, once a step; a second call does nothing.
+
+        Raises:
+            ConfigError: there has been no backward pass.
+        """
+        if not self._in_use:
+            raise ConfigError("there are no gradients: call engine.backward(loss) first")
         if not self._unscaled:
             self._scaler.unscale_(optimizer)
             self._unscaled = True
+
+    def forget(self) -> None:
+        """The gradients are gone: the next ones are scaled."""
+        if self._unscaled:
+            self._scaler.update(self._scaler.get_scale())  # torch's way to begin a step anew
+            self._unscaled = False
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Step unless a gradient on any rank is inf or nan, and move the scale; whether it stepped. Collective."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +16,9 @@ from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies.ema import EMA
+from dist_toolkit.strategies.unused import listed
+
+_LOG = logging.getLogger("dist_toolkit")
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -63,43 +69,88 @@ class ModelSource:
         return module
 
 
-def build_together(source: ModelSource, group: Group) -> nn.Module:
-    """`source.build()`, or a failure on every rank. Collective.
+Made = TypeVar("Made")
+
+
+def agreed(group: Group, what: str, make: Callable[[], Made]) -> Made:
+    """`make()`, or a failure on every rank. Collective; `make` is not.
 
     Raises:
-        ConfigError: as `build`; or what the factory raised on this rank.
-        PeerError: it could not be built on another rank.
+        PeerError: it failed on another rank. On the rank itself: what it raised.
     """
-    module: nn.Module | None = None
+    made: list[Made] = []
     failure: Exception | None = None
     try:
-        module = source.build()
-    except Exception as caught:  # a factory may raise anything, on one rank only
+        made.append(make())
+    except Exception as caught:  # a user's factory may raise anything, on one rank only
         failure = caught
     try:
-        group.agree("building the model", failure)
+        group.agree(what, failure)
     except PeerError:
         if failure is not None:
             raise failure from None
         raise
-    if module is None:
-        raise AssertionError("no model and no failure")
+    return made[0]
+
+
+def build_together(source: ModelSource, group: Group) -> nn.Module:
+    """`source.build()`, the same on every rank, or a failure on every rank. Collective.
+
+    Raises:
+        ConfigError: as `build`; or the ranks built different models.
+        PeerError: it could not be built on another rank.
+    """
+    module = agreed(group, "building the model", source.build)
+    facts = [
+        [name, [*tensor.shape], str(tensor.dtype)]
+        for name, tensor in module.state_dict(keep_vars=True).items()
+        if isinstance(tensor, torch.Tensor)
+    ]
+    told = group.all_gather_json(zlib.crc32(repr(facts).encode()))
+    other = [rank for rank, digest in enumerate(told) if digest != told[0]]
+    if other:
+        raise ConfigError(
+            f"the model on ranks {', '.join(map(str, other))} has other names, shapes or types than on rank 0; "
+            "build the same model on every rank"
+        )
     return module
 
 
 @dataclass
 class BatchWeight:
-    """The weight of this rank's part of the newest training batch: loaders write it, engines read it.
+    """The weights of this rank's parts of the newest training batches: loaders write them, engines read them.
 
     1.0 where all ranks have as many samples; otherwise samples of this rank * ranks / samples of all ranks, so that the
     average over ranks of weighted mean losses is the mean over all samples.
     """
 
     value: float = 1.0
+    """Of the newest batch; 1.0 where none is in use."""
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+    _newest: dict[int, float] = field(default_factory=dict)
+    _warned: bool = False
 
-    def set(self, value: float) -> None:
-        """Take the weight of a batch that was handed out."""
+    def handed_out(self, loader: int, value: float) -> None:
+        """A batch of `loader` (any number that tells it from others) was handed out."""
         self.value = value
+        self.recent.append(value)
+        self._newest[loader] = value
+        if not self._warned and len(set(self._newest.values())) > 1:
+            self._warned = True
+            _LOG.warning(
+                "two training loaders are in use, and their batches are shared unequally: engine.backward takes the "
+                "weight of the newest batch; pass engine.backward(loss, weight=loader.weight)"
+            )
+
+    def ended(self, loader: int) -> None:
+        """No batch of `loader` is in use any more."""
+        self._newest.pop(loader, None)
+        self.value = 1.0
+
+    def real(self, count: int) -> list[bool]:
+        """Of the newest `count` batches: whether each holds samples of this rank, and not a copy of weight 0."""
+        known = [value > 0 for value in [*self.recent][-count:]]
+        return known if len(known) == count else [True] * count
 
 
 @dataclass(frozen=True)
@@ -121,8 +172,9 @@ class SetupRequest:
     batch_weight: BatchWeight = field(default_factory=BatchWeight)
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision={self.precision!r} is unknown; known: {', '.join(PRECISIONS)}")
+        if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
+            known = ", ".join(map(repr, PRECISIONS))
+            raise ConfigError(f"precision={self.precision!r} is unknown; known: {known}")
         if self.scheduler is not None and not callable(self.scheduler):
             raise ConfigError(
                 f"scheduler={type(self.scheduler).__name__} is not a function; pass a factory such as "
@@ -137,25 +189,34 @@ class SetupRequest:
         return PRECISIONS[self.precision]
 
 
-def make_optimizer(optimizer: OptimizerFactory | torch.optim.Optimizer | None, module: nn.Module) -> Any:
+def make_optimizer(
+    optimizer: OptimizerFactory | torch.optim.Optimizer | None, module: nn.Module
+) -> torch.optim.Optimizer:
     """The optimizer of `module`, made by the factory, or the given one.
 
     Raises:
         ConfigError: nothing to train, not an optimizer, or a given optimizer holds parameters that are not the model's.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
-        return _check_given(optimizer, module)
+        return _check_parameters(optimizer, module)
     made = optimizer([p for p in module.parameters() if p.requires_grad]) if callable(optimizer) else optimizer
     if not isinstance(made, torch.optim.Optimizer):
         raise ConfigError(
             f"the optimizer is a {type(made).__name__}; pass a factory such as partial(torch.optim.AdamW, lr=3e-4)"
         )
-    return made
+    return _check_parameters(made, module)
 
 
-def _check_given(optimizer: torch.optim.Optimizer, module: nn.Module) -> torch.optim.Optimizer:
+def _check_parameters(optimizer: torch.optim.Optimizer, module: nn.Module) -> torch.optim.Optimizer:
     known = {id(parameter) for parameter in module.parameters()}
-    foreign = sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    foreign = len(held - known)
+    left_out = [name for name, p in module.named_parameters() if p.requires_grad and id(p) not in held]
+    if left_out and not foreign:
+        raise ConfigError(
+            f"the optimizer leaves out {len(left_out)} trainable parameters of {type(module).__name__}: "
+            f"{listed(left_out)}; give it all of them, or freeze those with requires_grad_(False)"
+        )
     if foreign:
         raise ConfigError(
             f"the optimizer holds {foreign} parameters that are not in {type(module).__name__}; "

@@ -159,6 +159,10 @@ def accumulation(rt: Runtime, setup: Setup, folder: Path) -> Any:
         engine.backward(token_loss(engine(piece), target))
     found.append(gradients_of(engine))
     engine.step()
+    for piece, target in engine.accumulate([(piece, piece.roll(-1, 1)) for piece, _ in window]):  # by samples
+        engine.backward(token_loss(engine(piece), target))
+    found.append(gradients_of(engine))
+    engine.step()
     return {"gradients": found, "weights": weights_of(engine)}
 
 
@@ -170,13 +174,13 @@ def uneven_batch(rt: Runtime, setup: Setup, folder: Path) -> Any:
     for size in (3, 1):
         tokens, _ = tokens_and_targets(size, seed=size)
         mine, target = share(rt, tokens, tokens.roll(-1, 1))
-        weight.set(len(mine) * rt.world.world_size / size)
+        weight.handed_out(0, len(mine) * rt.world.world_size / size)
         if not len(mine):
             mine, target = tokens.to(rt.device), tokens.to(rt.device)
         engine.backward(token_loss(engine(mine), target))
         found.append(gradients_of(engine))
         engine.step()
-    weight.set(1.0)
+    weight.ended(0)
     return {"gradients": found, "weights": weights_of(engine)}
 
 
@@ -257,6 +261,23 @@ def skipped_step(rt: Runtime, setup: Setup, folder: Path) -> Any:
         scale = engine.extra_parts()["scaler"].state_dict()["scale"]
         seen.append([updated, math.isfinite(norm), rate, scale, weights_of(engine) != before])
     return {"seen": seen, "weights": weights_of(engine)}
+
+
+def dropped_step(rt: Runtime, setup: Setup, folder: Path) -> Any:
+    """fp16: a batch whose gradients are clipped, looked at and thrown away; the norms of it and of those around it."""
+    engine = setup(Words, SGD, precision="fp16")
+    norms = []
+    for step in range(3):
+        mine, target = share(rt, *tokens_and_targets(8, seed=step))
+        for piece, wanted in engine.accumulate((mine, target), 1, weigh=count_tokens):
+            engine.backward(token_loss(engine(piece), wanted) / 64)
+        norms.append(engine.clip_grad_norm(1e6).item())
+        if step == 1:
+            assert list(engine.named_gradients())
+            engine.zero_grad()
+        else:
+            engine.step()
+    return norms
 
 
 def schedule(rt: Runtime, setup: Setup, folder: Path) -> Any:
@@ -472,7 +493,7 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         memory, parity, momentum, accumulation, uneven_batch, clipping, frozen_parameters, dropout, skipped_step,
-        schedule, averages, gan, evaluation, resume, bf16, unused,
+        dropped_step, schedule, averages, gan, evaluation, resume, bf16, unused,
     )
 }  # fmt: skip
 

@@ -37,10 +37,35 @@ def refused(folder: str) -> dict[str, str]:
         def plateau(optimizer: torch.optim.Optimizer) -> Any:
             return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
 
+        def bad_schedule(optimizer: torch.optim.Optimizer) -> Any:
+            if rt.world.rank == 1:
+                raise OSError("no such file: schedule.json")
+            return torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+        def in_averages(action: str) -> None:
+            engine = rt.setup(line, SGD, ema=dtk.EMA())
+            engine.backward(engine(torch.ones(2, 4)).sum())
+            with engine.averaged():
+                engine.step() if action == "step" else engine.averaged().__enter__()
+
         attempts = {
             "no parameters": lambda: rt.setup(nn.Identity, SGD),
             "nothing to train": lambda: rt.setup(line().requires_grad_(False), SGD),
             "one rank cannot build": lambda: rt.setup(one_rank_cannot, SGD),
+            "one rank cannot schedule": lambda: rt.setup(line, SGD, scheduler=bad_schedule),
+            "other models": lambda: rt.setup(nn.Linear(4, 4 + rt.world.rank), SGD),
+            "a part of the model": lambda: rt.setup(
+                line, lambda parameters: torch.optim.SGD([*parameters][1:], lr=0.1)
+            ),
+            "another model": lambda: rt.setup(line, lambda parameters: torch.optim.SGD(line().parameters(), lr=0.1)),
+            "a class": lambda: rt.setup(line, SGD, strategy=dtk.DDP),
+            "bucket": lambda: dtk.DDP(bucket_cap_mb="25"),
+            "decay in words": lambda: dtk.EMA("0.9"),
+            "a step in averages": lambda: in_averages("step"),
+            "averages in averages": lambda: in_averages("nest"),
+            "no backward": lambda: rt.setup(line, SGD).step(),
+            "no backward in fp16": lambda: rt.setup(line, SGD, precision="fp16", strategy="ddp").clip_grad_norm(1.0),
+            "precision as a type": lambda: rt.setup(line, SGD, precision=torch.bfloat16),
             "precision": lambda: rt.setup(line, SGD, precision="fp8"),
             "schedule object": lambda: rt.setup(line, SGD, scheduler="cosine"),
             "schedule of a metric": lambda: rt.setup(line, SGD, scheduler=plateau),
@@ -74,7 +99,19 @@ EXPECTED = {
     "no parameters": "Identity has no parameter that requires a gradient",
     "nothing to train": "there is nothing to train",
     "one rank cannot build": "no such file: weights.bin",
-    "precision": "known: fp32, bf16, fp16",
+    "one rank cannot schedule": "no such file: schedule.json",
+    "other models": "the model on ranks 1 has other names, shapes or types than on rank 0",
+    "a part of the model": "leaves out 1 trainable parameters of Linear: weight",
+    "another model": "holds 2 parameters that are not in Linear",
+    "a class": "strategy=DDP, a class: pass a name such as 'ddp', or an object",
+    "bucket": "bucket_cap_mb='25'",
+    "decay in words": "decay='0.9'",
+    "a step in averages": "step outside `with engine.averaged()`",
+    "averages in averages": "does not nest",
+    "no backward": "call engine.backward(loss) before engine.step()",
+    "no backward in fp16": "call engine.backward(loss) first",
+    "precision as a type": "known: 'fp32', 'bf16', 'fp16'",
+    "precision": "known: 'fp32', 'bf16', 'fp16'",
     "schedule object": "pass a factory such as partial(torch.optim.lr_scheduler",
     "schedule of a metric": "step it with a value that is the same on all ranks",
     "schedule factory": "returned a NoneType",
@@ -99,7 +136,8 @@ def test_bad_input_is_refused_on_every_rank(tmp_path: Any) -> None:
         assert list(words) == list(EXPECTED)
         wrong = {name: words[name] for name, part in EXPECTED.items() if part not in words[name]}
         assert wrong == {}
-        assert words["one rank cannot build"].startswith("own" if rank else PeerError.__name__)
+        for name in ("one rank cannot build", "one rank cannot schedule"):
+            assert words[name].startswith("own" if rank else PeerError.__name__)
 
 
 def save(folder: str, strategy: str) -> None:
@@ -108,11 +146,16 @@ def save(folder: str, strategy: str) -> None:
         rt.checkpointer(folder, engine=engine).save(3)
 
 
-def resume(folder: str, strategy: str, waive: tuple[str, ...] = ()) -> str:
+def resume(
+    folder: str, strategy: str, waive: tuple[str, ...] = (), precision: str = "fp32", saves: bool = False
+) -> str:
     with dtk.init(seed=1) as rt:
-        engine = rt.setup(line, SGD, strategy=strategy)
+        engine = rt.setup(line, SGD, strategy=strategy, precision=precision)
         ckpt = rt.checkpointer(folder, engine=engine, waive=waive)
         try:
+            if saves:
+                ckpt.save(4)
+                return "saved"
             return f"step {ckpt.restore()}"
         except (StateMismatch, ConfigError) as error:
             return str(error)
@@ -123,5 +166,9 @@ def test_a_strategy_changed_in_the_middle_of_a_run_is_refused(tmp_path: Any) -> 
     for words in run_ranks(resume, 2, str(tmp_path), "fsdp"):
         assert "saved with strategy 'ddp' and is resumed with 'fsdp'" in words
         assert "waive=['strategy']" in words
+    for words in run_ranks(resume, 2, str(tmp_path), "fsdp", (), "fp32", True):
+        assert "saved with strategy 'ddp' and is resumed with 'fsdp'" in words, "also where nothing was restored"
+    for words in run_ranks(resume, 2, str(tmp_path), "ddp", (), "bf16"):
+        assert "saved with precision 'fp32' and is resumed with 'bf16'" in words
     assert run_ranks(resume, 2, str(tmp_path), "fsdp", ("strategy",)) == ["step 3"] * 2
     assert run_ranks(resume, 1, str(tmp_path), "single") == ["step 3"], "ddp on one rank is single"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import dist_toolkit as dtk
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.testing import RanksFailed, run_ranks
+from tests.multiproc.training import digest
 
 pytestmark = pytest.mark.multiproc
 
@@ -171,6 +174,72 @@ def test_join_is_refused_by_name_where_it_cannot_be() -> None:
     with pytest.raises(RanksFailed, match="strategy 'fsdp' cannot join"):
         run_ranks(joined, 2, "fsdp")
     assert run_ranks(joined, 1, "single") == [[1.0]]
+
+
+def leveled() -> list[list[Any]]:
+    """Everything that ranks hold after a join in which rank 1 made more steps, and after another step."""
+    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    seen = []
+    with dtk.init(seed=3) as rt:
+        engine = rt.setup(
+            line, partial(torch.optim.AdamW, lr=0.1), scheduler=schedule, ema=dtk.EMA(0.5), strategy="ddp"
+        )
+        with engine.join():
+            for number in range(2 + rt.world.rank):
+                step(engine, torch.full((2, 8), float(number + rt.world.rank)))
+        for _ in range(2):
+            state = {k: v for k, v in engine.state_dict().items() if isinstance(v, torch.Tensor)}
+            ema = {k: v for k, v in engine.extra_parts()["ema"].state_dict().items() if isinstance(v, torch.Tensor)}
+            seen.append([digest(state), digest(ema), engine.scheduler.state_dict()["last_epoch"]])
+            step(engine, torch.ones(2, 8))
+    return seen
+
+
+def test_after_a_join_all_ranks_hold_the_same() -> None:
+    one, other = run_ranks(leveled, 2)
+    assert one == other
+    assert [row[2] for row in one] == [3, 4]
+
+
+def micro_batches_apart(strategy: dtk.DDP) -> str:
+    """A layer that takes part in the first micro-batch only."""
+    with dtk.init(seed=3) as rt:
+        engine = rt.setup(Partly, SGD, strategy=strategy)
+        try:
+            for number, x in enumerate(engine.accumulate(torch.ones(4, 4), 2)):
+                engine.backward(engine(x, number == 0).sum())
+            engine.step()
+        except ConfigError as error:
+            return str(error)
+    return ""
+
+
+def test_what_accumulation_cannot_do_is_named() -> None:
+    for words in run_ranks(micro_batches_apart, 2, dtk.DDP()):
+        assert "2 parameters got no gradient at the first step" in words
+        assert "sometimes.weight" in words
+    for words in run_ranks(micro_batches_apart, 2, dtk.DDP(static_graph=True)):
+        assert "static_graph=True) cannot accumulate" in words
+
+
+def short_tail(root: str, until: int) -> dict[str, list[float]]:
+    """11 samples in batches of 8, in 2 micro-batches a rank; the last batch of the epoch is 3 samples."""
+    data = TensorDataset(torch.randn(11, 8, generator=torch.Generator().manual_seed(1)))
+    with dtk.init(seed=3) as rt:
+        engine = rt.setup(line, SGD)
+        loader = rt.loader(data, global_batch_size=8, drop_last=False, micro_batches=2)
+        ckpt = rt.checkpointer(root, engine=engine, loader=loader)
+        for _, batch in ckpt.steps(loader, until=until):
+            for (x,) in engine.accumulate(batch, 2):
+                engine.backward(engine(x).square().mean())
+            engine.step()
+        return {name: tensor.flatten().tolist() for name, tensor in engine.named_weights()}
+
+
+def test_a_resume_just_before_the_short_last_batch(tmp_path: Path) -> None:
+    whole = run_ranks(short_tail, 2, str(tmp_path / "whole"), 3)
+    run_ranks(short_tail, 2, str(tmp_path / "parts"), 1)
+    assert run_ranks(short_tail, 2, str(tmp_path / "parts"), 3) == whole
 
 
 def data_parallel() -> tuple[list[str], str]:

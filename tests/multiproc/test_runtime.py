@@ -400,6 +400,34 @@ def messages() -> dict[str, Any]:
         return answer
 
 
+def gathers() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with dtk.init() as rt:
+        main = rt.world.is_main
+        found["scalar"] = rt.gather(torch.tensor(float(rt.world.rank))).tolist()
+        nothing = rt.gather(torch.empty(0) if main else torch.ones(2, 3, dtype=torch.int64))
+        found["nothing"] = [nothing.dtype, nothing.shape]
+        for name, tensor in {
+            "type": torch.ones(2, dtype=torch.float32 if main else torch.int32),
+            "shape": torch.ones(2, 3 if main else 4),
+            "dimensions": torch.ones(2) if main else torch.ones(2, 1),
+        }.items():
+            with pytest.raises(ConfigError, match="may differ in dimension 0 alone") as error:
+                rt.gather(tensor)
+            found[name] = str(error.value)
+        rt.group.barrier()
+    return found
+
+
+def test_tensors_that_do_not_fit_are_refused_on_every_rank() -> None:
+    one, other = run_ranks(gathers, 2)
+    assert one == other
+    assert one["scalar"] == [0.0, 1.0]
+    assert one["nothing"] == [torch.int64, torch.Size([2, 3])]
+    assert "rank 0: float32 [2], rank 1: int32 [2]" in one["type"]
+    assert "rank 0: float32 [2, 3], rank 1: float32 [2, 4]" in one["shape"]
+
+
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_messages_and_collectives(ranks: int) -> None:
     for answer in run_ranks(messages, ranks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from dist_toolkit.checkpoint.checkpointer import retention_from
 from dist_toolkit.checkpoint.manifest import Manifest
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.micro_batches import split_batch
+from dist_toolkit.strategies.request import BatchWeight
 from dist_toolkit.strategies.state import strip_wrappers
 
 
@@ -38,6 +40,40 @@ def test_micro_batches_are_the_batch_and_their_shares_are_one(size: int, count: 
     assert all(isinstance(piece["pair"], Pair) and piece["name"] == "n" for piece, _ in pieces)
     assert sum(share for _, share in pieces) == pytest.approx(1)
     assert all(share in (0, len(piece["list"][0]) / size) for piece, share in pieces)
+
+
+def test_names_beside_tensors_are_split_with_them() -> None:
+    batch = {
+        "x": torch.arange(5),
+        "names": ["a", "b", "c", "d", "e"],
+        "pair": ("one", "two"),
+        "many": [torch.arange(5)] * 5,
+    }
+    (one, _), (two, share) = split_batch(batch, 2)
+    assert (one["names"], two["names"]) == (["a", "b"], ["c", "d", "e"])
+    assert two["pair"] == ("one", "two")
+    assert [piece.tolist() for piece in two["many"]] == [[2, 3, 4]] * 5
+    assert share == pytest.approx(0.6)
+
+
+def test_the_weight_of_a_batch_ends_with_its_loop(caplog: pytest.LogCaptureFixture) -> None:
+    weight = BatchWeight()
+    for value in (1.0, 1.0, 0.0):
+        weight.handed_out(1, value)
+    assert weight.value == 0.0
+    assert weight.real(2) == [True, False]
+    assert weight.real(4) == [True] * 4, "more than are known: batches of the script's own"
+    weight.ended(1)
+    assert weight.value == 1.0
+    logging.getLogger("dist_toolkit").propagate = True
+    try:
+        for loader, value in ((1, 1.0), (2, 1.0), (2, 1.5), (1, 1.0), (2, 0.5)):
+            weight.handed_out(loader, value)
+    finally:
+        logging.getLogger("dist_toolkit").propagate = False
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "two training loaders are in use, and their batches are shared unequally"
+    ]
 
 
 @pytest.mark.parametrize(
