@@ -21,9 +21,10 @@ class MetricLog:
     """`rt.log(step, loss=loss)`: call it at every step, on every rank; a line is written every `log_every` steps.
 
     A line has, of each name, the mean over all values that any rank gave since the last line: all steps and all ranks,
-    each value with the same weight (the loader's, in a last batch that is shared unevenly). A name that is not given at every step is averaged over the steps that gave it; in
-    a window the names must be the same on all ranks. What was given since the last line when the run ends has no line
-    unless `flush` writes it: the end of `with` cannot, since no rank knows there that all others end in order too.
+    each value with the same weight (that of the loader in a last batch that is shared unevenly). A name that is not
+    given at every step is averaged over the steps that gave it; in a window the names must be the same on all ranks.
+    What was given since the last line when the run ends has no line unless `flush` writes it: the end of `with` cannot,
+    since no rank knows there that all others end in order too.
 
     metrics.jsonl is only appended to. A run that was killed and resumed does some steps again, and writes their lines
     again: of a step that has several, the last value of each name counts (`read_metrics` goes by that). JSON has no

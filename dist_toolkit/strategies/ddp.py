@@ -17,6 +17,7 @@ from dist_toolkit.objects import broadcast_object
 from dist_toolkit.strategies.base import Engine, Strategy
 from dist_toolkit.strategies.comm_hooks import COMM_HOOKS, install_hook
 from dist_toolkit.strategies.request import SetupRequest, build_together
+from dist_toolkit.strategies.same_model import check_same, describe
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import listed
 from dist_toolkit.tensors import map_tensors
@@ -73,8 +74,10 @@ class DDP(Strategy):
     def setup(self, request: SetupRequest) -> Engine:
         """Move the model to the device, give every rank rank 0's weights, and make the optimizer. Collective."""
         device = request.group.device
+        module = build_together(request.model, request.group)
+        check_same("the model", describe(module), request.group)
         wrapped = DistributedDataParallel(
-            build_together(request.model, request.group).to(device),
+            module.to(device),
             device_ids=[device.index] if device.type == "cuda" else None,
             bucket_cap_mb=_CPU_BUCKET if self.bucket_cap_mb is None and device.type == "cpu" else self.bucket_cap_mb,
             static_graph=self.static_graph,

@@ -100,7 +100,7 @@ EXPECTED = {
     "nothing to train": "there is nothing to train",
     "one rank cannot build": "no such file: weights.bin",
     "one rank cannot schedule": "no such file: schedule.json",
-    "other models": "the model on ranks 1 has other names, shapes or types than on rank 0",
+    "other models": "weight is [4, 4] float32 on rank 0 and [5, 4] float32 on rank 1",
     "a part of the model": "leaves out 1 trainable parameters of Linear: weight",
     "another model": "holds 2 parameters that are not in Linear",
     "a class": "strategy=DDP, a class: pass a name such as 'ddp', or an object",
