@@ -131,7 +131,9 @@ class DDPEngine(Engine):
             hook.remove()
         named = [(strip_wrappers(name), p) for name, p in self.module.named_parameters() if p.requires_grad]
         names = [name for name, p in named if id(p) not in self._reached]
-        if len(names) == len(named):
+        if len(names) == len(named):  # no backward pass, but the script may have set gradients itself
+            if len(self._without_gradient()) < len(named):
+                return None
             raise ConfigError("there are no gradients: call engine.backward(loss) before engine.step()")
         if not names or self._options.find_unused_parameters or self._options.static_graph:
             return super()._check_unused()
