@@ -209,12 +209,14 @@ class Checkpointer:
         """Before a first save without a restore: what a restore would refuse, a changed strategy, in the same words."""
         error = None
         if self._group.world.is_main:
-            whole = [entry.manifest for entry in committed_checkpoints(self._storage) if entry.manifest is not None]
             marks = [part for part in self._parts if part.name.rpartition(".")[2] == "strategy"]
             try:
-                for part in marks if whole else ():
-                    if part.name in whole[0].values and part.name not in self._waive:
-                        part.template({}, whole[0].values[part.name])
+                found = [entry.manifest for entry in committed_checkpoints(self._storage) if entry.manifest is not None]
+                for part in marks if found else ():
+                    if part.name in found[0].values and part.name not in self._waive:
+                        part.template({}, found[0].values[part.name])
+            except OSError:
+                error = None  # the save itself will say it
             except StateMismatch as caught:
                 error = str(caught)
         error = self._group.broadcast_json(error)
