@@ -18,7 +18,8 @@ from dist_toolkit.strategies.mark import StrategyMark
 from dist_toolkit.strategies.micro_batches import Weigh, micro_batches
 from dist_toolkit.strategies.optimizers import refuse_optimizer
 from dist_toolkit.strategies.precision import LossScaler, as_float32, autocast
-from dist_toolkit.strategies.request import SetupRequest, agreed, make_optimizer, make_scheduler
+from dist_toolkit.strategies.request import SetupRequest, make_optimizer, make_scheduler
+from dist_toolkit.strategies.same_model import together
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import warn_of_unused
 from dist_toolkit.world import World
@@ -46,8 +47,8 @@ class Engine(EngineState):
     def __init__(self, module: nn.Module, request: SetupRequest, wrapped: Callable[..., Any] | None = None) -> None:
         self.module, self.group, self.precision = module, request.group, request.precision
         self.optimizer: torch.optim.Optimizer = self._make_optimizer(request)
-        self.scheduler = agreed(
-            self.group, "making the schedule", lambda: make_scheduler(request.scheduler, self.optimizer)
+        self.scheduler = together(
+            "making the schedule", lambda: make_scheduler(request.scheduler, self.optimizer), self.group
         )
         self._wrapped: Callable[..., Any] = module if wrapped is None else wrapped
         self._dtype = request.dtype
@@ -246,7 +247,7 @@ class Engine(EngineState):
     # What strategies override.
 
     def _make_optimizer(self, request: SetupRequest) -> torch.optim.Optimizer:
-        made = agreed(self.group, "making the optimizer", lambda: make_optimizer(request.optimizer, self.module))
+        made = together("making the optimizer", lambda: make_optimizer(request.optimizer, self.module), self.group)
         refuse_optimizer(made, self.strategy, self.gradients_are_sharded, warn=self.group.world.is_main)
         return made
 

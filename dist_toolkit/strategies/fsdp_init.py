@@ -126,7 +126,7 @@ def _whole(source: ModelSource, group: Group) -> Blueprint:
 
 def _from_rank_0(source: ModelSource, empty: nn.Module, group: Group) -> Blueprint:
     if not group.world.is_main:
-        group.agree("building the model", None)
+        together("building the model", lambda: None, group)
         return Blueprint(empty, None)
     return Blueprint(empty, _values(build_together(source, group)))
 

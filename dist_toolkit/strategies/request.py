@@ -6,15 +6,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from dist_toolkit import seeding
-from dist_toolkit.errors import ConfigError, PeerError
+from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies.ema import EMA
+from dist_toolkit.strategies.same_model import together
 from dist_toolkit.strategies.unused import listed
 
 _LOG = logging.getLogger("dist_toolkit")
@@ -68,38 +68,14 @@ class ModelSource:
         return module
 
 
-Made = TypeVar("Made")
-
-
-def agreed(group: Group, what: str, make: Callable[[], Made]) -> Made:
-    """`make()`, or a failure on every rank. Collective; `make` is not.
-
-    Raises:
-        PeerError: it failed on another rank. On the rank itself: what it raised.
-    """
-    made: list[Made] = []
-    failure: Exception | None = None
-    try:
-        made.append(make())
-    except Exception as caught:  # a user's factory may raise anything, on one rank only
-        failure = caught
-    try:
-        group.agree(what, failure)
-    except PeerError:
-        if failure is not None:
-            raise failure from None
-        raise
-    return made[0]
-
-
 def build_together(source: ModelSource, group: Group) -> nn.Module:
     """`source.build()`, or a failure on every rank. Collective.
 
     Raises:
-        ConfigError: as `build`.
+        ConfigError: as `build`, on this rank or another.
         PeerError: it could not be built on another rank.
     """
-    return agreed(group, "building the model", source.build)
+    return together("building the model", source.build, group)
 
 
 @dataclass
