@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from dtk_launch.errors import unknown
-from dtk_launch.facts import count_cores, count_gpus, installed_version
-from throughput_parts.arguments import UsageError
+from bench_parts.arguments import (
+    Parser,
+    UsageError,
+    add_common,
+    check_numbers,
+    choose_nproc,
+    split_names,
+    usable_cores,
+    usable_gpus,
+)
 
 from .tables import BASELINE, FEEDS, LOOPS
 
@@ -64,17 +69,12 @@ class Options:
         return max(1, self.cores // self.nproc)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; dtk bench overhead --help lists the options")
-
-
 def _parser() -> argparse.ArgumentParser:
     more = _MORE.format(
         loops="\n".join(f"  {name:<13} {spec.title}" for name, spec in LOOPS.items()),
         feeds="\n".join(f"  {name:<13} {words}" for name, words in FEEDS.items()),
     )
-    parser = _Parser(
+    parser = Parser(
         prog="dtk bench overhead",
         description=_TEXT,
         epilog=more,
@@ -86,19 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"which; {BASELINE} is always there (default: all that take batches from the --feeds)",
     )  # fmt: skip
     add("--feeds", default=",".join(FEEDS), metavar="A,B", help="where batches come from (default: %(default)s)")
-    add("--nproc", type=int, metavar="N", help="ranks (default: every GPU; 2 without GPUs)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPUs if there are any")
-    add("--rounds", type=int, default=60, metavar="N", help="blocks of each loop (default: %(default)s)")
     add("--steps", type=int, default=50, metavar="N", help="steps of a block (default: %(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="samples of a step on each rank (default: %(default)s)")
     add("--width", type=int, default=512, metavar="N", help="of the model's layers (default: %(default)s)")
-    add(
-        "--out", type=Path, default=Path("runs/bench-overhead"), metavar="DIR",
-        help="results.jsonl and report.md go here, over older ones (default: %(default)s)",
-    )  # fmt: skip
-    add("--seed", type=int, default=0, metavar="N", help="of weights, data and turns (default: %(default)s)")
+    add_common(parser, "overhead", "ranks", rounds=60, rounds_of="loop")
     add("--quick", action="store_true", help="see that it works: few steps of a tiny model; the times mean nothing")
-    add("--json", action="store_true", help="print the summary as JSON")
     return parser
 
 
@@ -118,21 +110,18 @@ def parse(
         UsageError: with the choices there are.
     """
     given = _parser().parse_args(argv)
-    cores = count_cores(os.environ, Path("/")).number if cores is None else cores
-    if given.device == "cpu":
-        gpus = 0
-    elif gpus is None:
-        gpus = count_gpus(os.environ, Path("/"), installed_version("torch")).number
-    feeds = _names("feed", given.feeds, FEEDS)
+    cores = usable_cores() if cores is None else cores
+    gpus = usable_gpus(given.device) if gpus is None or given.device == "cpu" else gpus
+    feeds = split_names("--feeds", "feed", given.feeds, FEEDS)
     wanted = _loops(given.loops, feeds)
-    _check_ranges(given)
+    check_numbers(given, "rounds", "steps", "batch", "width", "nproc")
     missing = tuple((name, LOOPS[name].package) for name in wanted if not _is_there(name, installed))
     loops = (BASELINE, *(name for name in wanted if name != BASELINE and name not in dict(missing)))
     return Options(
         loops=loops,
         feeds=feeds,
         left_out=missing,
-        nproc=_check_nproc(given, cores, gpus),
+        nproc=choose_nproc(given, cores, gpus),
         device="cuda" if gpus else "cpu",
         cores=cores,
         rounds=_QUICK_ROUNDS if given.quick else given.rounds,
@@ -151,24 +140,12 @@ def _is_there(loop: str, installed: Callable[[str], bool]) -> bool:
     return not needs or installed(needs)
 
 
-def _names(kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise UsageError(unknown(kind, name, known))
-    if not names or len(set(names)) < len(names):
-        problem = "names none" if not names else "names one twice"
-        raise UsageError(f"--{kind}s {text!r} {problem}; known: {', '.join(known)}")
-    return names
-
-
 def _loops(text: str | None, feeds: tuple[str, ...]) -> tuple[str, ...]:
     """The loops that are named, which must all fit one of `feeds`; all that do where none is named."""
     fitting = [name for name, spec in LOOPS.items() if set(spec.feeds) & set(feeds)]
     if text is None:
         return tuple(fitting)
-    names = _names("loop", text, LOOPS)
+    names = split_names("--loops", "loop", text, LOOPS)
     for name in names:
         if name not in fitting:
             has = " or ".join(LOOPS[name].feeds)
@@ -177,25 +154,3 @@ def _loops(text: str | None, feeds: tuple[str, ...]) -> tuple[str, ...]:
                 f"add {LOOPS[name].feeds[0]} to --feeds, or drop {name}"
             )
     return names
-
-
-def _check_ranges(given: argparse.Namespace) -> None:
-    for name in ("rounds", "steps", "batch", "width", "nproc"):
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} {value} is not a positive number")
-    if not 0 <= given.seed < 2**63:
-        raise UsageError(f"--seed {given.seed} is not between 0 and 2**63 - 1")
-
-
-def _check_nproc(given: argparse.Namespace, cores: int, gpus: int) -> int:
-    """The number of ranks, which the machine has GPUs or cores for."""
-    if given.device == "cuda" and gpus == 0:
-        raise UsageError("--device cuda, but there is no GPU here; pass --device cpu")
-    if given.nproc is None:
-        return gpus or min(2, cores)
-    nproc: int = given.nproc
-    there, what = (gpus, "GPUs") if gpus else (cores, "cores")
-    if nproc > there:
-        raise UsageError(f"--nproc {nproc} needs {nproc} {what}, and {there} can be used; pass at most --nproc {there}")
-    return nproc

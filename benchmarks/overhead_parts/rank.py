@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from throughput_parts.channel import report_to_driver
-from throughput_parts.machine import busy_core_seconds
+from bench_parts.channel import report_to_driver
+from bench_parts.machine import busy_core_seconds
 from torch.profiler import ProfilerActivity, profile
 
 from . import guard

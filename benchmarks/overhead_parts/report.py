@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from throughput_parts.summary import QUIET
+from bench_parts.markdown import count, machine_table, row, status
+from bench_parts.records import Records
+from bench_parts.statistics import QUIET
 
 from .summary import FeedSummary, LoopSummary, Paired, Summary, summarise
 from .tables import BASELINE, FEEDS, LOOPS, SAME_OPTIONS
 
 _FEW = 10  # rounds, below which a median says little
-_STATUS = {
-    "complete": "",
-    "interrupted": "**The run was interrupted.** What follows is from what was measured until then.",
-    "failed": "**The run failed.** What follows is from what was measured until then.",
-    "unfinished": "**The run did not finish.** What follows is from what was measured until then.",
-}
 
 
-def render(records: Sequence[Mapping[str, Any]]) -> str:
+def render(records: Records) -> str:
     """The report of one run."""
     summary = summarise(records)
     machine = next(r for r in records if r["kind"] == "machine")
     setup = next((r for r in records if r["kind"] == "setup"), None)
     missing = [f"- Left out: {r['loop']} ({r['why']})." for r in records if r["kind"] == "left_out"]
-    parts = ["# Overhead of a training step", _STATUS[summary.status]]
+    parts = ["# Overhead of a training step", status(summary.status)]
     if machine["options"]["quick"]:
         parts.append("**This was a `--quick` run: the times mean nothing.**")
     if summary.feeds and setup is not None:
@@ -34,14 +30,14 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
         parts += ["## What this does not show", _limits(summary, setup)]
     else:
         parts += ["Nothing was measured.", "\n".join(missing)]
-    parts += ["## Machine", _machine(machine, setup)]
+    parts += ["## Machine", machine_table(machine, device="-" if setup is None else setup["device"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def verdict(value: Paired, than: str) -> str:
     """In words: faster or slower where the interval says so, else that it says neither; of few rounds, the number."""
     if value.spread.count < _FEW:
-        return f"takes {value.spread.median:.2f} times the time of {than} ({_count(value.spread.count, 'round')})"
+        return f"takes {value.spread.median:.2f} times the time of {than} ({count(value.spread.count, 'round')})"
     percent = 100 * (value.spread.median - 1)
     if value.low <= 1 <= value.high:
         low, high = (100 * (bound - 1) for bound in (value.low, value.high))
@@ -71,7 +67,7 @@ def _table(feed: FeedSummary) -> str:
     head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median", *tuned,
             f"µs a step more than {BASELINE}", f"CPU time / {BASELINE} (95 %)", "collectives a step",
             "weights")  # fmt: skip
-    lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", _row(*head)]
+    lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", row(*head)]
     lines.append("|---|---|" + "---:|" * (len(head) - 3) + "---|")
     return "\n".join([*lines, *(_loop_row(loop, compared) for loop in feed.loops)])
 
@@ -79,7 +75,7 @@ def _table(feed: FeedSummary) -> str:
 def _loop_row(loop: LoopSummary, compared: bool) -> str:
     ratio, wrapper, extra = loop.ratio, loop.wrapper, loop.extra_us
     tuned = (f"{wrapper.spread.median:.3f}", f"{wrapper.low:.3f} to {wrapper.high:.3f}") if wrapper else ("", "")
-    return _row(
+    return row(
         loop.loop,
         LOOPS[loop.loop].title,
         f"{loop.step_ms.median:.3f}",
@@ -118,7 +114,7 @@ def _guard(summary: Summary) -> str:
 def _method(machine: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
     options = machine["options"]
     return (
-        f"{_count(setup['ranks'], 'rank')} with {_count(setup['threads'], 'thread')} each, {setup['backend']}. All "
+        f"{count(setup['ranks'], 'rank')} with {count(setup['threads'], 'thread')} each, {setup['backend']}. All "
         "loops live in the same processes and the same process group. They start from the same weights "
         f"({setup['parameters']:,} in four linear layers), see the same global batches of "
         f"{options['batch']} samples a rank in the same order, and use SGD with momentum in float32. After "
@@ -145,32 +141,5 @@ def _limits(summary: Summary, setup: Mapping[str, Any]) -> str:
         )
     rounds = min(loop.step_ms.count for feed in summary.feeds for loop in feed.loops)
     if rounds < _FEW:
-        lines.append(f"- A reliable median: there were only {_count(rounds, 'round')}.")
+        lines.append(f"- A reliable median: there were only {count(rounds, 'round')}.")
     return "\n".join(lines)
-
-
-def _machine(machine: Mapping[str, Any], setup: Mapping[str, Any] | None) -> str:
-    commit = machine["commit"] or "an installed copy"
-    if machine["uncommitted_changes"]:
-        commit += " with uncommitted changes"
-    libraries = "".join(f", {name} {version}" for name, version in machine["libraries"].items())
-    rows = [
-        ("CPU", f"{machine['cpu']}, {_count(machine['cores'], 'core')} used"),
-        ("device", "-" if setup is None else setup["device"]),
-        ("memory", f"{machine['memory_gib']} GiB"),
-        ("system", machine["system"]),
-        ("versions", f"torch {machine['torch']}, Python {machine['python']}, dist-toolkit {machine['dist_toolkit']}"
-         + libraries),
-        ("environment", ", ".join(f"{name}={value}" for name, value in machine["environment"].items()) or "-"),
-        ("commit", commit),
-        ("started", machine["started"]),
-    ]  # fmt: skip
-    return "\n".join(["| | |", "|---|---|", *(_row(*row) for row in rows)])
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from throughput_parts.summary import Spread, others_cores
+from bench_parts.records import Record, Records
+from bench_parts.statistics import Spread, spread_of_others, status_of
 
 from .tables import BASELINE, SAME_OPTIONS
 
 _RESAMPLES = 2000
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,23 +77,23 @@ class Summary:
     """The guard's three records of a step, timed alone."""
 
 
-def summarise(records: Sequence[Record]) -> Summary:
+def summarise(records: Records) -> Summary:
     """Everything that was measured until the records end."""
     blocks = [r for r in records if r["kind"] == "block" and not r["warmup"]]
     weights = {(r["feed"], r["loop"]): r for r in records if r["kind"] == "weights"}
     alone = [1e6 * r["seconds"] for r in records if r["kind"] == "guard"]
     feeds = dict.fromkeys(r["feed"] for r in blocks)
     return Summary(
-        status=next((r["status"] for r in reversed(records) if r["kind"] == "end"), "unfinished"),
+        status=status_of(records),
         feeds=tuple(_feed(feed, [b for b in blocks if b["feed"] == feed], weights) for feed in feeds),
         guard_us=_differences(_times(blocks, "memory", "dtk"), _times(blocks, "memory", "dtk-noguard")),
         guard_alone_us=alone[0] if alone else None,
     )
 
 
-def as_json(summary: Summary) -> dict[str, Any]:
+def as_json(records: Records) -> dict[str, Any]:
     """The summary as plain values."""
-    return asdict(summary)
+    return asdict(summarise(records))
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
@@ -108,12 +107,11 @@ def _feed(feed: str, blocks: list[Record], weights: Mapping[tuple[str, str], Rec
     names = [name for kind, name in weights if kind == feed]
     names += [name for name in sorted({b["loop"] for b in blocks}) if name not in names]
     measured = [name for name in names if any(b["loop"] == name for b in blocks)]
-    others = [cores for cores in map(others_cores, blocks) if cores is not None]
     return FeedSummary(
         feed=feed,
         steps=blocks[0]["steps"],
         loops=tuple(_loop(name, feed, blocks, weights.get((feed, name))) for name in measured),
-        others_cores=Spread.of(others) if others else None,
+        others_cores=spread_of_others(blocks),
     )
 
 

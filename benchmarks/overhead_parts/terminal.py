@@ -1,40 +1,25 @@
-"""What a person sees: one line of progress, in place on a terminal, and the table at the end."""
+"""What a person sees of this benchmark."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any
+from bench_parts import terminal
+from bench_parts.records import Record, Records
 
-from .summary import LoopSummary, Summary
+from .arguments import Options
+from .summary import LoopSummary, summarise
 from .tables import BASELINE, SAME_OPTIONS
 
-_WIDE = 160  # columns where there is no terminal
 _EVERY = 10  # rounds between two lines where they cannot be overwritten
 
 
-class Progress:
-    """Progress on stderr: one line that is overwritten on a terminal; elsewhere a line now and then."""
+class Progress(terminal.Progress):
+    """The number of the round under way."""
 
-    def __init__(self, rounds: int) -> None:
-        self._rounds, self._shown = rounds, -1
-        self._live = sys.stderr.isatty()
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self._rounds, self._shown = options.rounds, -1
 
-    def update(self, text: str) -> None:
-        """Show what happens now."""
-        if self._live:
-            sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
-            sys.stderr.flush()
-        else:
-            self.line(text)
-
-    def line(self, text: str) -> None:
-        """Print a line that stays."""
-        print(f"\r\x1b[2K{text}" if self._live else text, file=sys.stderr, flush=True)
-
-    def record(self, record: Mapping[str, Any]) -> None:
+    def record(self, record: Record) -> None:
         """Show where the ranks are."""
         if record["kind"] == "left_out":
             self.line(f"left out: {record['loop']} ({record['why']})")
@@ -42,25 +27,15 @@ class Progress:
             self.update("warming up ...")
         elif record["kind"] == "block" and record["round"] != self._shown:
             self._shown = record["round"]
-            if self._live or self._shown % _EVERY == 0:
+            if self.live or self._shown % _EVERY == 0:
                 self.update(f"round {self._shown} of {self._rounds}" if self._shown else "a round of warm-up ...")
 
-    def __enter__(self) -> Progress:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-
-
-def show(summary: Summary) -> None:
-    """Print the table on stdout, in colour on a terminal."""
-    from rich.console import Console
+def show(records: Records) -> None:
+    """Print the times and the ratios."""
     from rich.table import Table
 
+    summary = summarise(records)
     compared = any(loop.wrapper for feed in summary.feeds for loop in feed.loops)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("feed", "loop"):
@@ -71,11 +46,7 @@ def show(summary: Summary) -> None:
     for feed in summary.feeds:
         for loop in feed.loops:
             table.add_row(feed.feed, *_cells(loop, compared))
-    if table.row_count:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = _WIDE
-        console.print(table)
+    terminal.print_table(table)
 
 
 def _cells(loop: LoopSummary, compared: bool) -> tuple[str, ...]:

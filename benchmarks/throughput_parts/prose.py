@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .summary import QUIET, ModelSummary, Spread
+from bench_parts.statistics import QUIET, Spread
+
+from .summary import ModelSummary
 
 _FEW = 5  # rounds, below which quartiles say little
 

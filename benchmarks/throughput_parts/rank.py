@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bench_parts.channel import Channel, report_to_driver
+from bench_parts.machine import busy_core_seconds
 
 import dist_toolkit as dtk
 from dist_toolkit.seeding import derive
 
-from .channel import Channel, report_to_driver
-from .machine import busy_core_seconds
 from .tables import MODELS, STRATEGIES, ModelSpec, load
 
 _BATCHES = 4  # different global batches, used in turn

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench_parts.markdown import count, machine_table, row, status
+from bench_parts.records import Records
+from bench_parts.statistics import QUIET, Spread
+
 from .prose import limits, method
-from .summary import QUIET, ModelSummary, ModeSummary, Spread, summarise
+from .summary import ModelSummary, ModeSummary, summarise
 from .tables import MODELS, STRATEGIES
 
 
-def render(records: Sequence[Mapping[str, Any]]) -> str:
+def render(records: Records) -> str:
     """The report of one run."""
     summary = summarise(records)
     machine = next(r for r in records if r["kind"] == "machine")
     end = next((r for r in records if r["kind"] == "end"), {"status": "unfinished"})
-    parts = ["# Training throughput", *_status(end), *_shared(summary, machine)]
+    failed = f"{end['strategy']} on {end['model']} did not work" if "strategy" in end else ""
+    parts = ["# Training throughput", status(end["status"], where=failed), *_shared(summary)]
     if summary:
         parts += ["\n".join(f"- {line}" for line in _headlines(summary, machine))]
         parts += ["## Results", *(_table(model) for model in summary)]
@@ -23,18 +28,8 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
         parts += ["## What this does not show", "\n".join(f"- {line}" for line in limits(summary, machine))]
     else:
         parts += ["Nothing was measured."]
-    parts += ["## Machine", _machine(machine)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _status(end: Mapping[str, Any]) -> list[str]:
-    words = {
-        "complete": "",
-        "interrupted": "**The run was interrupted.**",
-        "failed": f"**The run failed**: {end.get('strategy')} on {end.get('model')} did not work.",
-        "unfinished": "**The run did not finish.**",
-    }[end["status"]]
-    return [f"{words} What follows is from what was measured until then."] if words else []
+    parts += ["## Machine", machine_table(machine, **{"GPUs used": str(machine["options"]["gpus"])})]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _headlines(summary: Sequence[ModelSummary], machine: Mapping[str, Any]) -> list[str]:
@@ -55,7 +50,7 @@ def _headline(model: ModelSummary, base: ModeSummary, mode: ModeSummary, machine
         found = f"{_who(mode)} is about as fast as {_who(base)} on {model.model} ({ratio.median:.2f}x)"
     else:
         found = f"{_who(mode)} has {ratio.median:.2f}x the throughput of {_who(base)} on {model.model}"
-    spread = f"median of {_count(ratio.count, 'round')}, the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
+    spread = f"median of {count(ratio.count, 'round')}, the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
     if model.others_cores is None or model.others_cores.median < QUIET:
         return f"**{found}**, {_where(base, machine)}; {spread}."
     busy = f"{model.others_cores.median:.1f} of the {machine['cores']} cores busy"
@@ -65,11 +60,11 @@ def _headline(model: ModelSummary, base: ModeSummary, mode: ModeSummary, machine
 def _where(base: ModeSummary, machine: Mapping[str, Any]) -> str:
     if machine["options"]["gpus"]:
         return f"on {machine['options']['gpus']} x {base.device}"
-    cores = _count(base.threads, "core")
+    cores = count(base.threads, "core")
     return f"on CPU, without a GPU, where {_who(base)} is one process with the same {cores}"
 
 
-def _shared(summary: Sequence[ModelSummary], machine: Mapping[str, Any]) -> list[str]:
+def _shared(summary: Sequence[ModelSummary]) -> list[str]:
     busy = [model.others_cores.median for model in summary if model.others_cores is not None]
     if not busy or max(busy) < QUIET:
         return []
@@ -83,23 +78,23 @@ def _in_quiet(mode: ModeSummary) -> str:
     quiet = mode.quiet_ratio
     if quiet is None:
         return " No round was free of other programs."
-    return f" In the {_count(quiet.count, 'round')} free of other programs: {quiet.median:.2f}x."
+    return f" In the {count(quiet.count, 'round')} free of other programs: {quiet.median:.2f}x."
 
 
 def _table(model: ModelSummary) -> str:
     head = ("strategy", "processes x threads", "samples/s", "quartiles", "step", "cores used", f"of {model.baseline}")
     lines = [
         f"**{model.model}** ({MODELS[model.model].words}; {model.parameters:,} weights), "
-        f"global batch {model.global_batch_size}, {_count(model.steps, 'step')} a block",
+        f"global batch {model.global_batch_size}, {count(model.steps, 'step')} a block",
         "",
-        _row(*head, "quartiles"),
+        row(*head, "quartiles"),
         "|---|---|" + "---:|" * 6,
     ]
     for mode in model.modes:
         rate, ratio = mode.samples_per_s, mode.ratio
         compared = ("1", "") if ratio is None else (f"{ratio.median:.2f}x", _range(ratio, "{:.2f}".format))
         lines.append(
-            _row(
+            row(
                 mode.strategy,
                 f"{mode.ranks} x {mode.threads}",
                 _rate(rate.median),
@@ -112,39 +107,14 @@ def _table(model: ModelSummary) -> str:
     return "\n".join(lines)
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
-    commit = machine["commit"] or "an installed copy"
-    if machine["uncommitted_changes"]:
-        commit += " with uncommitted changes"
-    rows = [
-        ("CPU", f"{machine['cpu']}, {_count(machine['cores'], 'core')} used"),
-        ("GPUs used", str(machine["options"]["gpus"])),
-        ("memory", f"{machine['memory_gib']} GiB"),
-        ("system", machine["system"]),
-        ("versions", f"torch {machine['torch']}, Python {machine['python']}, dist-toolkit {machine['dist_toolkit']}"),
-        ("environment", ", ".join(f"{name}={value}" for name, value in machine["environment"].items()) or "-"),
-        ("commit", commit),
-        ("started", machine["started"]),
-    ]
-    return "\n".join(["| | |", "|---|---|", *(_row(*row) for row in rows)])
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _range(spread: Spread, show: Any) -> str:
     return f"{show(spread.low)} to {show(spread.high)}"
 
 
 def _who(mode: ModeSummary) -> str:
     spec = STRATEGIES[mode.strategy]
-    return f"{spec.title} on {_count(mode.ranks, 'rank')}" if spec.launched else spec.title
+    return f"{spec.title} on {count(mode.ranks, 'rank')}" if spec.launched else spec.title
 
 
 def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
+from bench_parts.records import Record, Records
+from bench_parts.statistics import QUIET, Spread, others_cores, spread_of_others, status_of
+
 from .tables import BASELINES
-
-QUIET = 0.1
-"""Cores: other programs that use less than this do not count."""
-
-Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A median and the quartiles around it; all three are the value itself where there is only one."""
-
-    median: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
-        if len(values) == 1:
-            return cls(values[0], values[0], values[0], 1)
-        low, middle, high = quantiles(values, n=4, method="inclusive")
-        return cls(middle, low, high, len(values))
 
 
 @dataclass(frozen=True)
@@ -69,7 +49,7 @@ class ModelSummary:
     """Cores that other programs kept busy during the blocks; None where it could not be seen."""
 
 
-def summarise(records: Sequence[Record]) -> tuple[ModelSummary, ...]:
+def summarise(records: Records) -> tuple[ModelSummary, ...]:
     """Every model that has a measured block, in the order of the records."""
     measured = [r for r in records if r["kind"] == "block" and not r["warmup"]]
     setups = {(r["model"], r["strategy"]): r for r in records if r["kind"] == "setup"}
@@ -81,7 +61,6 @@ def _model(model: str, blocks: list[Record], setups: Mapping[tuple[str, str], Re
     strategies = [strategy for of, strategy in setups if of == model and any(b["strategy"] == strategy for b in blocks)]
     baseline = next((name for name in BASELINES if name in strategies), strategies[0])
     setup = setups[model, baseline]
-    others = [cores for cores in map(others_cores, blocks) if cores is not None]
     return ModelSummary(
         model=model,
         parameters=setup["parameters"],
@@ -89,7 +68,7 @@ def _model(model: str, blocks: list[Record], setups: Mapping[tuple[str, str], Re
         steps=blocks[0]["steps"],
         baseline=baseline,
         modes=tuple(_mode(name, baseline, blocks, setups[model, name]) for name in strategies),
-        others_cores=Spread.of(others) if others else None,
+        others_cores=spread_of_others(blocks),
     )
 
 
@@ -111,17 +90,10 @@ def _mode(strategy: str, baseline: str, blocks: list[Record], setup: Record) -> 
     )
 
 
-def others_cores(block: Record) -> float | None:
-    """Cores that other programs kept busy during a block; None where it could not be seen."""
-    seconds = block["others_cpu_seconds"]
-    return None if seconds is None else seconds / block["seconds"]
-
-
 def _ratio(pairs: list[tuple[Record, Record]]) -> Spread | None:
     return Spread.of([mine["samples_per_s"] / base["samples_per_s"] for mine, base in pairs]) if pairs else None
 
 
-def as_json(summary: Sequence[ModelSummary], records: Sequence[Record]) -> dict[str, Any]:
+def as_json(records: Records) -> dict[str, Any]:
     """The summary as plain values, with the status of the run."""
-    status = next((r["status"] for r in reversed(records) if r["kind"] == "end"), "unfinished")
-    return {"status": status, "models": [asdict(model) for model in summary]}
+    return {"status": status_of(records), "models": [asdict(model) for model in summarise(records)]}

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.request import SetupRequest
+from dist_toolkit.strategies.strategy import Strategy
 from dist_toolkit.world import World
 
 _LOG = logging.getLogger("dist_toolkit")

@@ -14,11 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.objects import broadcast_object
-from dist_toolkit.strategies.base import Engine, Strategy
 from dist_toolkit.strategies.comm_hooks import COMM_HOOKS, install_hook
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.request import SetupRequest, build_together
 from dist_toolkit.strategies.same_model import check_same, describe
 from dist_toolkit.strategies.state import strip_wrappers
+from dist_toolkit.strategies.strategy import Strategy
 from dist_toolkit.strategies.unused import listed
 from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World

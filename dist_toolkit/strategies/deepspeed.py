@@ -14,13 +14,14 @@ import torch.distributed as dist
 from torch import nn
 
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.base import Engine, Strategy
 from dist_toolkit.strategies.deepspeed_config import Settings, Wanted, merge
 from dist_toolkit.strategies.deepspeed_load import check_zero_keys, load_deepspeed, read_config
 from dist_toolkit.strategies.deepspeed_plain import PlainEngine
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.optimizers import refuse_sparse_gradients
 from dist_toolkit.strategies.request import SetupRequest, build_together
 from dist_toolkit.strategies.same_model import check_same, describe, together
+from dist_toolkit.strategies.strategy import Strategy
 from dist_toolkit.strategies.zero_engine import ZeroEngine
 from dist_toolkit.world import World
 

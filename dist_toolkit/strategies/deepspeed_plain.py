@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.base import Engine
 from dist_toolkit.strategies.deepspeed_config import Settings
 from dist_toolkit.strategies.deepspeed_start import Started, start
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.precision import LossScaler
 from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.zero_gradients import GradientWitness, finish_gradients

@@ -20,7 +20,7 @@ from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.strategies import fsdp_init
-from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.fsdp_options import REDUCE_TYPES, check_options
 from dist_toolkit.strategies.fsdp_shard import Sharding, apply_fsdp, check_parameters, forget_unreduced, make_mesh
 from dist_toolkit.strategies.fsdp_wrap import Wrap, find_units
@@ -29,6 +29,7 @@ from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.same_model import check_same, describe
 from dist_toolkit.strategies.sharded import ShardedEngine
 from dist_toolkit.strategies.state import strip_wrappers
+from dist_toolkit.strategies.strategy import Strategy
 from dist_toolkit.strategies.unused import listed, warn_of_unused
 from dist_toolkit.tensors import map_tensors
 from dist_toolkit.world import World

@@ -6,7 +6,7 @@ import difflib
 import importlib
 
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.base import Strategy
+from dist_toolkit.strategies.strategy import Strategy
 from dist_toolkit.world import World
 
 STRATEGIES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dist_toolkit.strategies.base import Engine
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.shadow import ShadowCalls
 
 

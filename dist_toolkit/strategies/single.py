@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dist_toolkit.errors import ConfigError
-from dist_toolkit.strategies.base import Engine, Strategy
+from dist_toolkit.strategies.engine import Engine
 from dist_toolkit.strategies.request import SetupRequest
+from dist_toolkit.strategies.strategy import Strategy
 from dist_toolkit.world import World
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -62,14 +62,26 @@ def optimizer_template(
         StateMismatch: there is saved state of a parameter that the model does not have.
     """
     by_name = {name: parameter for parameter, name in names.items()}
-    template: dict[str, torch.Tensor] = {}
+    return {
+        key: _new_state(by_name[name], state, meta, optimizer)
+        for key, name, state, meta in saved_optimizer_state(saved, by_name, "which the model lacks")
+    }
+
+
+def saved_optimizer_state(
+    saved: Mapping[str, TensorMeta], here: Container[str], otherwise: str
+) -> Iterator[tuple[str, str, str, TensorMeta]]:
+    """Key, name of the parameter, name of its state, and what was saved, of each `optim.<name>.<state>`.
+
+    Raises:
+        StateMismatch: a parameter is not among those `here`; the message ends with `otherwise`.
+    """
     for key, meta in saved.items():
         if key.startswith("optim."):
             name, _, state = key.removeprefix("optim.").rpartition(".")
-            if name not in by_name:
-                raise StateMismatch("optim", f"the checkpoint holds optimizer state of {name!r}, which the model lacks")
-            template[key] = _new_state(by_name[name], state, meta, optimizer)
-    return template
+            if name not in here:
+                raise StateMismatch("optim", f"the checkpoint holds optimizer state of {name!r}, {otherwise}")
+            yield key, name, state, meta
 
 
 def check_groups(optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from dist_toolkit.errors import StateMismatch
 from dist_toolkit.group import Group
+from dist_toolkit.strategies.state import saved_optimizer_state
 from dist_toolkit.strategies.zero_fragments import Fragment, by_flat, gather
 from dist_toolkit.tensors import TensorMeta
 
@@ -85,21 +86,17 @@ def optimizer_template(
         StateMismatch: there is saved state of a parameter that is not trained here, or of another shape.
     """
     template: dict[str, torch.Tensor] = {}
-    for key, meta in saved.items():
-        if key.startswith("optim."):
-            name, _, state = key.removeprefix("optim.").rpartition(".")
-            if name not in fragments:
-                raise StateMismatch("optim", f"the checkpoint holds optimizer state of {name!r}, which is not trained")
-            if _is_scalar(meta.shape, fragments[name], state):
-                template[key] = torch.empty(meta.shape, dtype=meta.dtype)
-            elif meta.shape != tuple(fragments[name].shape):
-                raise StateMismatch(
-                    "optim",
-                    f"{key} has shape {list(meta.shape)} in the checkpoint; ZeRO splits state of the shape of its "
-                    f"parameter, {list(fragments[name].shape)}",
-                )
-            else:
-                template[key] = pieces.empty(meta.shape, meta.dtype)
+    for key, name, state, meta in saved_optimizer_state(saved, fragments, "which is not trained"):
+        if _is_scalar(meta.shape, fragments[name], state):
+            template[key] = torch.empty(meta.shape, dtype=meta.dtype)
+        elif meta.shape != tuple(fragments[name].shape):
+            raise StateMismatch(
+                "optim",
+                f"{key} has shape {list(meta.shape)} in the checkpoint; ZeRO splits state of the shape of its "
+                f"parameter, {list(fragments[name].shape)}",
+            )
+        else:
+            template[key] = pieces.empty(meta.shape, meta.dtype)
     return template
 
 

@@ -3,21 +3,12 @@ from typing import Any
 
 import pytest
 
+from tests.unit.bench.machine_record import MACHINE
+
 Records = list[dict[str, Any]]
 
-MACHINE = {
-    "kind": "machine",
-    "started": "2026-01-02 03:04 UTC",
-    "cpu": "Example CPU",
-    "cores": 2,
-    "memory_gib": 8.0,
-    "system": "Linux x86_64",
-    "python": "3.11.7",
-    "torch": "2.14.1",
-    "dist_toolkit": "0.1.0",
-    "environment": {},
-    "commit": "0123456789ab",
-    "uncommitted_changes": False,
+THROUGHPUT = {
+    **MACHINE,
     "options": {
         "strategies": ["dp", "ddp"],
         "models": ["mlp"],
@@ -68,7 +59,7 @@ def run_of() -> Callable[..., Records]:
     """Makes the records of a run on mlp: strategy -> samples/s by round, the first of which is the warm-up."""
 
     def make(others: tuple[float, ...] = (0.0,) * 9, status: str | None = "complete", **rates: list[float]) -> Records:
-        records: Records = [MACHINE, *(setup_record("mlp", strategy) for strategy in rates)]
+        records: Records = [THROUGHPUT, *(setup_record("mlp", strategy) for strategy in rates)]
         for number in range(max(len(values) for values in rates.values())):
             for strategy, values in rates.items():
                 if number < len(values):

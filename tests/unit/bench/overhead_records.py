@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-MACHINE = {
-    "kind": "machine",
-    "started": "2026-01-02 03:04 UTC",
-    "cpu": "Example CPU",
-    "cores": 2,
-    "memory_gib": 8.0,
-    "system": "Linux x86_64",
-    "python": "3.11.7",
-    "torch": "2.14.1",
-    "dist_toolkit": "0.1.0",
-    "environment": {},
-    "commit": "0123456789ab",
-    "uncommitted_changes": False,
+from tests.unit.bench.machine_record import MACHINE
+
+OVERHEAD = {
+    **MACHINE,
     "libraries": {"accelerate": "1.15.0"},
     "options": {"rounds": 12, "batch": 32, "steps": 50, "seed": 0, "quick": False},
 }
@@ -51,7 +42,7 @@ def block(feed: str, loop: str, number: int, step_ms: float, others: float = 0.0
 
 def run(status: str | None = "complete", others: float = 0.0, **loops: list[float]) -> list[dict[str, Any]]:
     """Loop (with _ for -) -> ms a step by round, the first of which is the warm-up; all on the feed `memory`."""
-    records: list[dict[str, Any]] = [MACHINE, SETUP]
+    records: list[dict[str, Any]] = [OVERHEAD, SETUP]
     names = {name: name.replace("_", "-") for name in loops}
     for number in range(max(map(len, loops.values()), default=0)):
         for name, times in loops.items():

@@ -2,8 +2,7 @@ import os
 import signal
 
 import pytest
-
-from benchmarks.throughput_parts.interrupt import Interrupted, interruptible
+from bench_parts.interrupt import Interrupted, interruptible
 
 
 @pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])

@@ -3,8 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from overhead_parts.arguments import UsageError, parse
-from overhead_parts.ranks import command, environment
+from bench_parts.arguments import UsageError
+from overhead_parts.arguments import parse
+from overhead_parts.ranks import command, rank_environment
 from overhead_parts.tables import FEEDS, LOOPS
 
 
@@ -86,7 +87,7 @@ def test_the_ranks_are_started_with_every_option(tmp_path: Path):
 
 def test_nothing_of_another_run_reaches_the_ranks():
     before = {"RANK": "3", "MASTER_ADDR": "elsewhere", "DTK_STRATEGY": "fsdp", "ACCELERATE_X": "1", "HOME": "/home/me"}
-    seen = environment(before, options("--nproc", "2"))
+    seen = rank_environment(before, options("--nproc", "2"))
     assert seen == {"HOME": "/home/me", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
 
 

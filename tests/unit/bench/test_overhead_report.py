@@ -1,9 +1,9 @@
 import pytest
 from overhead_parts.report import render, verdict
-from overhead_parts.summary import Paired, summarise
+from overhead_parts.summary import Paired
 from overhead_parts.terminal import show
 
-from tests.unit.bench.overhead_records import MACHINE, SETUP, run
+from tests.unit.bench.overhead_records import OVERHEAD, SETUP, run
 
 HAND = [9.0] + [5.0] * 12
 SLOWER = [9.0] + [5.5] * 12
@@ -34,7 +34,7 @@ def test_a_loop_that_was_not_measured_has_no_column(capsys):
     for tuned, there in (({}, False), ({"hand_options": SAME}, True)):
         records = run(hand=HAND, dtk=SAME, **tuned)
         report = render(records)
-        show(summarise(records))
+        show(records)
         assert ("time / hand-options" in report) is there
         assert ("time / hand-options" in capsys.readouterr().out) is there
         results = report.partition("## Results")[2].partition("## How")[0]
@@ -89,6 +89,6 @@ def test_the_machine_and_the_versions_are_there():
 
 
 def test_nothing_measured_says_so():
-    assert "Nothing was measured." in render([MACHINE, SETUP, {"kind": "end", "status": "failed"}])
-    quick = {**MACHINE, "options": {**MACHINE["options"], "quick": True}}
+    assert "Nothing was measured." in render([OVERHEAD, SETUP, {"kind": "end", "status": "failed"}])
+    quick = {**OVERHEAD, "options": {**OVERHEAD["options"], "quick": True}}
     assert "the times mean nothing" in render([quick, *run(hand=HAND, dtk=SAME)[1:]])

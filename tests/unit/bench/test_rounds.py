@@ -1,6 +1,5 @@
 import pytest
-
-from benchmarks.throughput_parts.rounds import calibrate, measure, rotated
+from throughput_parts.rounds import calibrate, measure, rotated
 
 
 class FakeMode:

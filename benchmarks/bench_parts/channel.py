@@ -1,4 +1,4 @@
-"""JSON messages between the driver and rank 0 of each strategy, over a socket in a folder of this user alone."""
+"""JSON messages between the driver and the rank 0 of what it measures, over a socket in a folder of this user alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing.connection import Client, Connection, answer_challenge, del
 from pathlib import Path
 from typing import Any
 
-ADDRESS, KEY = "THROUGHPUT_ADDRESS", "THROUGHPUT_KEY"
+ADDRESS, KEY = "BENCHMARK_ADDRESS", "BENCHMARK_KEY"
 
 
 class Channel:

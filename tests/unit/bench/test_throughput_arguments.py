@@ -3,10 +3,10 @@ import subprocess
 import sys
 
 import pytest
-
-from benchmarks.throughput_parts.arguments import UsageError, parse
-from benchmarks.throughput_parts.modes import command, environment
-from benchmarks.throughput_parts.records import RecordFile
+from bench_parts.arguments import UsageError
+from bench_parts.records import RecordFile
+from throughput_parts.arguments import parse
+from throughput_parts.modes import command, rank_environment
 
 
 def options(*argv, cores=4, gpus=0):
@@ -76,7 +76,7 @@ def test_the_environment_of_another_run_is_kept_out():
         "DTK_RUN_DIR": "x",
         "PET_NNODES": "2",
     }
-    made = environment(outer, options(), "ddp")
+    made = rank_environment(outer, options(), "ddp")
     assert made == {"PATH": "/bin", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "DTK_DEVICE": "cpu"}
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +21,6 @@ from dist_toolkit.strategies.request import SetupRequest, make_optimizer, make_s
 from dist_toolkit.strategies.same_model import together
 from dist_toolkit.strategies.state import strip_wrappers
 from dist_toolkit.strategies.unused import warn_of_unused
-from dist_toolkit.world import World
 
 
 class Engine(EngineState):
@@ -307,25 +305,3 @@ class Engine(EngineState):
 
     def _next_weight(self) -> float | torch.Tensor:
         return self._batch_weight.value if self._micro_weight is None else self._micro_weight
-
-
-class Strategy(ABC):
-    """How to make an Engine. Subclasses are frozen dataclasses of the strategy's options."""
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def check(self, world: World) -> None:
-        """Refuse a world that this strategy cannot run in.
-
-        Raises:
-            ConfigError: with what to do instead.
-        """
-
-    @abstractmethod
-    def setup(self, request: SetupRequest) -> Engine:
-        """Place the model and make its optimizer. Collective.
-
-        Raises:
-            ConfigError: this model or optimizer cannot be trained this way.
-        """

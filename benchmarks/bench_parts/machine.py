@@ -11,33 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .arguments import Options
-
 # Of the caller's; they change what threads do, and are passed on.
 _TUNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_PROC_BIND", "CUDA_VISIBLE_DEVICES")
 _CODE = ("benchmarks/*.py", "dist_toolkit", "launch")  # what is measured
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def describe(options: Options) -> dict[str, Any]:
-    """The first line of the results."""
-    return {
-        **host(options.cores),
-        "options": {
-            "strategies": options.strategies,
-            "models": options.models,
-            "nproc": options.nproc,
-            "device": options.device,
-            "gpus": options.gpus,
-            "rounds": options.rounds,
-            "block_seconds": options.block_seconds,
-            "seed": options.seed,
-        },
-    }
-
-
-def host(cores: int) -> dict[str, Any]:
-    """The machine, of which this process may use `cores`, and what is measured on it."""
+def describe(cores: int) -> dict[str, Any]:
+    """The record `machine`: where this is, with how many cores to use, and what is measured."""
     commit, changed = _commit(_ROOT)
     return {
         "kind": "machine",

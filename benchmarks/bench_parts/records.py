@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +12,13 @@ from .arguments import UsageError
 
 NAME = "results.jsonl"
 
+Record = Mapping[str, Any]
+"""One JSON object, with a `kind`."""
+Records = Sequence[Record]
+
 
 class RecordFile:
-    """The file, emptied and open for writing. Kinds of records, in order: machine, then setup and block, then end."""
+    """The file, emptied and open for writing. The first record is of kind `machine`, the last of kind `end`."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -24,7 +28,7 @@ class RecordFile:
         except OSError as error:
             raise UsageError(f"cannot write to --out {folder} ({error.strerror}); pass another --out") from None
 
-    def add(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: Record) -> None:
         """Append a line."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()

@@ -1,6 +1,5 @@
 import pytest
-
-from benchmarks.throughput_parts.report import render
+from throughput_parts.report import render
 
 DP, DDP = [50.0, 1000.0, 1010.0, 990.0, 1000.0, 1005.0], [50.0, 1200.0, 1190.0, 1210.0, 1205.0, 1195.0]
 

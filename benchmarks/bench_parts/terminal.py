@@ -1,0 +1,58 @@
+"""Progress on stderr, and the table at the end on stdout."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .records import Record
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDE = 160  # columns where there is no terminal
+
+
+class Progress:
+    """One line that is overwritten on a terminal; elsewhere lines, of which there should be few."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+
+    def update(self, text: str) -> None:
+        """Show what happens now."""
+        if self.live:
+            sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
+            sys.stderr.flush()
+        else:
+            self.line(text)
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        print(f"\r\x1b[2K{text}" if self.live else text, file=sys.stderr, flush=True)
+
+    def record(self, record: Record) -> None:
+        """Show what was just written down; what is shown of it, if anything, a benchmark decides."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def print_table(table: Table) -> None:
+    """In colour on a terminal; not broken into lines elsewhere. Nothing where it has no row."""
+    from rich.console import Console
+
+    if table.row_count:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = _WIDE
+        console.print(table)
