@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cli
 
 BIN = Path(sys.executable).parent
 DEMO = Path(__file__).parents[2] / "examples" / "train_digits.py"
-EPOCHS = 12
+EPOCHS = 16
 STEPS = EPOCHS * 14
 
 
@@ -55,7 +55,7 @@ class Launch:
     def wait_for_step(self, step: int) -> None:
         """Until the checkpoint of `step` or of a later one is committed."""
         deadline = time.monotonic() + 60
-        while not any(int(name[5:13]) >= step for name in checkpoints(self.run_dir) if re.fullmatch(r"step-\d+", name)):
+        while newest(self.run_dir) < step:
             assert self.process.poll() is None, self.finish()
             assert time.monotonic() < deadline, "no checkpoint"
             time.sleep(0.002)
@@ -95,6 +95,11 @@ def launch(run_dir: Path, *options: str) -> Launch:
 def checkpoints(run_dir: Path) -> list[str]:
     folder = run_dir / "checkpoints"
     return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def newest(run_dir: Path) -> int:
+    """The last step that is saved."""
+    return max((int(name[5:13]) for name in checkpoints(run_dir) if re.fullmatch(r"step-\d+", name)), default=0)
 
 
 def fingerprint(run_dir: Path) -> dict[str, list[str]]:
@@ -154,41 +159,43 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return fingerprint(run_dir)
 
 
-@pytest.mark.parametrize("victim", ["rank", "torchrun", "dtk", "rank during a save", "dtk during a save"])
-def test_killed_and_started_again_ends_with_the_same_weights(
-    tmp_path: Path, reference: dict[str, list[str]], victim: str
+def test_killed_and_preempted_again_and_again_ends_with_the_same_weights(
+    tmp_path: Path, reference: dict[str, list[str]]
 ) -> None:
-    run_dir = tmp_path / "run"
-    choices = random.Random()
-    first = launch(run_dir)
-    ranks = [first.record(rank)["pid"] for rank in (0, 1)]
-    everyone = [first.process.pid, first.torchrun(), *ranks]
-    step = choices.randrange(10, STEPS - 70)  # training goes on for a tenth of a second before the kill
-    first.wait_for_step(step)
-    if "save" in victim:
-        first.stop_in_a_save(ranks)
-    else:
-        time.sleep(choices.random() * 0.1)
-    ports = sockets(everyone)
-    assert ports, "the ranks have met somewhere"
-    target = {"rank": choices.choice(ranks), "torchrun": everyone[1], "dtk": everyone[0]}[victim.split()[0]]
-    os.kill(target, signal.SIGKILL)
-    if "save" in victim:
-        for pid in {*ranks} - {target}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-    code, out, _ = first.finish()
-    assert code != 0
-    assert "epoch 10/12" not in out, f"the kill came too late to show anything (step {step})"
-    assert gone(everyone), "a process is left"
-    assert eventually(lambda: not ports & set(listening()), 5.0), "a port is left"
-    second = launch(run_dir)
-    code, _, err = second.finish()
-    assert code == 0, f"step {step}: {err}"
-    assert "restored step" in err
-    assert fingerprint(run_dir) == reference, f"killed {victim} {target} after step {step}"
+    """Each start goes on from the last save, and is ended in another way; nothing is left behind by any of them."""
+    run_dir, choices, seen = tmp_path / "run", random.Random(), 0
+    ends = ["rank during a save", "SIGTERM", "torchrun", "dtk"]
+    for number, end in enumerate(ends):
+        run = launch(run_dir)
+        ranks = [run.record(rank)["pid"] for rank in (0, 1)]
+        everyone = [run.process.pid, run.torchrun(), *ranks]
+        step = seen + choices.randrange(10, 20)
+        run.wait_for_step(step)
+        if "save" in end:
+            run.stop_in_a_save(ranks)
+        else:
+            time.sleep(choices.random() * 0.1)
+        ports = sockets(everyone)
+        assert ports, "the ranks have met somewhere"
+        target = {"rank": choices.choice(ranks), "torchrun": everyone[1]}.get(end.split()[0], everyone[0])
+        os.kill(target, signal.SIGTERM if end == "SIGTERM" else signal.SIGKILL)
+        if "save" in end:
+            for pid in {*ranks} - {target}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        code, _, err = run.finish()
+        assert code == 75 if end == "SIGTERM" else code != 0, (end, code, err)
+        assert ("start the same command again" in err) == (end == "SIGTERM"), err
+        assert ("restored step" in err) == (number > 0), err
+        assert gone(everyone), f"{end}: a process is left"
+        assert eventually(lambda ports=ports: not ports & set(listening()), 5.0), f"{end}: a port is left"
+        before, seen = seen, newest(run_dir)
+        assert before < step <= seen < STEPS, f"{end} came too late to show anything (step {seen})"
+    code, _, err = launch(run_dir).finish()
+    assert code == 0, err
+    assert f"restored step {seen}" in err
+    assert fingerprint(run_dir) == reference
     assert [name for name in checkpoints(run_dir) if not re.fullmatch(r"step-\d{8}", name)] == []
-    assert gone([second.process.pid])
 
 
 @pytest.mark.slow
@@ -205,7 +212,7 @@ def test_killed_ten_times_ends_with_the_same_weights(tmp_path: Path, reference: 
             os.kill(choices.choice(pids), signal.SIGKILL)
         run.finish()
         assert gone(pids)
-        steps.append(max((int(n[5:13]) for n in checkpoints(run_dir) if re.fullmatch(r"step-\d+", n)), default=0))
+        steps.append(newest(run_dir))
         assert steps[-1] >= steps[-2]
     code, _, err = launch(run_dir).finish()
     assert code == 0, err
@@ -221,20 +228,6 @@ def test_with_max_restarts_one_command_does_it_all(tmp_path: Path, reference: di
     assert code == 0, err
     assert "restored step" in err
     assert run.record(0)["restart"] == 1
-    assert fingerprint(run.run_dir) == reference
-
-
-def test_preempted_and_started_again_ends_with_the_same_weights(
-    tmp_path: Path, reference: dict[str, list[str]]
-) -> None:
-    run = launch(tmp_path / "run")
-    run.wait_for_step(30)
-    run.process.send_signal(signal.SIGTERM)
-    code, _, err = run.finish()
-    assert code == 75, err
-    assert "start the same command again" in err
-    code, _, err = launch(tmp_path / "run").finish()
-    assert code == 0, err
     assert fingerprint(run.run_dir) == reference
 
 

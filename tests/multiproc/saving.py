@@ -72,6 +72,18 @@ def restored(root: str, options: dict[str, Any] | None = None) -> tuple[int | No
     return result
 
 
+def restored_each(roots: list[str]) -> list[tuple[int | None, float | None]]:
+    """(step, value) of what a restore from each root gives."""
+    found = []
+    with dtk.init(seed=0) as rt:
+        engine = rt.setup(tiny, partial(torch.optim.AdamW, lr=0.1))
+        for root in roots:
+            fill(engine, 77.0)
+            step = rt.checkpointer(root, engine=engine).restore()
+            found.append((step, None if step is None else value_of(engine)))
+    return found
+
+
 class Saboteur:
     """Counts the calls that change a filesystem, and at call number `at` kills this process: before it, or half-way."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dist_toolkit.testing import RanksFailed, run_ranks
-from tests.multiproc.saving import restored, save_values, save_with_saboteur
+from tests.multiproc.saving import restored, restored_each, save_values, save_with_saboteur
 
 pytestmark = pytest.mark.multiproc
 
@@ -21,18 +21,18 @@ def test_kill_at_every_boundary_of_a_save(tmp_path: Path, ranks: int, second: tu
     """What is left is the old checkpoint or the new one, whole, and then the next save works and cleans up."""
     counts = run_ranks(save_with_saboteur, ranks, str(tmp_path / "count"), (1, 10.0), second, 0, None, False)
     assert counts[0] > 10
-    outcomes = set()
+    roots = []
     for rank, count in enumerate(counts):
         assert count >= 3  # create, write, fsync of its own file
         for at in range(count):
-            root = str(tmp_path / f"{rank}-{at}")
+            roots.append(root := str(tmp_path / f"{rank}-{at}"))
             with pytest.raises(RanksFailed) as failure:
                 run_ranks(save_with_saboteur, ranks, root, (1, 10.0), second, rank, at, at % 2 == 0)
             assert failure.value.outcomes[rank].exitcode == -signal.SIGKILL
-            found = run_ranks(restored, ranks, root)
-            assert set(found) in ({(1, 10.0)}, {second}), f"killed at call {at} of rank {rank}"
-            outcomes.add(found[0])
-    assert outcomes == {(1, 10.0), second}, "some kills came before the commit and some after"
+    everywhere = run_ranks(restored_each, ranks, roots)
+    for root, *found in zip(roots, *everywhere, strict=True):
+        assert set(found) in ({(1, 10.0)}, {second}), f"killed at {Path(root).name}: rank-call"
+    assert set(everywhere[0]) == {(1, 10.0), second}, "some kills came before the commit and some after"
     for at in (3, counts[0] // 2, counts[0] - 2):
         root = str(tmp_path / f"0-{at}")
         run_ranks(save_values, ranks, root, [(3, 30.0)], {"keep_last": 1})
