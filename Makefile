@@ -19,7 +19,7 @@ help:  ## what each target does
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing the pinned packages into .venv (about two minutes, once) ..."
+	@echo "installing the pinned packages into .venv (about four minutes, once) ..."
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/.demo
 
