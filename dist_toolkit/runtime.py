@@ -29,7 +29,7 @@ from dist_toolkit.metric_log import MetricLog
 from dist_toolkit.process_group import Group, open_group
 from dist_toolkit.signals import StopRequest
 from dist_toolkit.storage import LocalStorage
-from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy
+from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy, set_up
 from dist_toolkit.strategies.request import BatchWeight, ModelSource, OptimizerFactory, SchedulerFactory, SetupRequest
 from dist_toolkit.world import LaunchSettings, World
 
@@ -127,14 +127,18 @@ class Runtime(Decisions):
             ema: keep averaged weights, for `engine.averaged()`.
 
         Raises:
-            ConfigError: the strategy is unknown, contradicts the launcher's, or cannot train this model here.
+            ConfigError: the strategy is unknown, contradicts the launcher's, or cannot train this model here; or ranks
+                were given different arguments: on every rank.
         """
-        chosen = resolve_strategy(self._strategy(strategy), self.world)
-        source = ModelSource(model, self.device, seeding.derive(self.seed, "model", self._engines))
-        request = SetupRequest(source, optimizer, self.group, scheduler, precision, ema, self._batch_weight)
-        self._engines += 1
+
+        def read() -> tuple[Strategy, SetupRequest]:
+            chosen = resolve_strategy(self._strategy(strategy), self.world)
+            source = ModelSource(model, self.device, seeding.derive(self.seed, "model", self._engines))
+            return chosen, SetupRequest(source, optimizer, self.group, scheduler, precision, ema, self._batch_weight)
+
         with self.group.watched("rt.setup"):
-            engine = chosen.setup(request)
+            engine = set_up(read, self.group)
+        self._engines += 1
         self._split_streams()
         return engine
 

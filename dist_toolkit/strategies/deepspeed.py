@@ -45,6 +45,7 @@ class DeepSpeed(Strategy):
     """
 
     name = "deepspeed"
+    compared_later = frozenset({"config"})
 
     stage: int | None = None
     offload: str | None = None

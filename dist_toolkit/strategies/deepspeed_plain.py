@@ -22,7 +22,7 @@ class DeepSpeedEngine(Engine):
 
     def __init__(self, module: nn.Module, request: SetupRequest, settings: Settings) -> None:
         self._settings, self._stage = settings, settings.stage
-        self._finished = False
+        self._finished = self._has_gradients = False
         self._witness = GradientWitness(module)
         super().__init__(module, request)
         if self.scheduler is None:
@@ -30,7 +30,7 @@ class DeepSpeedEngine(Engine):
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        self._finished = False
+        self._finished = self._has_gradients = False
         super().zero_grad()
 
     def clip_grad_norm(self, max_norm: float) -> torch.Tensor:
@@ -56,7 +56,7 @@ class DeepSpeedEngine(Engine):
         return self._started.optimizer
 
     def _backward(self, loss: torch.Tensor) -> None:
-        self._finished = False
+        self._finished, self._has_gradients = False, True
         self._started.engine.backward(loss, scale_wrt_gas=False)
 
     def _finish(self) -> None:
@@ -89,6 +89,11 @@ class DeepSpeedEngine(Engine):
 
 class PlainEngine(DeepSpeedEngine):
     """Stage 0: our own optimizer, and DeepSpeed's averaging of gradients."""
+
+    def _finish(self) -> None:
+        # where no backward was, there is nothing to average, unless a script has set gradients itself
+        if self._has_gradients or any(parameter.grad is not None for parameter in self.module.parameters()):
+            super()._finish()
 
     def _make_scaler(self) -> LossScaler | None:
         if self.precision != "fp16":

@@ -13,13 +13,15 @@ from dist_toolkit import seeding
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.ema import EMA, Averages
 from dist_toolkit.strategies.engine_state import EngineState
+from dist_toolkit.strategies.in_words import describe_optimizer
 from dist_toolkit.strategies.mark import StrategyMark
 from dist_toolkit.strategies.micro_batches import Weigh, micro_batches
 from dist_toolkit.strategies.optimizers import refuse_optimizer
 from dist_toolkit.strategies.precision import LossScaler, as_float32, autocast
 from dist_toolkit.strategies.request import SetupRequest, make_optimizer, make_scheduler
-from dist_toolkit.strategies.same_model import together
+from dist_toolkit.strategies.same_model import check_same, together
 from dist_toolkit.strategies.state import strip_wrappers
+from dist_toolkit.strategies.trained import TrainedParameters
 from dist_toolkit.strategies.unused import warn_of_unused
 
 
@@ -45,6 +47,7 @@ class Engine(EngineState):
     def __init__(self, module: nn.Module, request: SetupRequest, wrapped: Callable[..., Any] | None = None) -> None:
         self.module, self.group, self.precision = module, request.group, request.precision
         self.optimizer: torch.optim.Optimizer = self._make_optimizer(request)
+        check_same("the optimizer", describe_optimizer(self.optimizer), self.group)
         self.scheduler = together(
             "making the schedule", lambda: make_scheduler(request.scheduler, self.optimizer), self.group
         )
@@ -55,6 +58,7 @@ class Engine(EngineState):
         self._batch_weight = request.batch_weight
         self._micro_weight: float | torch.Tensor | None = None
         self._frozen = False
+        self._trained = TrainedParameters(module)
         self._first_step = True
         self._steps = 0
 
@@ -93,9 +97,13 @@ class Engine(EngineState):
         Returns:
             Whether it updated: False where fp16 gradients overflowed on any rank. The step is then skipped on all
             ranks, schedule and averages included, and the loss scale is lowered.
+
+        Raises:
+            ConfigError: the averaged weights are in the model, or parameters were frozen or unfrozen since rt.setup.
         """
         if self._averages is not None and self._averages.is_swapped:
             raise ConfigError("the averages are in the model now; step outside `with engine.averaged()`")
+        self._trained.check()
         if self._first_step:
             self._check_unused()
             self._first_step = False

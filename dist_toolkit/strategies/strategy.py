@@ -14,6 +14,8 @@ class Strategy(ABC):
     """How to make an Engine. Subclasses are frozen dataclasses of the strategy's options."""
 
     name: ClassVar[str]
+    compared_later: ClassVar[frozenset[str]] = frozenset()
+    """Options that may be written differently on each rank: what they come to is compared."""
 
     @abstractmethod
     def check(self, world: World) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies import zero_state
 from dist_toolkit.strategies.deepspeed_config import Settings
 from dist_toolkit.strategies.deepspeed_plain import DeepSpeedEngine
@@ -38,7 +39,7 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
 
     def zero_grad(self) -> None:
         """Forget the gradients, DeepSpeed's partial sums included."""
-        self._finished, self._clipped = False, 1.0
+        self._finished, self._clipped, self._has_gradients = False, 1.0, False
         forget_gradients(self._zero, self._stage)
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -47,7 +48,12 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
             yield strip_wrappers(name), self._whole(strip_wrappers(name), parameter)
 
     def named_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Pairs (canonical name, whole gradient over all ranks), zeros where there was none. Collective."""
+        """Pairs (canonical name, whole gradient over all ranks), zeros where there was none. Collective.
+
+        None before the first `backward` of a step.
+        """
+        if not self._has_gradients:
+            return
         whole: Any = importlib.import_module("deepspeed.utils").safe_get_full_grad
         self._finish()
         scale = self._clipped / self._zero.loss_scale
@@ -135,15 +141,20 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         super()._backward(loss)
 
     def _clip(self, max_norm: float) -> torch.Tensor:
+        if not self._has_gradients:
+            return torch.zeros((), device=self.device)
         self._finish()
         norm = gradient_norm(self._zero, self._stage).to(self.device)
+        already = self._clipped
         bound = self._zero.clip_grad
         self._zero.clip_grad = min(bound, max_norm) if bound else max_norm
         # DeepSpeed scales them in its step; until then they are as they were
         self._clipped = (self._zero.clip_grad / (norm + 1e-6)).clamp(max=1.0)
-        return norm
+        return norm * already
 
     def _update(self) -> bool:
+        if not self._has_gradients:
+            raise ConfigError("there are no gradients: call engine.backward(loss) before engine.step()")
         self._finish()
         if self._settings.clip:
             self._zero.clip_grad = self._settings.clip

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -196,8 +196,22 @@ def clipping(rt: Runtime, setup: Setup, folder: Path) -> Any:
         assert type(norm) is torch.Tensor
         assert norm.ndim == 0
         norms.append(norm.item())
+        norms.append(engine.clip_grad_norm(1e6).item())  # a second look sees the clipped gradients
         engine.step()
     return {"norms": norms, "weights": weights_of(engine)}
+
+
+def no_gradients(rt: Runtime, setup: Setup, folder: Path) -> Any:
+    """What is asked of gradients before the first backward of a step finds none, and does no harm."""
+    engine = setup(Words, SGD)
+    found: list[float] = []
+    for step in range(2):
+        found += [engine.clip_grad_norm(1.0).item(), len([*engine.named_gradients()])]
+        tokens, _ = tokens_and_targets(8, seed=step)
+        mine, target = share(rt, tokens, tokens.roll(-1, 1))
+        engine.backward(token_loss(engine(mine), target))
+        engine.step()
+    return {"found": found, "weights": weights_of(engine)}
 
 
 def frozen_parameters(rt: Runtime, setup: Setup, folder: Path) -> Any:
@@ -218,7 +232,15 @@ def frozen_parameters(rt: Runtime, setup: Setup, folder: Path) -> Any:
         engine.step()
     after = weights_of(engine)
     still = sorted(name for name in before if before[name] == after[name])
-    return {"still": still, "weights": after}
+    words = []
+    for module, trained in ((engine.module.embed, True), (engine.module.blocks[1], False)):
+        module.requires_grad_(trained)
+        try:
+            engine.step()
+        except ConfigError as error:
+            words.append(str(error))
+        module.requires_grad_(not trained)
+    return {"still": still, "weights": after, "words": words}
 
 
 def dropout(rt: Runtime, setup: Setup, folder: Path) -> Any:
@@ -492,10 +514,17 @@ def live_bytes() -> int:
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        memory, parity, momentum, accumulation, uneven_batch, clipping, frozen_parameters, dropout, skipped_step,
-        dropped_step, schedule, averages, gan, evaluation, resume, bf16, unused,
+        memory, parity, momentum, accumulation, uneven_batch, clipping, no_gradients, frozen_parameters, dropout,
+        skipped_step, dropped_step, schedule, averages, gan, evaluation, resume, bf16, unused,
     )
 }  # fmt: skip
+
+
+def train_two(strategies: Sequence[Strategy], folder: str) -> Any:
+    """A GAN whose engines have a strategy each."""
+    with dtk.init(seed=7) as rt:
+        given = iter(strategies)
+        return gan(rt, lambda *args, **options: rt.setup(*args, strategy=next(given), **options), Path(folder))
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,18 @@ def refused(folder: str) -> dict[str, str]:
             "one rank cannot build": lambda: rt.setup(one_rank_cannot, SGD),
             "one rank cannot schedule": lambda: rt.setup(line, SGD, scheduler=bad_schedule),
             "other models": lambda: rt.setup(nn.Linear(4, 4 + rt.world.rank), SGD),
+            "other rates": lambda: rt.setup(line, partial(torch.optim.SGD, lr=0.1 + 0.1 * rt.world.rank)),
+            "other rates inside": lambda: rt.setup(line, lambda p: torch.optim.SGD(p, lr=0.1 + 0.1 * rt.world.rank)),
+            "other precisions": lambda: rt.setup(line, SGD, precision="fp16" if rt.world.rank else "fp32"),
+            "an unknown precision on one rank": lambda: rt.setup(
+                line, SGD, precision="fp7" if rt.world.rank else "fp32"
+            ),
+            "other hooks": lambda: rt.setup(line, SGD, strategy=dtk.DDP(comm_hook="bf16" if rt.world.rank else None)),
+            "other strategies": lambda: rt.setup(line, SGD, strategy=dtk.FSDP() if rt.world.rank else dtk.DDP()),
+            "averages on one rank": lambda: rt.setup(line, SGD, ema=dtk.EMA() if rt.world.rank else None),
+            "other schedules": lambda: rt.setup(
+                line, SGD, scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1 + rt.world.rank)
+            ),
             "a part of the model": lambda: rt.setup(
                 line, lambda parameters: torch.optim.SGD([*parameters][1:], lr=0.1)
             ),
@@ -101,6 +113,14 @@ EXPECTED = {
     "one rank cannot build": "no such file: weights.bin",
     "one rank cannot schedule": "no such file: schedule.json",
     "other models": "weight is [4, 4] float32 on rank 0 and [5, 4] float32 on rank 1",
+    "other rates": "optimizer is SGD(lr=0.1) on rank 0 and SGD(lr=0.2) on rank 1",
+    "other rates inside": "optimizer is not the same on all ranks: lr of group 0 is 0.1 on rank 0 and 0.2 on rank 1",
+    "other precisions": "precision is fp32 on rank 0 and fp16 on rank 1",
+    "an unknown precision on one rank": "precision='fp7' is unknown",
+    "other hooks": "DDP(comm_hook=...) is None on rank 0 and bf16 on rank 1",
+    "other strategies": "strategy is ddp on rank 0 and fsdp on rank 1",
+    "averages on one rank": "ema is None on rank 0 and EMA(decay=0.999",
+    "other schedules": "scheduler is StepLR(step_size=1) on rank 0 and StepLR(step_size=2) on rank 1",
     "a part of the model": "leaves out 1 trainable parameters of Linear: weight",
     "another model": "holds 2 parameters that are not in Linear",
     "a class": "strategy=DDP, a class: pass a name such as 'ddp', or an object",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import dist_toolkit as dtk
 from dist_toolkit.testing import RanksFailed, run_ranks
-from tests.multiproc.conformance import Case, run_checks
+from tests.multiproc.conformance import Case, run_checks, train_two
 
 pytestmark = pytest.mark.multiproc
 
@@ -68,7 +69,8 @@ def strategy(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(
     "check",
     [
-        "parity", "momentum", "accumulation", "uneven_batch", "clipping", "schedule", "averages", "gan", "evaluation",
+        "parity", "momentum", "accumulation", "uneven_batch", "clipping", "no_gradients", "schedule", "averages",
+        "gan", "evaluation",
     ],
 )  # fmt: skip
 def test_the_same_as_one_process(strategy: str, check: str) -> None:
@@ -89,6 +91,20 @@ def test_frozen_parameters_stay_as_they_are(strategy: str) -> None:
         assert all(name.startswith(("embed.", "blocks.0.")) for name in found["still"])
         assert len(found["still"]) == 7
         assert_close(found["weights"], alone("frozen_parameters")["weights"])
+
+
+def test_what_is_trained_is_fixed_at_setup(strategy: str) -> None:
+    for found in each_rank(strategy, "frozen_parameters"):
+        unfrozen, frozen = found["words"]
+        assert "1 parameters were unfrozen since rt.setup: embed.weight;" in unfrozen
+        assert "parameters were frozen since rt.setup: blocks.1." in frozen
+
+
+@pytest.mark.parametrize("names", ["ddp fsdp", "fsdp zero2", "zero3 ddp", "zero1 zero3"])
+def test_two_engines_with_a_strategy_each(tmp_path: Path, names: str) -> None:
+    pair = [CASES[name].strategy for name in names.split()]
+    for found in run_ranks(train_two, 2, pair, str(tmp_path)):
+        assert_close(found, alone("gan"))
 
 
 def test_dropout_differs_between_ranks(strategy: str) -> None:
