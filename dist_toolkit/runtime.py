@@ -131,14 +131,15 @@ class Runtime(Decisions):
                 were given different arguments: on every rank.
         """
 
+        number, self._engines = self._engines, self._engines + 1
+
         def read() -> tuple[Strategy, SetupRequest]:
             chosen = resolve_strategy(self._strategy(strategy), self.world)
-            source = ModelSource(model, self.device, seeding.derive(self.seed, "model", self._engines))
+            source = ModelSource(model, self.device, seeding.derive(self.seed, "model", number))
             return chosen, SetupRequest(source, optimizer, self.group, scheduler, precision, ema, self._batch_weight)
 
         with self.group.watched("rt.setup"):
             engine = set_up(read, self.group)
-        self._engines += 1
         self._split_streams()
         return engine
 

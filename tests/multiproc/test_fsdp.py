@@ -377,8 +377,7 @@ def refusals(ranks: Ranks) -> None:
     refused("no value: Net.gain, Net.scale, Net.shift", init="meta")
     refused("needs a factory", Net(), init="meta")
     refused("needs a GPU", cpu_offload=True)
-    with pytest.raises(ConfigError, match=r"replicas=3\) does not divide the 2 ranks"):
-        ranks.rt.setup(Net, OPTIMIZERS["sgd"], strategy=dtk.FSDP(replicas=3))
+    refused(r"replicas=3\) does not divide the 2 ranks", replicas=3)
     refused("Adafactor cannot be used with fsdp", optimizer=torch.optim.Adafactor)
     refused("LBFGS", optimizer=torch.optim.LBFGS)
     refused("fsdp cannot split the sparse gradients of Embedding", lambda: nn.Embedding(3, 2, sparse=True))
