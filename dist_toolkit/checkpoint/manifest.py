@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,13 @@ from dist_toolkit.checkpoint.layout import FORMAT, is_rank_file
 from dist_toolkit.errors import CheckpointCorrupt
 
 DIGEST = "xxh3_128"
+_START = re.compile(rb'\{"format": (\d+), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
+_END = b"}\n"
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8, "C64": 64,
+}  # fmt: skip
+"""Of one element, by the safetensors name of its type."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +69,44 @@ class Manifest:
     producer: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The bytes of manifest.json: the body, and the digest of the body's own bytes."""
-        body = {
+        """The bytes of manifest.json: the body, a line for each tensor, and the digest of the body's own bytes."""
+        plain = {
             "step": self.step,
             "world_size": self.world_size,
             "created": self.created,
             "token": self.token,
             "producer": dict(self.producer),
             "metrics": dict(self.metrics),
-            "values": dict(self.values),
-            "files": {name: [f.size, f.header, f.digest] for name, f in self.files.items()},
-            "tensors": {
-                name: {"dtype": t.dtype, "shape": list(t.shape), "chunks": [_chunk_row(c) for c in t.chunks]}
-                for name, t in self.tensors.items()
-            },
         }
-        return _render(body)
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in plain.items()]
+        lines.append(_block("values", self.values))
+        lines.append(_block("files", {name: [f.size, f.header, f.digest] for name, f in self.files.items()}))
+        rows = {
+            name: {"dtype": t.dtype, "shape": t.shape, "chunks": [_chunk_row(c) for c in t.chunks]}
+            for name, t in self.tensors.items()
+        }
+        body = ("{\n" + ",\n".join([*lines, _block("tensors", rows)]) + "\n}").encode()
+        return f'{{"format": {FORMAT}, "digest": "{DIGEST}:{digest(body)}", "body": '.encode() + body + _END
 
 
 def digest(data: bytes | memoryview) -> str:
     """The digest used everywhere in a checkpoint: XXH3 with 128 bits, in hexadecimal."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+class Digest:
+    """The same, of bytes that come in pieces."""
+
+    def __init__(self) -> None:
+        self._state = xxhash.xxh3_128()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Go on with these bytes."""
+        self._state.update(data)
+
+    def hex(self) -> str:
+        """Of all bytes until here."""
+        return str(self._state.hexdigest())
 
 
 def decode(data: bytes, path: str) -> Manifest:
@@ -91,28 +116,41 @@ def decode(data: bytes, path: str) -> Manifest:
         CheckpointCorrupt: not the bytes that `encode` wrote (a flipped bit, an edit, a truncation), another format
             version, or an entry that points outside the checkpoint.
     """
-    try:
-        outer = json.loads(data)
-        version, body = outer["format"], outer["body"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointCorrupt(path, f"not a manifest ({type(error).__name__}: {error})") from None
-    if version != FORMAT:
-        raise CheckpointCorrupt(
-            path, f"checkpoint format {version!r}; this version of dist-toolkit reads format {FORMAT}"
-        )
-    if _render(body) != data:
+    start = _START.match(data)
+    if start is None:
+        raise CheckpointCorrupt(path, _not_ours(data))
+    if int(start[1]) != FORMAT:
+        raise CheckpointCorrupt(path, _other_format(int(start[1])))
+    text = data[start.end() : -len(_END)]
+    if not data.endswith(_END) or digest(text) != start[2].decode():
         raise CheckpointCorrupt(path, "the manifest does not match its own digest")
     try:
-        manifest = _from_body(body)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest = _from_body(json.loads(text))
+        _check(manifest, path)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointCorrupt(path, f"malformed manifest ({type(error).__name__}: {error})") from None
-    _check(manifest, path)
     return manifest
 
 
-def _render(body: Any) -> bytes:
-    text = json.dumps(body, sort_keys=True, indent=0, ensure_ascii=True)
-    return f'{{"format": {FORMAT}, "digest": "{DIGEST}:{digest(text.encode())}", "body": {text}}}\n'.encode()
+def _not_ours(data: bytes) -> str:
+    """What is wrong with bytes that do not begin as a manifest does."""
+    try:
+        version = json.loads(data)["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"not a manifest ({type(error).__name__}: {error})"
+    return "the manifest has no digest" if version == FORMAT else _other_format(version)
+
+
+def _other_format(version: Any) -> str:
+    return f"checkpoint format {version!r}; this version of dist-toolkit reads format {FORMAT}"
+
+
+def _block(key: str, rows: Mapping[str, Any]) -> str:
+    """`"key": {...}` with a line for each row."""
+    if not rows:
+        return f"{json.dumps(key)}: {{}}"
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    return f"{json.dumps(key)}: {{\n{lines}\n}}"
 
 
 def _chunk_row(chunk: Chunk) -> list[Any]:
@@ -135,7 +173,11 @@ def _check(manifest: Manifest, path: str) -> None:
             raise CheckpointCorrupt(
                 path, f"names the file {name!r}, which is not a data file of a checkpoint, or has no digest for it"
             )
+        if not 0 <= file.header <= file.size:
+            raise CheckpointCorrupt(path, f"{name}: a header of {file.header} bytes in {file.size}")
     for name, tensor in manifest.tensors.items():
+        if tensor.dtype not in BITS:
+            raise CheckpointCorrupt(path, f"{name}: holds a tensor of the unknown type {tensor.dtype!r}")
         covered = 0
         for chunk in tensor.chunks:
             holder = manifest.files.get(chunk.file)
@@ -143,6 +185,11 @@ def _check(manifest: Manifest, path: str) -> None:
                 raise CheckpointCorrupt(path, f"{name}: a chunk lies outside its file, or has no digest")
             if not _inside(chunk, tensor.shape):
                 raise CheckpointCorrupt(path, f"{name}: a chunk lies outside the tensor's shape {list(tensor.shape)}")
+            if 8 * (chunk.end - chunk.begin) != math.prod(chunk.sizes) * BITS[tensor.dtype]:
+                raise CheckpointCorrupt(
+                    path,
+                    f"{name}: {chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {tensor.dtype}",
+                )
             covered += math.prod(chunk.sizes)
         if covered != math.prod(tensor.shape):
             raise CheckpointCorrupt(path, f"{name}: the chunks hold {covered} of {math.prod(tensor.shape)} elements")

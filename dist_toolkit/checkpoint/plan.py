@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import ReadItem, SavePlan, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.tensor import DTensor
 
 from dist_toolkit.checkpoint.manifest import Chunk, Manifest, TensorEntry
 from dist_toolkit.checkpoint.writer import OutChunk
@@ -23,20 +25,50 @@ from dist_toolkit.process_group import Group
 from dist_toolkit.tensors import DTYPE_NAMES, DTYPES
 
 
-def plan_save(tensors: Mapping[str, torch.Tensor], group: Group) -> list[OutChunk]:
-    """The chunks that this rank writes: what ranks hold in common is written once, by the rank with least to do.
+class SavePlans:
+    """Plans of saves. State that is laid out as the last time is not planned again."""
 
-    Collective: one exchange of names, shapes and places.
-    """
-    planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    planner.set_up_planner(dict(tensors), is_coordinator=group.world.is_main)
+    def __init__(self) -> None:
+        self._layout: bytes | None = None
+        self._items: list[WriteItem] = []
+
+    def plan(self, tensors: Mapping[str, torch.Tensor], group: Group) -> list[OutChunk]:
+        """The chunks that this rank writes: what ranks hold in common is written once, by the rank with least to do.
+
+        Collective: one small exchange; where a rank has another layout than the last time, another of names, shapes
+        and places.
+        """
+        planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+        planner.set_up_planner(dict(tensors), is_coordinator=group.world.is_main)
+        layout = _layout(tensors)
+        if not all(group.all_gather_json(layout == self._layout)):
+            self._items = _share_out(planner, group)
+            self._layout = layout
+        return [_out_chunk(item, planner.resolve_data(item)) for item in self._items]
+
+
+def _share_out(planner: DefaultSavePlanner, group: Group) -> list[WriteItem]:
+    """What this rank is to write. Collective."""
     local = planner.create_local_plan()
     everyone = group.all_gather_json([_to_row(item) for item in local.items])
     plans = [SavePlan([_from_row(row) for row in rows]) for rows in everyone]
     plans[group.world.rank] = local
     final, _ = planner.create_global_plan(plans)
-    mine = planner.finish_plan(final[group.world.rank])
-    return [_out_chunk(item, planner.resolve_data(item)) for item in mine.items]
+    mine: list[WriteItem] = planner.finish_plan(final[group.world.rank]).items
+    return mine
+
+
+def _layout(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """A digest of names, types, shapes and, of sharded tensors, this rank's place."""
+    seen = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors.items():
+        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if isinstance(tensor, DTensor):
+            mesh = tensor.device_mesh
+            local = tuple(tensor.to_local().shape)
+            seen.update(f" {tensor.placements} {mesh.shape} {mesh.get_coordinate()} {local}".encode())
+        seen.update(b"\n")
+    return seen.digest()
 
 
 class LoadPlan:

@@ -13,7 +13,7 @@ from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.checkpoint.parts import Part
-from dist_toolkit.checkpoint.reader import read_tensors, saved_tensors, verify_chunks
+from dist_toolkit.checkpoint.reader import open_file, read_tensors, saved_tensors, verify_chunks
 from dist_toolkit.errors import (
     AllCheckpointsCorrupt,
     CheckpointCorrupt,
@@ -96,6 +96,10 @@ def _try_one(
     folder, data = candidate["folder"], candidate["data"].encode("latin-1")
     manifest = decode(data, f"{folder}/{MANIFEST}")
     _check_shared(storage, group, folder, data)
+    # before anything is allocated for what the manifest promises
+    damage = _collect(group, storage, _check_files(storage, group, folder, manifest))
+    if damage:
+        return damage
     plan, error = _plan(manifest, folder, parts, waive)
     damage = _collect(group, storage, error)
     if damage:
@@ -107,6 +111,18 @@ def _try_one(
         return damage
     _collect(group, storage, _install(chosen, templates, manifest))
     return manifest
+
+
+def _check_files(storage: Storage, group: Group, folder: str, manifest: Manifest) -> Exception | None:
+    """Whether the files are there and as long as they should be, each rank looking at its share."""
+    try:
+        for file in sorted(manifest.files)[group.world.rank :: group.world.world_size]:
+            open_file(storage, folder, file, manifest.files[file]).__exit__(None, None, None)
+    except CheckpointCorrupt as error:
+        return error
+    except (OSError, EOFError) as error:
+        return CheckpointCorrupt(folder, f"{type(error).__name__}: {error}")
+    return None
 
 
 def _install(
@@ -138,7 +154,7 @@ def _plan(
     chosen: list[Part] = []
     templates: list[dict[str, torch.Tensor]] = []
     try:
-        saved = saved_tensors(manifest, folder)
+        saved = saved_tensors(manifest)
         for part in parts:
             try:
                 if part.name not in manifest.values:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_toolkit.checkpoint.layout import parse_dir, step_dir
-from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry, decode, digest
+from dist_toolkit.checkpoint.manifest import BITS, Chunk, FileEntry, Manifest, TensorEntry, decode, digest
 from dist_toolkit.errors import CheckpointCorrupt
+from dist_toolkit.tensors import DTYPES
 
 FILE = "rank-00000.safetensors"
 CHUNK = Chunk(FILE, 100, 124, (0, 0), (2, 3), "d" * 32)
@@ -63,6 +64,12 @@ def test_another_format_is_named() -> None:
     [
         replace(MANIFEST, files={"../../etc/passwd": FileEntry(124, 100, "h")}),
         replace(MANIFEST, files={FILE: FileEntry(124, 100, "")}),
+        replace(MANIFEST, files={FILE: FileEntry(124, 2**60, "h")}),
+        replace(MANIFEST, files={FILE: FileEntry(124, -1, "h")}),
+        replace(MANIFEST, files={FILE: FileEntry("124", 100, "h")}),
+        replace(MANIFEST, tensors={"model.w": TensorEntry("F31", (2, 3), (CHUNK,))}),
+        replace(MANIFEST, tensors={"model.w": TensorEntry("F64", (2, 3), (CHUNK,))}),
+        replace(MANIFEST, tensors={"model.w": TensorEntry("F32", ("2", 3), (CHUNK,))}),
         with_chunk(digest=""),
         with_chunk(file="rank-00001.safetensors"),
         with_chunk(begin=0),
@@ -84,6 +91,22 @@ def test_well_formed_nonsense_is_refused(body: str) -> None:
     data = f'{{"format": 1, "digest": "xxh3_128:{digest(text.encode())}", "body": {text}}}\n'.encode()
     with pytest.raises(CheckpointCorrupt, match="malformed"):
         decode(data, "m")
+
+
+def test_the_sizes_of_types_are_those_of_torch() -> None:
+    assert {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} == BITS
+
+
+def test_a_manifest_of_the_first_releases_is_read() -> None:
+    """They were written with every value on a line of its own."""
+    body = json.dumps(json.loads(MANIFEST.encode())["body"], sort_keys=True, indent=0)
+    old = f'{{"format": 1, "digest": "xxh3_128:{digest(body.encode())}", "body": {body}}}\n'.encode()
+    assert decode(old, "m") == MANIFEST
+
+
+def test_a_person_finds_a_tensor_on_a_line_of_its_own() -> None:
+    (line,) = [line for line in MANIFEST.encode().decode().splitlines() if "model.w" in line]
+    assert '"dtype": "F32", "shape": [2, 3]' in line
 
 
 @given(st.integers(0, 10**12))
