@@ -126,6 +126,20 @@ class NotSerializable(CheckpointError, TypeError):
         )
 
 
+class DirectoryInUse(CheckpointError):
+    """Another program saves in this checkpoint directory.
+
+    Attributes:
+        owner: which.
+    """
+
+    def __init__(self, root: str | Path, owner: str) -> None:
+        self.root, self.owner = str(root), owner
+        super().__init__(
+            f"{root} is in use by {owner}; end that program, or give this one a directory of its own (--run-dir)"
+        )
+
+
 class StorageNotShared(CheckpointError):
     """The checkpoint directory is not the same directory on all ranks."""
 

@@ -70,3 +70,15 @@ class Storage(ABC):
     @abstractmethod
     def remove_tree(self, name: str) -> None:
         """Delete a directory and what is in it; nothing if it is not there."""
+
+    def claim(self, words: str, patience: float) -> str | None:  # a place without locks
+        """Keep other programs from saving here until `release`; None, or who is saving here.
+
+        Args:
+            words: who this is, for them to read.
+            patience: seconds to wait for another program to end.
+        """
+        return None
+
+    def release(self) -> None:  # noqa: B027  # a place without locks
+        """Let others save here."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from dist_toolkit.storage import lock
 from dist_toolkit.storage.base import FileReader, Storage
 
 
@@ -77,6 +78,18 @@ class LocalStorage(Storage):
         """Delete the directory."""
         if (self._root / name).exists():
             shutil.rmtree(self._root / name)
+
+    def claim(self, words: str, patience: float) -> str | None:
+        """A lock on a file in the directory, which is created."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError:  # the save will say so
+            return None
+        return lock.acquire(self._root, words, patience)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        lock.release(self._root)
 
 
 class _LocalReader:
