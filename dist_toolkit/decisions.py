@@ -86,7 +86,7 @@ class Decisions:
         if self._requested is None:
             self._requested = StopRequest(self.group)
             self._requested.__enter__()
-        return self._requested.poll()
+        return self._requested.poll().stop
 
     def early_stopping(self, patience: int, mode: str = "min", min_delta: float = 0.0) -> EarlyStopping:
         """An object whose `update(value)` says when a metric has not improved for `patience` updates in a row.

@@ -116,6 +116,13 @@ class Group(ABC):
         """
 
     @abstractmethod
+    def side_channel(self) -> Group:
+        """Another group of the same ranks, for messages and CPU tensors, that a thread may use meanwhile. Collective.
+
+        The desync guard does not see it. Close it before this one.
+        """
+
+    @abstractmethod
     def close(self, failed: bool = False) -> None:
         """End the process group. Not collective where `failed`: peers may be gone. Calling it again does nothing."""
 
@@ -158,6 +165,10 @@ class SoloGroup(Group):
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """A list of the one tensor."""
         return [tensor]
+
+    def side_channel(self) -> Group:
+        """Another group of one."""
+        return SoloGroup(self.world, torch.device("cpu"))
 
     def close(self, failed: bool = False) -> None:
         """Nothing to end."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -18,8 +18,10 @@ from typing_extensions import Unpack
 
 from dist_toolkit import logs, metrics, seeding
 from dist_toolkit.checkpoint import Checkpointer
-from dist_toolkit.checkpoint.checkpointer import retention_from
-from dist_toolkit.checkpoint.parts import RngPart, build_parts
+from dist_toolkit.checkpoint.build import build_checkpointer, named
+from dist_toolkit.checkpoint.parts import RngPart
+from dist_toolkit.checkpoint.retention import retention_from
+from dist_toolkit.checkpoint.schedule import Schedule
 from dist_toolkit.data import Choices, Loader, Place, Sharded, WorkerOptions, build_loader, on_every_rank, shard
 from dist_toolkit.data.arguments import check_options
 from dist_toolkit.decisions import Decisions
@@ -27,7 +29,6 @@ from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
 from dist_toolkit.metric_log import MetricLog
 from dist_toolkit.process_group import Group, open_group
-from dist_toolkit.signals import StopRequest
 from dist_toolkit.storage import LocalStorage
 from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy, set_up
 from dist_toolkit.strategies.request import BatchWeight, ModelSource, OptimizerFactory, SchedulerFactory, SetupRequest
@@ -107,6 +108,7 @@ class Runtime(Decisions):
         self._engines = 0
         self._streams_are_common = True
         self._loaders: list[Loader] = []
+        self._checkpointers: list[Checkpointer] = []
         seeding.seed_all(seed)
 
     def setup(
@@ -192,8 +194,9 @@ class Runtime(Decisions):
     def checkpointer(
         self, root: str | Path | None = None, *, engine: Engine | Mapping[str, Engine] | None = None,
         loader: Loader | Mapping[str, Loader] | None = None, state: Mapping[str, Any] | None = None,
-        every: int | None = None, keep_last: int | None = None, keep_best: str | None = None,
-        waive: Collection[str] = (),
+        every: int | Literal["auto"] | None = None, failures_per_day: float | None = None,
+        keep_last: int | None = None, keep_best: str | None = None, keep_every: int | None = None,
+        waive: Collection[str] = (), background: bool = True,
     ) -> Checkpointer:  # fmt: skip
         """A checkpointer for these engines, loaders and other objects, and for the random generators of every rank.
 
@@ -201,34 +204,33 @@ class Runtime(Decisions):
             root: the directory, shared by all nodes; default: `checkpoints` in the run directory.
             engine, loader: one, or several by name.
             state: other objects with state_dict and load_state_dict, by name; the same on every rank.
-            every: steps between saves; None: only at the end, and when preempted.
+            every: steps between saves; `auto`: as often as loses least, by what a save is found to cost and by
+                `failures_per_day` (Young/Daly); None: only at the end, and when preempted.
+            failures_per_day: for `auto`, of the whole run (default: 1).
             keep_last: how many of the newest checkpoints to keep; None: all.
             keep_best: `max:NAME` or `min:NAME` of a metric given to `report`: its best checkpoint is kept as well.
+            keep_every: steps that are a multiple of this are kept as well.
+            background: the saves of `steps` keep training waiting only while the state is copied.
             waive: parts (`rng`, `loader`, a name) that a resume may do without where a checkpoint lacks them.
 
         Raises:
             ConfigError: an argument is out of range, or an object has no state.
         """
-        if state is not None and not isinstance(state, Mapping):
-            raise ConfigError(f"state={type(state).__name__} is not a dict; pass state={{'name': object}}")
-        loaders = _named("loader", loader)
-        passing = [name for name, given in loaders.items() if not getattr(given, "train", True)]
-        if passing:
-            raise ConfigError(
-                f"{passing[0]} is an evaluation loader, which keeps no position; pass train=True to make it"
-            )
-        states = {**loaders, **(state or {})}
-        rng = RngPart(self.world.rank, self.world.world_size, self.device, self.seed)
         self._split_streams()
-        return Checkpointer(
-            LocalStorage(self.run_dir / "checkpoints" if root is None else root),
+        checkpointer = build_checkpointer(
             self.group,
-            [*build_parts(_named("engine", engine), states), rng],
-            every=every,
-            retention=retention_from(keep_last, keep_best),
+            LocalStorage(self.run_dir / "checkpoints" if root is None else root),
+            named("engine", engine),
+            named("loader", loader),
+            state,
+            RngPart(self.world.rank, self.world.world_size, self.device, self.seed),
+            schedule=Schedule(every, failures_per_day),
+            retention=retention_from(keep_last, keep_best, keep_every),
             waive=waive,
-            stop=StopRequest(self.group),
+            background=background,
         )
+        self._checkpointers.append(checkpointer)
+        return checkpointer
 
     def mean(self) -> metrics.Mean:
         """A new mean over all samples of all ranks: `update` with one value a sample, then `compute`."""
@@ -251,9 +253,19 @@ class Runtime(Decisions):
 
     def close(self, failed: bool = False) -> None:
         """End loader workers and the process group; `failed` if a peer may be gone. `with` does this."""
-        for loader in self._loaders:
-            loader.close()
-        self._end_requests(failed)
+        try:
+            for checkpointer in self._checkpointers:
+                checkpointer.close(failed)
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            for loader in self._loaders:
+                loader.close()
+            self._end_requests(failed)
+            self._end(failed)
+
+    def _end(self, failed: bool) -> None:
         self.log.close()
         self.progress.close()
         self.group.close(failed)
@@ -293,12 +305,6 @@ class Runtime(Decisions):
         if self._streams_are_common:
             self._streams_are_common = False
             seeding.seed_all(seeding.derive(self.seed, "rank", self.world.rank))
-
-
-def _named(default: str, given: Any) -> dict[str, Any]:
-    if given is None:
-        return {}
-    return dict(given) if isinstance(given, Mapping) else {default: given}
 
 
 def _refuse_different(group: Group, **arguments: int) -> None:

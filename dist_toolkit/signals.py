@@ -5,13 +5,22 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from dist_toolkit.process_group import Group, Pending
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Asked(NamedTuple):
+    """What the ranks have agreed on."""
+
+    stop: bool
+    """A signal has come to some rank."""
+    trouble: bool
+    """Some rank has said so."""
 
 
 class StopRequest:
@@ -27,14 +36,19 @@ class StopRequest:
         self._pending: Pending | None = None
         self._previous: dict[int, Any] = {}
 
-    def poll(self) -> bool:
-        """Whether all ranks are to stop after this step. Collective: call it at the same point of every step."""
+    def poll(self, trouble: bool = False) -> Asked:
+        """Whether all ranks are to stop after this step. Collective: call it at the same point of every step.
+
+        Args:
+            trouble: something else that one rank knows and all are to hear of in the same way.
+        """
         if self._group.world.world_size == 1:
-            return self._seen
+            return Asked(self._seen, trouble)
         with self._group.watched("agreement to stop"):
-            agreed = self._pending is not None and bool(self._pending.wait().item())
-            self._pending = self._group.start_all_reduce(torch.tensor([self._seen], dtype=torch.int32), "max")
-        return agreed
+            agreed = [0, 0] if self._pending is None else self._pending.wait().tolist()
+            flags = torch.tensor([self._seen, trouble], dtype=torch.int32)
+            self._pending = self._group.start_all_reduce(flags, "max")
+        return Asked(*map(bool, agreed))
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

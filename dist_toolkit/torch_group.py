@@ -35,6 +35,7 @@ class TorchGroup(Group):
         self._closed = False
         self._recorder: Recorder | None = None
         self._guard: Guard | None = None
+        self._timeout = timeout
         self._control: Any = dist.new_group(backend="gloo", timeout=timeout)
         atexit.register(self.close, failed=True)
 
@@ -130,6 +131,10 @@ class TorchGroup(Group):
         """Gathers on the tensor's own device."""
         with self.watched("all_gather"):
             return self._gather_rows(tensor.contiguous())
+
+    def side_channel(self) -> Group:
+        """Another gloo group, without a guard."""
+        return TorchGroup(self.world, torch.device("cpu"), self._timeout, owns_default=False)
 
     def close(self, failed: bool = False) -> None:
         """Destroy the groups that this object made. After a failure NCCL is aborted: a peer may never answer."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir
@@ -24,33 +22,6 @@ class Committed:
     data: bytes
     manifest: Manifest | None
     damage: str = ""
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which checkpoints to keep: the newest `keep_last` (None: all), and the best one by a metric."""
-
-    keep_last: int | None = None
-    keep_best: str | None = None
-    best_is_max: bool = True
-
-    def surplus(self, committed: Sequence[Committed]) -> list[Committed]:
-        """What to delete, of checkpoints sorted newest first. Those with a damaged record neither count nor go."""
-        if self.keep_last is None:
-            return []
-        whole = [c for c in committed if c.manifest is not None]
-        kept = {c.folder for c in whole[: max(1, self.keep_last)]}
-        best = self._best(whole)
-        return [c for c in whole if c.folder not in kept and c is not best]
-
-    def _best(self, whole: Sequence[Committed]) -> Committed | None:
-        """The one with the best finite metric, the oldest of equals."""
-        name, sign = self.keep_best or "", 1 if self.best_is_max else -1
-        scored = [
-            (sign * c.manifest.metrics[name], -c.step, c) for c in whole if c.manifest and name in c.manifest.metrics
-        ]
-        scored = [entry for entry in scored if math.isfinite(entry[0])]
-        return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
 def committed_checkpoints(storage: Storage) -> list[Committed]:

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from dist_toolkit.checkpoint.catalog import Retention, committed_checkpoints, delete
+from dist_toolkit.checkpoint.background import Background
+from dist_toolkit.checkpoint.catalog import committed_checkpoints, delete
+from dist_toolkit.checkpoint.loop import Batches, Loop
 from dist_toolkit.checkpoint.parts import Part
+from dist_toolkit.checkpoint.plan import SavePlans
 from dist_toolkit.checkpoint.restore import restore_checkpoint
-from dist_toolkit.checkpoint.save import save_checkpoint
-from dist_toolkit.errors import ConfigError, PeerError, Preempted, StateMismatch
+from dist_toolkit.checkpoint.retention import Retention
+from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
+from dist_toolkit.checkpoint.schedule import Schedule
+from dist_toolkit.checkpoint.staging import Staging
+from dist_toolkit.errors import ConfigError, DirectoryInUse, PeerError, StateMismatch
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
 _LOG = logging.getLogger("dist_toolkit")
+_PATIENCE = 10.0  # seconds to wait for the program before this one to end
+_LAST_WAIT = 60.0  # seconds that a failed program waits for a save that was under way
 
 
 class StopSource(Protocol):
     """Where requests to stop come from."""
 
-    def poll(self) -> bool:
-        """Whether all ranks are to stop after this step. Collective."""
+    def poll(self, trouble: bool = False) -> Any:
+        """Whether all ranks are to stop after this step, and whether some rank said `trouble`. Collective."""
         ...
 
     def __enter__(self) -> Any: ...
 
     def __exit__(self, *exception: Any) -> None: ...
-
-
-class Batches(Protocol):
-    """A loader: iterating gives one epoch."""
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-    def __len__(self) -> int: ...
 
 
 class Checkpointer:
@@ -50,18 +56,12 @@ class Checkpointer:
         group: Group,
         parts: Sequence[Part],
         *,
-        every: int | None = None,
+        schedule: Schedule | None = None,
         retention: Retention | None = None,
         waive: Collection[str] = (),
+        background: bool = True,
         stop: StopSource,
     ) -> None:
-        if every is not None and (not isinstance(every, int) or every < 1):
-            raise ConfigError(f"every={every} is not a positive number of steps")
-        retention = retention or Retention()
-        if retention.keep_last is not None and retention.keep_last < 1:
-            raise ConfigError(
-                f"keep_last={retention.keep_last} would keep nothing; pass at least 1, or None to keep all"
-            )
         if isinstance(waive, str):
             raise ConfigError(f"waive={waive!r} is a string; pass a list of names: waive=[{waive!r}]")
         unknown = set(waive) - {part.name for part in parts}
@@ -71,38 +71,83 @@ class Checkpointer:
             )
         self.step = 0
         self._storage, self._group, self._parts = storage, group, parts
-        self._every, self._retention, self._waive = every, retention, tuple(waive)
-        self._stop = stop
+        self._schedule, self._retention = schedule or Schedule(None), retention or Retention()
+        self._waive, self._in_background, self._stop = tuple(waive), background, stop
+        self._plans, self._staging = SavePlans(), Staging()
+        self._background = Background("dist_toolkit checkpoint")
+        self._side: Group | None = None
         self._metrics: dict[str, float] = {}
         self._saved_step: int | None = None
-        self._knows_the_run = False
         self._saved_metrics: dict[str, float] = {}
+        self._knows_the_run = self._has_claim = False
 
     @property
     def root(self) -> str:
         """The checkpoint directory."""
         return self._storage.root
 
-    def save(self, step: int | None = None) -> None:
+    def save(self, step: int | None = None, *, wait: bool = True) -> None:
         """Write a checkpoint of `step` (default: the current one), then delete what retention gives up. Collective.
 
         In the loop of `steps`, call it after `engine.step()`. Checkpoints of later steps, left behind by a run that
         went back, are renamed to `step-N.aside`.
 
+        Args:
+            wait: until it is committed. False: only until the state is copied; the rest is done in the background, and
+                a failure is raised by the next call of this object's, or the end of the next step of `steps`.
+
         Raises:
             ConfigError: a negative step.
+            DirectoryInUse: another program saves in this directory.
             PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
         """
         step = self.step if step is None else step
         if not isinstance(step, int) or step < 0:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
+        began = time.monotonic()
+        self.wait()
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
         with self._group.watched("checkpointer.save"):
+            self._claim()
             if not self._knows_the_run:
                 self._refuse_another_run()
-            save_checkpoint(self._storage, self._group, self._parts, step, metrics)
+            snapshot = take_snapshot(self._group, self._parts, self._plans, step, metrics)
+            if wait:
+                self._write(self._group, snapshot)
+            else:
+                self._start(snapshot)
         self._saved_step, self._saved_metrics, self._metrics = step, metrics, {}
-        self._prune()
+        self._schedule.saved(step, time.monotonic() - began, self._group)
+
+    def wait(self) -> None:
+        """Until the save in the background, if there is one, is committed. Collective.
+
+        Raises:
+            PeerError, StorageNotShared: it failed, on every rank.
+        """
+        if self._background.is_busy:
+            try:
+                self._background.wait()
+            except BaseException:
+                self._saved_step = None
+                raise
+            self._schedule.took(self._background.seconds)
+
+    def close(self, failed: bool = False) -> None:
+        """Wait for a save in the background, and give back what this object holds. Collective unless `failed`."""
+        try:
+            if not failed:
+                self.wait()
+            else:
+                with suppress(Exception):
+                    self._background.wait(_LAST_WAIT)
+        finally:
+            side, self._side = self._side, None
+            if side is not None:
+                side.close(failed)
+            if self._has_claim and self._group.world.is_main:
+                self._storage.release()
+            self._has_claim = False
 
     def restore(self, step: int | None = None) -> int | None:
         """Go back to the newest whole checkpoint (or that of `step`); its step, or None if there is none. Collective.
@@ -110,6 +155,7 @@ class Checkpointer:
         Raises:
             CheckpointNotFound, AllCheckpointsCorrupt, StateMismatch, StorageNotShared: nothing was installed.
         """
+        self.wait()
         with self._group.watched("checkpointer.restore"):
             manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
         self._knows_the_run = True
@@ -149,61 +195,56 @@ class Checkpointer:
             ConfigError: neither or both of `until` and `epochs`, or a loader without batches.
             Preempted: saved after a request to stop (a SystemExit).
         """
-        if (until is None) == (epochs is None):
-            raise ConfigError("pass one of until=STEPS and epochs=N")
-        if not getattr(loader, "train", True):
-            raise ConfigError(
-                "this loader starts from the first sample each time, and so would a resume; pass train=True"
-            )
-        last = until if epochs is None else _steps_of(loader, epochs)
+        loop = Loop(self, loader, until, epochs, self._group.world.is_main)
         with self._stop:
+            with self._group.watched("checkpointer.steps"):
+                self._claim()
             self.restore()
-            if last is None:
-                yield from self._passes(loader, epochs or 0)
-            while last is not None and self.step < last:
-                yield from self._epoch(loader, last)
+            self._schedule.start(self.step)
+            yield from loop.run()
 
-    def _epoch(self, loader: Batches, last: int) -> Iterator[tuple[int, Any]]:
-        before = self.step
-        for batch in loader:
-            self._count()
-            yield self.step, batch
-            self._after_step(last)
-            if self.step >= last:
-                return
-        if self.step == before:
-            raise ConfigError("the loader gives no batch: there is nothing to train on")
-
-    def _passes(self, loader: Any, epochs: int) -> Iterator[tuple[int, Any]]:
-        """Epochs of a loader whose length only reading tells; its own count of epochs is what is resumed."""
-        while loader.epoch < epochs:
-            before = self.step
-            for batch in loader:
-                if loader.epoch >= epochs:  # resumed at the very end of the last epoch
-                    break
-                self._count()
-                yield self.step, batch
-                self._after_step(None)
-            if self.step == before == 0:
-                raise ConfigError("the loader gives no batch: there is nothing to train on")
-        if self._saved_step != self.step:
-            self.save()
-
-    def _count(self) -> None:
+    def begin_step(self) -> None:
+        """Count a step; `steps` does this."""
         self.step += 1
         self._group.step = self.step
 
-    def _after_step(self, last: int | None) -> None:
-        due = self.step == last or (self._every is not None and self.step % self._every == 0)
-        stop = self._stop.poll()
-        if due or stop:  # also when the body has saved this step: that may have been before its update
-            self.save()
-        if stop and self.step != last:
-            if self._group.world.is_main:
-                _LOG.warning(
-                    "preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root
-                )
-            raise Preempted(self.step)
+    def end_step(self, last: bool) -> bool:
+        """After a step: save if that is due; whether all ranks are to stop. Collective; `steps` does this."""
+        self._schedule.stepped()
+        asked = self._stop.poll(self._background.has_failed)
+        if asked.trouble:
+            self.wait()
+        if last or asked.stop or self._schedule.is_due(self.step):
+            # also when the body has saved this step: that may have been before its update, so it is replaced at once
+            self.save(wait=last or asked.stop or self.is_saved() or not self._in_background)
+        return bool(asked.stop)
+
+    def is_saved(self) -> bool:
+        """Whether the last save was of the current step."""
+        return self._saved_step == self.step
+
+    def _start(self, snapshot: Snapshot) -> None:
+        """Copy the state, and write the copies in the background."""
+        if self._side is None:
+            self._side = self._group.side_channel()
+        side, held = self._side, replace(snapshot, chunks=self._staging.hold(snapshot.chunks))
+        self._background.start(lambda: self._write(side, held))
+
+    def _write(self, group: Group, snapshot: Snapshot) -> None:
+        write_snapshot(self._storage, group, snapshot)
+        self._prune(group)
+
+    def _claim(self) -> None:
+        """Refuse a directory that another program saves in; rank 0 asks, all hear."""
+        if self._has_claim:
+            return
+        owner = None
+        if self._group.world.is_main:
+            owner = self._storage.claim(_who(), _PATIENCE)
+        owner = self._group.broadcast_json(owner)
+        if owner is not None:
+            raise DirectoryInUse(self.root, owner)
+        self._has_claim = True
 
     def _refuse_another_run(self) -> None:
         """Before a first save without a restore: what a restore would refuse, a changed strategy, in the same words."""
@@ -224,37 +265,22 @@ class Checkpointer:
             raise StateMismatch("strategy", error)
         self._knows_the_run = True
 
-    def _prune(self) -> None:
+    def _prune(self, group: Group) -> None:
         """Only after a commit; a failure to delete loses nothing, but every rank hears of it."""
         error = None
-        if self._group.world.is_main:
+        if group.world.is_main:
             try:
                 for entry in self._retention.surplus(committed_checkpoints(self._storage)):
                     delete(self._storage, entry)
             except OSError as caught:
                 error = f"{type(caught).__name__}: {caught}"
-        failure = self._group.broadcast_json(error)
+        failure = group.broadcast_json(error)
         if failure is not None:
             raise PeerError("deleting old checkpoints", {0: failure})
 
 
-def _steps_of(loader: Batches, epochs: int) -> int | None:
-    """Steps of so many passes; None where only reading tells."""
-    try:
-        return epochs * len(loader)
-    except TypeError:
-        if not hasattr(loader, "epoch"):
-            raise
-        return None
-
-
-def retention_from(keep_last: int | None, keep_best: str | None) -> Retention:
-    """Retention from the arguments of `rt.checkpointer`; `keep_best` is `max:NAME`, `min:NAME`, or NAME for max.
-
-    Raises:
-        ConfigError: another prefix, or no name.
-    """
-    mode, _, name = ("max", "", keep_best) if keep_best is None or ":" not in keep_best else keep_best.partition(":")
-    if mode not in ("max", "min") or name == "":
-        raise ConfigError(f"keep_best={keep_best!r}: write max:METRIC or min:METRIC")
-    return Retention(keep_last, name, mode == "max")
+def _who() -> str:
+    """This program, for others to read."""
+    job = os.environ.get("SLURM_JOB_ID")
+    since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"process {os.getpid()} on {socket.gethostname()}{f' (job {job})' if job else ''}, since {since}"

@@ -5,22 +5,33 @@ from __future__ import annotations
 import datetime
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside
 from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
-from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, TensorEntry
+from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
-from dist_toolkit.checkpoint.plan import plan_save
+from dist_toolkit.checkpoint.plan import SavePlans
 from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
 from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError, StorageNotShared
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 from dist_toolkit.tensors import DTYPE_NAMES
 from dist_toolkit.version import __version__
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one rank will write of a checkpoint; nothing of it is on the disk yet."""
+
+    step: int
+    chunks: Sequence[OutChunk]
+    values: Mapping[str, Any]
+    metrics: Mapping[str, float]
 
 
 def save_checkpoint(
@@ -35,6 +46,17 @@ def save_checkpoint(
         PeerError: a rank could not write; on every rank, with the words of those that failed. Nothing was committed.
         StorageNotShared: ranks see different directories.
     """
+    write_snapshot(storage, group, take_snapshot(group, parts, SavePlans(), step, metrics))
+
+
+def take_snapshot(
+    group: Group, parts: Iterable[Part], plans: SavePlans, step: int, metrics: Mapping[str, float] | None = None
+) -> Snapshot:
+    """The state of all parts, shared out over the ranks: live tensors, which must not change until written. Collective.
+
+    Raises:
+        MismatchedCallError, PeerError: as `save_checkpoint`.
+    """
     _same_step(group, step)
     tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
@@ -44,10 +66,18 @@ def save_checkpoint(
     except Exception as caught:  # a user's state_dict may raise anything, on one rank only
         error = caught
     _agree_or_raise(group, f"capturing step {step}", error)
-    chunks = plan_save(tensors, group)
-    token = _open_attempt(storage, group, step)
-    written = _write_all(storage, group, step, chunks)
-    _commit(storage, group, step, token, written, values, metrics or {})
+    return Snapshot(step, plans.plan(tensors, group), values, metrics or {})
+
+
+def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
+    """Write and commit it. Collective.
+
+    Raises:
+        PeerError, StorageNotShared: as `save_checkpoint`.
+    """
+    token = _open_attempt(storage, group, snapshot.step)
+    written = _write_all(storage, group, snapshot.step, snapshot.chunks)
+    _commit(storage, group, snapshot, token, written)
 
 
 def _same_step(group: Group, step: int) -> None:
@@ -113,7 +143,7 @@ def _sees(storage: Storage, step: int, token: str) -> bool:
         return False
 
 
-def _write_all(storage: Storage, group: Group, step: int, chunks: list[OutChunk]) -> list[Written]:
+def _write_all(storage: Storage, group: Group, step: int, chunks: Sequence[OutChunk]) -> list[Written]:
     file = rank_file(group.world.rank)
     written: Any = None
     error: Exception | None = None
@@ -125,26 +155,18 @@ def _write_all(storage: Storage, group: Group, step: int, chunks: list[OutChunk]
     return [Written.from_json(value) for value in group.all_gather_json(written)]
 
 
-def _commit(
-    storage: Storage,
-    group: Group,
-    step: int,
-    token: str,
-    written: list[Written],
-    values: Mapping[str, Any],
-    metrics: Mapping[str, float],
-) -> None:
+def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, written: list[Written]) -> None:
     """Rank 0 writes the commit record and moves the directory into place; every rank learns the outcome."""
     error = None
     if group.world.is_main:
         try:
-            manifest = _manifest(group, step, token, written, values, metrics)
-            _publish(storage, step, token, manifest.encode())
+            manifest = _manifest(group, snapshot, token, written)
+            _publish(storage, snapshot.step, token, manifest.encode())
         except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
     if failure is not None:
-        raise PeerError(f"committing checkpoint {step}", {0: failure})
+        raise PeerError(f"committing checkpoint {snapshot.step}", {0: failure})
 
 
 def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
@@ -161,24 +183,21 @@ def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     storage.remove_tree(replaced)
 
 
-def _manifest(
-    group: Group, step: int, token: str, written: list[Written], values: Mapping[str, Any], metrics: Mapping[str, float]
-) -> Manifest:
+def _manifest(group: Group, snapshot: Snapshot, token: str, written: list[Written]) -> Manifest:
     files: dict[str, FileEntry] = {}
-    tensors: dict[str, TensorEntry] = {}
+    places: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
     for rank, shard in enumerate(written):
         files[rank_file(rank)] = shard.file
         for name, dtype, shape, chunk in shard.rows:
-            before = tensors.get(name)
-            tensors[name] = TensorEntry(dtype, shape, (*(before.chunks if before else ()), chunk))
+            places.setdefault(name, (dtype, shape, []))[2].append(chunk)
     return Manifest(
-        step=step,
+        step=snapshot.step,
         world_size=group.world.world_size,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         token=token,
         files=files,
-        tensors=tensors,
-        values=values,
-        metrics=metrics,
+        tensors={name: TensorEntry(dtype, shape, tuple(chunks)) for name, (dtype, shape, chunks) in places.items()},
+        values=snapshot.values,
+        metrics=snapshot.metrics,
         producer={"dist-toolkit": __version__, "torch": torch.__version__},
     )

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from torch import nn
 
 import dist_toolkit as dtk
 from dist_toolkit import errors
-from dist_toolkit.checkpoint import Checkpointer
+from dist_toolkit.checkpoint import Checkpointer, checkpointer
+from dist_toolkit.checkpoint.manifest import decode
 from dist_toolkit.checkpoint.save import save_checkpoint
 from dist_toolkit.errors import PeerError, StateMismatch, StorageNotShared
 from dist_toolkit.storage import LocalStorage
@@ -111,6 +113,48 @@ def test_only_checkpoint_damaged_is_an_error_not_a_fresh_start(tmp_path: Path, r
         last.write_text(json.dumps(manifest))
     for message in run_ranks(refused, ranks, str(tmp_path), "AllCheckpointsCorrupt"):
         assert last.name in message
+
+
+@both
+def test_a_manifest_that_promises_too_much_is_refused_before_memory_is_asked_for(tmp_path: Path, ranks: int) -> None:
+    """With a digest that fits, and sizes that fit each other: only the files tell."""
+    run_ranks(save_values, ranks, str(tmp_path), [(1, 10.0), (2, 20.0)])
+    path = tmp_path / "step-00000002" / "manifest.json"
+    manifest = decode(path.read_bytes(), "m")
+    name, entry = next(pair for pair in manifest.tensors.items() if pair[0].startswith("model."))
+    many = 2**50
+    chunk = replace(entry.chunks[0], offsets=(0,), sizes=(many,), end=entry.chunks[0].begin + 4 * many)
+    file = replace(manifest.files[chunk.file], size=chunk.end)
+    edited = replace(
+        manifest,
+        tensors={**manifest.tensors, name: replace(entry, shape=(many,), chunks=(chunk,))},
+        files={**manifest.files, chunk.file: file},
+    )
+    path.write_bytes(edited.encode())
+    assert run_ranks(restored, ranks, str(tmp_path)) == [(1, 10.0)] * ranks
+
+
+def save_where_another_saves(root: str) -> str:
+    checkpointer._PATIENCE = 0.5
+
+    def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
+        with pytest.raises(errors.DirectoryInUse) as caught:
+            ckpt.save(1)
+        return str(caught.value)
+
+    return str(with_checkpointer(root, body))
+
+
+@both
+def test_two_programs_do_not_save_in_one_directory(tmp_path: Path, ranks: int) -> None:
+    storage = LocalStorage(tmp_path)
+    assert storage.claim("job 17", 0.0) is None
+    try:
+        for words in run_ranks(save_where_another_saves, ranks, str(tmp_path)):
+            assert words.startswith(f"{tmp_path} is in use by job 17; end that program, or give this one a directory")
+    finally:
+        storage.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 @both
@@ -214,9 +258,9 @@ def created_paths(root: str) -> list[str]:
 
 def test_no_two_ranks_write_one_path(tmp_path: Path) -> None:
     first, second, third = run_ranks(created_paths, 3, str(tmp_path))
-    assert len(first) == 3  # token, data, manifest
+    assert len(first) == 4  # lock, token, data, manifest
     assert len(second) == len(third) == 1
-    assert len({*first, *second, *third}) == 5
+    assert len({*first, *second, *third}) == 6
 
 
 def restore_without_pickle(root: str) -> tuple[int | None, float]:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dist_toolkit
-from dist_toolkit.checkpoint.catalog import Committed, Retention
-from dist_toolkit.checkpoint.checkpointer import retention_from
+from dist_toolkit.checkpoint.catalog import Committed
 from dist_toolkit.checkpoint.manifest import Manifest
+from dist_toolkit.checkpoint.retention import Retention, retention_from
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.strategies.micro_batches import split_batch
 from dist_toolkit.strategies.request import BatchWeight

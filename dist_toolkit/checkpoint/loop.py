@@ -1,0 +1,108 @@
+"""The training loop over a loader: it counts steps over restarts and epochs, and saves when that is due."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from dist_toolkit.errors import ConfigError, Preempted
+
+_LOG = logging.getLogger("dist_toolkit")
+
+
+class Batches(Protocol):
+    """A loader: iterating gives one epoch."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Saves(Protocol):
+    """What the loop needs of a checkpointer."""
+
+    step: int
+
+    @property
+    def root(self) -> str:
+        """The directory."""
+        ...
+
+    def begin_step(self) -> None:
+        """Count a step."""
+        ...
+
+    def end_step(self, last: bool) -> bool:
+        """Save if that is due; whether all ranks are to stop. Collective."""
+        ...
+
+    def is_saved(self) -> bool:
+        """Whether the current step is saved."""
+        ...
+
+    def save(self) -> None:
+        """Save the current step, and wait for it."""
+        ...
+
+
+class Loop:
+    """One run of `Checkpointer.steps`."""
+
+    def __init__(self, saves: Saves, loader: Any, until: int | None, epochs: int | None, is_main: bool) -> None:
+        if (until is None) == (epochs is None):
+            raise ConfigError("pass one of until=STEPS and epochs=N")
+        if not getattr(loader, "train", True):
+            raise ConfigError(
+                "this loader starts from the first sample each time, and so would a resume; pass train=True"
+            )
+        self._saves, self._loader, self._epochs, self._is_main = saves, loader, epochs or 0, is_main
+        self._last = until if epochs is None else _steps_of(loader, epochs)
+
+    def run(self) -> Iterator[tuple[int, Any]]:
+        """Pairs (step, batch) until the end."""
+        if self._last is None:
+            yield from self._passes()
+            return
+        while self._saves.step < self._last:
+            before = self._saves.step
+            yield from self._epoch(lambda: self._saves.step >= (self._last or 0))
+            if self._saves.step == before:
+                raise ConfigError("the loader gives no batch: there is nothing to train on")
+
+    def _passes(self) -> Iterator[tuple[int, Any]]:
+        """Epochs of a loader whose length only reading tells; its own count of epochs is what is resumed."""
+        while self._loader.epoch < self._epochs:
+            before = self._saves.step
+            yield from self._epoch(lambda: False)
+            if self._saves.step == before == 0:
+                raise ConfigError("the loader gives no batch: there is nothing to train on")
+        if not self._saves.is_saved():
+            self._saves.save()
+
+    def _epoch(self, is_last: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
+        for batch in self._loader:
+            if self._last is None and self._loader.epoch >= self._epochs:  # resumed at the very end of the last epoch
+                return
+            self._saves.begin_step()
+            yield self._saves.step, batch
+            last = is_last()
+            if self._saves.end_step(last) and not last:
+                if self._is_main:
+                    _LOG.warning(
+                        "preempted: step %d is saved in %s; start the same command again to go on",
+                        self._saves.step, self._saves.root,
+                    )  # fmt: skip
+                raise Preempted(self._saves.step)
+            if last:
+                return
+
+
+def _steps_of(loader: Batches, epochs: int) -> int | None:
+    """Steps of so many passes; None where only reading tells."""
+    try:
+        return epochs * len(loader)
+    except TypeError:
+        if not hasattr(loader, "epoch"):
+            raise
+        return None
