@@ -111,6 +111,18 @@ def bench(name: str, args: tuple[str, ...]) -> None:
     benchmarks.run(name, args)
 
 
+@app.command(context_settings={**SCRIPT_SETTINGS, "ignore_unknown_options": True}, add_help_option=False)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def ckpt(args: tuple[str, ...]) -> None:
+    """List, show, verify, compare and prune checkpoints.
+
+    dtk ckpt --help lists the commands; each has its own --help.
+    """
+    from dtk_launch import checkpoints
+
+    checkpoints.run(args)
+
+
 @app.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

@@ -1,0 +1,113 @@
+"""What the directories of a run hold, by their names, their commit records and the sizes of their files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
+from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.errors import CheckpointCorrupt
+from dist_toolkit.storage import Storage
+
+_STATES = {".tmp": "uncommitted", ".old": "replaced", ".del": "being deleted", ".aside": "set aside"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A directory of a checkpoint. `manifest` is None if there is no record or it is damaged; `damage` says how."""
+
+    folder: str
+    step: int
+    suffix: str
+    manifest: Manifest | None
+    damage: str
+    size: int
+
+    @property
+    def state(self) -> str:
+        """committed, damaged, uncommitted, replaced, being deleted or set aside."""
+        return _STATES.get(self.suffix) or ("damaged" if self.damage else "committed")
+
+    @property
+    def counts(self) -> bool:
+        """Whether a run may restore it, if it is whole."""
+        return self.suffix in ("", ".old")
+
+    @property
+    def strategy(self) -> str:
+        """Strategy and precision; - where the record names none."""
+        mark = self.manifest.values.get("strategy") if self.manifest else None
+        named = [str(mark[key]) for key in ("name", "precision") if key in mark] if isinstance(mark, dict) else []
+        return ", ".join(named) or "-"
+
+
+def survey(storage: Storage) -> list[Record]:
+    """Every directory with the name of a checkpoint, newest step first."""
+    found = [read(storage, folder) for folder in storage.list() if parse_dir(folder) is not None]
+    present = set(storage.list())  # a run may have renamed or deleted some meanwhile
+    return sorted((r for r in found if r.folder in present), key=lambda r: (-r.step, r.suffix))
+
+
+def read(storage: Storage, folder: str) -> Record:
+    """One directory; data files are looked at only for their sizes."""
+    step, suffix = parse_dir(folder) or (-1, "")
+    path = f"{storage.root}/{folder}/{MANIFEST}"
+    try:
+        data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        manifest = decode(data, path)
+        _check_fields(manifest, path)
+    except FileNotFoundError:
+        damage = "" if suffix in (".tmp", ".del") else f"{MANIFEST} is missing"
+        return Record(folder, step, suffix, None, damage, _size(storage, folder))
+    except CheckpointCorrupt as error:
+        return Record(folder, step, suffix, None, f"{MANIFEST}: {error.reason}", _size(storage, folder))
+    except OSError as error:
+        return Record(folder, step, suffix, None, f"{MANIFEST} cannot be read: {error.strerror}", 0)
+    damage = _misfit(storage, folder, manifest)
+    size = len(data) + sum(file.size for file in manifest.files.values())
+    return Record(folder, manifest.step, suffix, manifest, damage, size)
+
+
+def _check_fields(manifest: Manifest, path: str) -> None:
+    """Refuse a record whose digest fits and whose fields are of other types than the format's."""
+    m = manifest
+    fits = [type(m.step) is int, type(m.world_size) is int, isinstance(m.created, str), isinstance(m.token, str)]
+    fits += [isinstance(field, dict) for field in (m.values, m.metrics, m.producer)]
+    fits += [type(f.size) is int and type(f.header) is int and 0 <= f.header <= f.size for f in m.files.values()]
+    if all(fits):
+        fits += [_is_number(value) for value in m.metrics.values()]
+        fits += [isinstance(version, str) for version in m.producer.values()]
+    if not all(fits):
+        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _misfit(storage: Storage, folder: str, manifest: Manifest) -> str:
+    """The first file that is not there or has another size; empty if none."""
+    for name, entry in manifest.files.items():
+        try:
+            with storage.open(f"{folder}/{name}") as reader:
+                size = reader.size
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        if size != entry.size:
+            return f"{name} has {size} bytes, should have {entry.size}"
+    return ""
+
+
+def _size(storage: Storage, folder: str) -> int:
+    """Bytes of the files in a directory without a usable record."""
+    total = 0
+    for name in storage.list(folder):
+        try:
+            with storage.open(f"{folder}/{name}") as reader:
+                total += reader.size
+        except OSError:
+            continue
+    return total
