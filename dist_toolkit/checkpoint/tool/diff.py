@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from dist_toolkit.checkpoint.manifest import TensorEntry
 from dist_toolkit.checkpoint.tool.contents import Side, changed_contents
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome, UsageError
 from dist_toolkit.checkpoint.tool.places import choose
-from dist_toolkit.checkpoint.tool.plain_state import decoded, differences
+from dist_toolkit.checkpoint.tool.plain_state import ABSENT, decoded, differences
 from dist_toolkit.checkpoint.tool.terminal import Style
 from dist_toolkit.checkpoint.tool.units import count_text, printable, value_text, when_text
 
@@ -44,7 +44,7 @@ def run(paths: list[str], steps: list[int], only: list[str], everything: bool, s
     """
     a, b = _sides(paths, steps)
     found = compare(a, b, only)
-    data = {"a": _side_json(a), "b": _side_json(b), "identical": not found.found, **asdict(found)}
+    data = {"a": _side_json(a), "b": _side_json(b), **to_json(found)}
     lines = [f"a: {_side_text(a)}", f"b: {_side_text(b)}", *to_lines(found, None if everything else _MOST, style)]
     return Outcome(FOUND if found.found else FINE, data, lines)
 
@@ -70,31 +70,51 @@ def compare(a: Side, b: Side, only: list[str]) -> Difference:
     )
 
 
+def to_json(found: Difference) -> dict[str, Any]:
+    """What is printed with --json."""
+    return {
+        "identical": not found.found,
+        "removed": found.removed,
+        "added": found.added,
+        "reshaped": [{"tensor": name, "a": before, "b": after} for name, before, after in found.reshaped],
+        "changed": found.changed,
+        "same": found.same,
+        "values": [_change_json(row) for row in found.values],
+        "metrics": [_change_json(row) for row in found.metrics],
+    }
+
+
 def to_lines(found: Difference, most: int | None, style: Style) -> list[str]:
     """What differs, by kind; `most` lines of each."""
     moved = [f"{printable(name)}: {before} -> {after}" for name, before, after in found.reshaped]
     lines = [
-        *_block("only in a", [style.bad(f"- {printable(n)}") for n in found.removed], "tensor", most, style),
-        *_block("only in b", [style.good(f"+ {printable(n)}") for n in found.added], "tensor", most, style),
-        *_block("of another type or shape", moved, "tensor", most, style),
-        *_block("with other bytes", [printable(n) for n in found.changed], "tensor", most, style),
-        *_block("that differ", [_change(row) for row in found.values], "value", most, style),
-        *_block("that differ", [_change(row) for row in found.metrics], "metric", most, style),
+        *_block("tensors only in a", [style.bad(f"- {printable(n)}") for n in found.removed], most, style),
+        *_block("tensors only in b", [style.good(f"+ {printable(n)}") for n in found.added], most, style),
+        *_block("tensors of another type or shape", moved, most, style),
+        *_block("tensors with other bytes", [printable(n) for n in found.changed], most, style),
+        *_block("other values", [_change(row) for row in found.values], most, style),
+        *_block("other metrics", [_change(row) for row in found.metrics], most, style),
     ]
     same = f"{count_text(found.same, 'tensor')} the same"
     return [*lines, same if found.found else f"identical: {same}, and all values"]
 
 
-def _block(what: str, rows: list[str], word: str, most: int | None, style: Style) -> list[str]:
+def _block(what: str, rows: list[str], most: int | None, style: Style) -> list[str]:
     if not rows:
         return []
     shown = rows if most is None or len(rows) <= most + 1 else rows[:most]
     rest = [f"  ... {len(rows) - len(shown)} more (--all)"] if len(shown) < len(rows) else []
-    return [style.bold(f"{count_text(len(rows), word)} {what}"), *(f"  {row}" for row in shown), *rest]
+    return [style.bold(f"{what} ({len(rows)})"), *(f"  {row}" for row in shown), *rest]
 
 
 def _change(row: tuple[str, Any, Any]) -> str:
-    return f"{printable(row[0])}: {value_text(row[1], _WIDTH)} -> {value_text(row[2], _WIDTH)}"
+    before, after = ("absent" if value is ABSENT else value_text(value, _WIDTH) for value in row[1:])
+    return f"{printable(row[0])}: {before} -> {after}"
+
+
+def _change_json(row: tuple[str, Any, Any]) -> dict[str, Any]:
+    """`a` or `b` is left out where the value is absent."""
+    return {"path": row[0], **{side: v for side, v in zip("ab", row[1:], strict=True) if v is not ABSENT}}
 
 
 def _kind(tensor: TensorEntry) -> str:

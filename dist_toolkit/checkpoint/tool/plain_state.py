@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_ABSENT = object()
+ABSENT = object()
+"""Stands for a value that only the other state has."""
 
 
 def decoded(skeleton: Any) -> Any:
@@ -25,18 +26,14 @@ def decoded(skeleton: Any) -> Any:
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """(path, in a, in b) wherever two decoded states differ; `absent` stands for what is only in the other."""
+    """(path, in a, in b) wherever two decoded states differ; ABSENT where only the other has it."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys: list[Any] = [*a, *(key for key in b if key not in a)]
-        pairs = [(key, a.get(key, _ABSENT), b.get(key, _ABSENT)) for key in keys]
+        pairs = [(key, a.get(key, ABSENT), b.get(key, ABSENT)) for key in keys]
     elif isinstance(a, list) and isinstance(b, list):
         longest = range(max(len(a), len(b)))
-        pairs = [(i, a[i] if i < len(a) else _ABSENT, b[i] if i < len(b) else _ABSENT) for i in longest]
+        pairs = [(i, a[i] if i < len(a) else ABSENT, b[i] if i < len(b) else ABSENT) for i in longest]
     else:
         same = type(a) is type(b) and a == b
-        return [] if same else [(path, _shown(a), _shown(b))]
+        return [] if same else [(path, a, b)]
     return [row for key, x, y in pairs for row in differences(x, y, f"{path}.{key}" if path else str(key))]
-
-
-def _shown(value: Any) -> Any:
-    return "absent" if value is _ABSENT else value

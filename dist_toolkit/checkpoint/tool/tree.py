@@ -65,10 +65,10 @@ def to_lines(root: Node, depth: int | None, everything: bool) -> list[str]:
 
 
 def _add_rows(node: Node, indent: str, depth: int | None, everything: bool, rows: list[list[str]]) -> None:
-    folds = _unfolded(node.children.values()) if everything else _folded(node.children.values())
+    folds = _folds(node, everything)
     shown = folds if everything or len(folds) <= _MOST + 1 else folds[:_MOST]
-    for fold in shown:
-        name, first = _joined(fold)
+    for fold in (_joined(short, everything) for short in shown):
+        name, first = fold.name, fold.first
         times = f" (x{fold.times})" if fold.times > 1 else ""
         if first.tensor is not None:
             shape = f"{first.tensor.dtype} [{', '.join(map(str, first.tensor.shape))}]{times}"
@@ -85,13 +85,18 @@ def _add_rows(node: Node, indent: str, depth: int | None, everything: bool, rows
         rows.append([f"{indent}... {len(rest)} more (--all)", count_text(count, "tensor"), size_text(size)])
 
 
-def _joined(fold: Fold) -> tuple[str, Node]:
-    """Names that have one way to go on are written as one: `encoder.embed.weight`."""
-    name, node = fold.name, fold.first
-    while node.tensor is None and len(node.children) == 1:
-        (node,) = node.children.values()
-        name = f"{name}.{node.name}"
-    return name, node
+def _joined(fold: Fold, everything: bool) -> Fold:
+    """Names that have one way to go on are written as one: `encoder.embed.weight`, `layers.{0..31}`."""
+    while fold.first.tensor is None:
+        inner = _folds(fold.first, everything)
+        if len(inner) != 1:
+            break
+        fold = Fold(f"{fold.name}.{inner[0].name}", inner[0].first, fold.times * inner[0].times)
+    return fold
+
+
+def _folds(node: Node, everything: bool) -> list[Fold]:
+    return _unfolded(node.children.values()) if everything else _folded(node.children.values())
 
 
 def _unfolded(nodes: Iterable[Node]) -> list[Fold]:
