@@ -114,7 +114,7 @@ def bench(name: str, args: tuple[str, ...]) -> None:
 @app.command(context_settings={**SCRIPT_SETTINGS, "ignore_unknown_options": True}, add_help_option=False)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def ckpt(args: tuple[str, ...]) -> None:
-    """List, show, verify, compare and prune checkpoints.
+    """List, show, verify, compare, convert and prune checkpoints.
 
     dtk ckpt --help lists the commands; each has its own --help.
     """

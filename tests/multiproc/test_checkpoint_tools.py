@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import dist_toolkit as dtk
 from dist_toolkit.checkpoint.layout import MANIFEST
@@ -81,4 +82,9 @@ def test_one_rank_and_two_that_share_its_tensors_are_the_same_weights(tmp_path: 
     assert code == 1
     assert {"path": "strategy.name", "a": "single", "b": "fsdp"} in found["values"]
     assert {name.split(".")[1] for name in found["added"]} == {"1"}, "the second rank's random generators"
+    weights = [tmp_path / f"{name}.safetensors" for name in ("single", "fsdp")]
+    assert [say("convert", tmp_path / path.stem, path)[0] for path in weights] == [0, 0]
+    mine, theirs = map(load_file, weights)
+    tiny().load_state_dict(theirs)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert "fsdp, fp32" in say("ls", tmp_path / "fsdp")[1]

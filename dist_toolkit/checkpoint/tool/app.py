@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from dist_toolkit.checkpoint.tool import diff, listing, prune, show, verify
+from dist_toolkit.checkpoint.tool import convert, diff, listing, prune, show, verify
 from dist_toolkit.checkpoint.tool.arguments import help_text, parse
 from dist_toolkit.checkpoint.tool.outcome import REFUSED, Outcome, UsageError
 from dist_toolkit.checkpoint.tool.terminal import Style, ask, can_ask, style_of
@@ -50,6 +50,9 @@ def _run(given: argparse.Namespace, style: Style) -> Outcome:
     if given.command == "diff":
         paths = [*given.paths, *([given.other] if given.other is not None else [])]
         return diff.run(paths, given.step, given.only, given.all, style)
+    if given.command == "convert":
+        asked = convert.Request(given.path, given.out, given.step, given.engine, given.all, given.force)
+        return convert.run(asked, style)
     rules = prune.Rules(given.keep_last, given.keep_every, given.keep_best, given.verify)
     return prune.run(given.root, rules, given.dry_run, _Agreement(given), style)
 

@@ -14,11 +14,12 @@ PATH is the directory that a run gave to rt.checkpointer(...), or one step-N dir
   dtk ckpt show runs/demo --step 1000         one checkpoint: who, when, metrics, tensors as a tree
   dtk ckpt verify runs/demo                   read every byte; name the file and the tensor of any damage
   dtk ckpt diff runs/a runs/b --only model    are the newest weights of two runs the same, to the bit?
+  dtk ckpt convert runs/demo model.safetensors
   dtk ckpt prune runs/demo --keep-last 3 --dry-run
 
 Every command takes --json: one object on stdout. Exit codes: 0 all is well; 1 damage or a difference was
-found; 2 the input cannot be used. All but prune only read, so they may look at the checkpoints of a run
-that is going on. NO_COLOR=1 switches colours off."""
+found; 2 the input cannot be used. All but prune leave the directory as it is, also while a run saves there.
+NO_COLOR=1 switches colours off."""
 
 _SHOW = """\
 Show one checkpoint: the newest committed one, unless --step or PATH says another.
@@ -37,6 +38,12 @@ Compare the state in two checkpoints: tensors (names, types, shapes, bytes), pla
 A and B are step-N directories or directories of checkpoints, of which the newest is taken, or that of
 --step. With one directory, give --step twice. Tensors that both saved in the same chunks are compared by
 their digests, others by reading them, so numbers of ranks may differ. Damage is for verify to find."""
+
+_CONVERT = """\
+Write the weights of one checkpoint, put together from the files of all ranks, as one safetensors file.
+
+Names are those of the model's state_dict. Every byte is compared with its digest on the way; OUT is there
+as a whole or not at all. Memory: about 1 MiB, whatever the size of the model."""
 
 _PRUNE = """\
 Delete checkpoints, by the rules that rt.checkpointer(keep_last=, keep_every=, keep_best=) has.
@@ -90,6 +97,7 @@ def _parser() -> Parser:
     _add_show(command("show", "show one checkpoint", _SHOW))
     _add_verify(command("verify", "compare every byte with its digest", _VERIFY))
     _add_diff(command("diff", "compare two checkpoints", _DIFF))
+    _add_convert(command("convert", "write the weights as one safetensors file", _CONVERT))
     _add_prune(command("prune", "delete all but those to keep", _PRUNE))
     return parser
 
@@ -112,6 +120,15 @@ def _add_diff(parser: Parser) -> None:
     add("--step", type=int, action="append", default=[], metavar="N", help="once: of both; twice: of A, then of B")
     add("--only", action="append", default=[], metavar="NAME", help="names that are NAME or begin with NAME. (repeat)")
     add("--all", action="store_true", help="list every difference")
+
+
+def _add_convert(parser: Parser) -> None:
+    _add_path(parser)
+    add: Any = parser.add_argument
+    add("out", metavar="OUT", help="the file to write, model.safetensors, say")
+    add("--engine", default="", metavar="NAME", help="the weights of this engine, where the run had several")
+    add("--all", action="store_true", help="every tensor under its own name: optimizer and generators too")
+    add("--force", action="store_true", help="replace OUT if it exists")
 
 
 def _add_prune(parser: Parser) -> None:

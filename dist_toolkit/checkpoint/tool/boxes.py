@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 from dist_toolkit.checkpoint.manifest import Chunk
 from dist_toolkit.storage import FileReader
@@ -29,10 +29,21 @@ def overlap(a: Chunk, b: Chunk) -> Overlap | None:
     return Overlap(begins, sizes) if all(size > 0 for size in sizes) else None
 
 
+def tile(chunks: Sequence[Chunk]) -> bool:
+    """Whether no two overlap: as they have the tensor's number of elements together, nothing is then missing."""
+    boxes = [list(zip(chunk.offsets, chunk.sizes, strict=True)) for chunk in chunks]
+    cut = [d for d in range(len(boxes[0])) if any(box[d] != boxes[0][d] for box in boxes)] if boxes else []
+    if len(cut) == 1:  # the usual case, in which neighbours are enough
+        spans = sorted(box[cut[0]] for box in boxes)
+        return all(begin + size <= after for (begin, size), (after, _) in pairwise(spans))
+    return not any(overlap(a, b) for i, a in enumerate(chunks) for b in chunks[:i])
+
+
 def runs(shared: Overlap, chunks: Sequence[Chunk], item: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """(where it begins in the file of each chunk, its length) for each run of bytes of the box.
 
-    A run is as long as the bytes lie side by side in every chunk. `item` is the number of bytes of an element.
+    A run is as long as the bytes lie side by side in every chunk; runs come in the order of the elements. `item` is the
+    number of bytes of an element.
     """
     inner = len(shared.sizes)  # dimensions from here on are whole in every chunk
     while inner and all(c.sizes[inner - 1] == shared.sizes[inner - 1] for c in chunks):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def model(layers: int = 3, fill: int = 1) -> dict[str, tuple[tuple[int, ...], Bo
         f"model.layers.{n}.{kind}.weight": whole(4, 8, fill=fill) for n in range(layers) for kind in ("up", "down")
     }
     return {"model.embed.weight": whole(100, 20, fill=fill), **names, "model.norm": whole(fill=fill)}
+
+
+def cut(shape: tuple[int, ...], cuts: Sequence[Sequence[int]], content: bytes) -> Iterator[Box]:
+    """The boxes of a tensor cut at these places of each dimension, with their bytes of `content`."""
+    strides = [1] * len(shape)
+    for i in reversed(range(len(shape) - 1)):
+        strides[i] = strides[i + 1] * shape[i + 1]
+    spans = [list(itertools.pairwise([0, *places, size])) for places, size in zip(cuts, shape, strict=True)]
+    for box in itertools.product(*spans):
+        cells = itertools.product(*(range(*span) for span in box))
+        data = bytes(content[sum(i * s for i, s in zip(cell, strides, strict=True))] for cell in cells)
+        yield tuple(b for b, _ in box), tuple(e - b for b, e in box), data
 
 
 VALUES = {

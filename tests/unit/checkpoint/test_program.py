@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
 
+from dist_toolkit.checkpoint.tool.terminal import Progress
 from tests.unit.checkpoint.made_up import model, write
 
 COMMANDS = {"ls": [], "show": [], "verify": [], "diff": ["--step", "1", "--step", "2"], "prune": ["--keep-last", "1"]}
@@ -55,7 +57,8 @@ def test_without_a_command_the_help_is_shown(ckpt):
 def test_no_command_imports_torch(tmp_path):
     for step in (1, 2):
         write(tmp_path, step, [model()])
-    calls = [[name, str(tmp_path), *more] for name, more in COMMANDS.items()]
+    out = ["convert", str(tmp_path), str(tmp_path / "model.safetensors"), "--all"]
+    calls = [out] + [[name, str(tmp_path), *more] for name, more in COMMANDS.items()]
     calls[-1].append("--yes")
     source = (
         "import sys\nfrom dist_toolkit.checkpoint.tool.app import main\n"
@@ -63,4 +66,20 @@ def test_no_command_imports_torch(tmp_path):
         "heavy = {'torch', 'numpy', 'rich', 'click'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, timeout=60)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "step-00000002"]
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("kind", [Screen, io.StringIO])
+def test_progress_is_for_terminals_and_wipes_itself(kind):
+    with kind() as stream:
+        with Progress(4 << 20, stream) as progress:
+            progress.begin("step-00000001")
+            progress.advance(1 << 20)
+        text = stream.getvalue()
+    assert ("1.0 MiB of 4.0 MiB" in text) == (kind is Screen)
+    assert text.endswith("\r\x1b[2K") == (kind is Screen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 from dataclasses import replace
@@ -10,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dist_toolkit.checkpoint.layout import MANIFEST
-from tests.unit.checkpoint.made_up import VALUES, model, whole, write
+from tests.unit.checkpoint.made_up import VALUES, cut, model, whole, write
 
 FILE = "rank-00000.safetensors"
 
@@ -46,6 +45,15 @@ def test_every_flipped_bit_is_found(tmp_path, ckpt):
             assert (answer.code, path.name in answer.out) == (1, True)
             path.write_bytes(good)
     assert ckpt("verify", tmp_path).code == 0
+
+
+def test_chunks_that_overlap_leave_a_part_out(tmp_path, ckpt):
+    """Their elements add up to those of the tensor, and their digests fit."""
+    half = ((4,), ((0,), (2,), b"ab"))
+    write(tmp_path, 1, [{"w": half}, {"w": half}])
+    answer = ckpt("verify", tmp_path)
+    assert (answer.code, "w: chunks overlap" in answer.out) == (1, True)
+    assert ckpt("convert", tmp_path, tmp_path / "w.safetensors", "--all").code == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "removed", "longer", "hole", "edited", "no record", "huge"])
@@ -105,18 +113,6 @@ def test_diff_names_everything_that_differs(tmp_path, ckpt, golden):
     assert found["values"][1] == {"path": "engine.optim_groups.groups.0.betas.1", "a": 0.999}
     only = ckpt("diff", tmp_path, "--step", 1, "--step", 2, "--only", "model.layers", "--only", "loader")
     assert (only.code, "identical: 6 tensors" in only.out) == (0, True)
-
-
-def cut(shape, cuts, content):
-    """The boxes of a tensor cut at these places of each dimension, with their bytes of `content`."""
-    strides = [1] * len(shape)
-    for i in reversed(range(len(shape) - 1)):
-        strides[i] = strides[i + 1] * shape[i + 1]
-    spans = [list(itertools.pairwise([0, *places, size])) for places, size in zip(cuts, shape, strict=True)]
-    for box in itertools.product(*spans):
-        cells = itertools.product(*(range(*span) for span in box))
-        data = bytes(content[sum(i * s for i, s in zip(cell, strides, strict=True))] for cell in cells)
-        yield tuple(b for b, _ in box), tuple(e - b for b, e in box), data
 
 
 @pytest.mark.parametrize(
