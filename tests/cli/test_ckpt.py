@@ -30,6 +30,13 @@ def test_arguments_and_exit_codes_pass_through(tmp_path, dtk):
     assert "--keep-best" in dtk("ckpt", "prune", "--help").stdout
 
 
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    write(tmp_path, 1, [model(layers=2000)])
+    shell = f"set -o pipefail; {DTK} ckpt show --all {tmp_path} | head -1; echo $?"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.splitlines()[1], done.stderr) == ("141", "")
+
+
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path, until):
     """It waits on the second file, a pipe without a writer; that it opens the first says that it is at work."""
     write(tmp_path, 1, [model(), {"rng.1": whole(5)}])

@@ -12,7 +12,7 @@ from dist_toolkit.checkpoint.tool.arguments import help_text, parse
 from dist_toolkit.checkpoint.tool.outcome import REFUSED, Outcome, UsageError
 from dist_toolkit.checkpoint.tool.terminal import Style, ask, can_ask, style_of
 
-_INTERRUPTED = 130
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         return _refuse(str(error))
     except BrokenPipeError:  # `dtk ckpt ls ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return REFUSED
+        return _BROKEN_PIPE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{place}{error.strerror or error}; nothing more was done")

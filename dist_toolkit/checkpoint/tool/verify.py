@@ -44,9 +44,11 @@ def run(path: str, step: int | None, everything: bool, style: Style) -> Outcome:
     lines = [line for verdict in verdicts for line in to_lines(verdict, style)]
     bad = sum(not verdict.whole for verdict in verdicts)
     summary = f"{count_text(len(verdicts), 'checkpoint')} verified, {bad or 'none'} damaged"
+    if not verdicts:
+        summary = "there is no committed checkpoint to verify"
     if left_out:
         summary += f"; {left_out} set aside not looked at (--all)"
-    return Outcome(FINE if fine else FOUND, data, [*lines, style.bad(summary) if bad else summary])
+    return Outcome(FINE if fine else FOUND, data, [*lines, summary if fine else style.bad(summary)])
 
 
 def verify(storage: Storage, records: list[Record]) -> list[Verdict]:

@@ -98,6 +98,14 @@ def test_those_set_aside_are_verified_when_asked_for(tmp_path, ckpt):
     assert ckpt("verify", tmp_path, "--all").code == ckpt("verify", tmp_path / "step-00000002.aside").code == 1
 
 
+def test_nothing_to_verify_is_not_fine(tmp_path, ckpt):
+    (tmp_path / "step-00000001.tmp").mkdir()
+    answer = ckpt("verify", tmp_path)
+    assert (answer.code, answer.out) == (1, "there is no committed checkpoint to verify\n")
+    assert "no committed checkpoint" in ckpt("show", tmp_path).err
+    assert "uncommitted" in ckpt("show", tmp_path / "step-00000001.tmp").out
+
+
 def test_diff_names_everything_that_differs(tmp_path, ckpt, golden):
     changed = {**VALUES, "engine": {"optim_groups": {"groups": [{"lr": 0.2, "betas": {"$tuple": [0.9]}}]}}}
     write(tmp_path, 1, [{**model(), "optim.old": whole(3)}], values=VALUES, metrics={"loss": 1.0})
