@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dist_toolkit.checkpoint.tool.arguments import help_text, parse
 from dist_toolkit.checkpoint.tool.terminal import Progress
 from tests.unit.checkpoint.made_up import model, write
 
@@ -67,6 +71,13 @@ def test_no_command_imports_torch(tmp_path):
     )
     subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, timeout=60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "step-00000002"]
+
+
+def test_every_command_in_the_documents_and_the_help_can_be_parsed():
+    page = (Path(__file__).parents[3] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ *dtk ckpt ([^#\n]*?)(?:  .*)?$", page + help_text(), re.MULTILINE)
+    parsed = {parse(shlex.split(line)).command for line in lines}
+    assert parsed == {*COMMANDS, "convert"}
 
 
 class Screen(io.StringIO):
