@@ -12,6 +12,7 @@ from typing import Any
 import xxhash
 
 from dist_toolkit.checkpoint.layout import FORMAT, is_rank_file
+from dist_toolkit.checkpoint.tiling import tile
 from dist_toolkit.errors import CheckpointCorrupt
 
 DIGEST = "xxh3_128"
@@ -168,6 +169,13 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
 
 
 def _check(manifest: Manifest, path: str) -> None:
+    m = manifest
+    typed = {int: (m.step, m.world_size), str: (m.created, m.token), dict: (m.values, m.metrics, m.producer)}
+    fits = all(type(value) is kind for kind, values in typed.items() for value in values)
+    fits = fits and all(type(value) in (int, float) for value in m.metrics.values())
+    fits = fits and all(type(value) is str for value in m.producer.values())
+    if not (fits and all(type(file.size) is type(file.header) is int for file in m.files.values())):
+        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has")
     for name, file in manifest.files.items():
         if not is_rank_file(name) or not file.digest:
             raise CheckpointCorrupt(
@@ -193,6 +201,8 @@ def _check(manifest: Manifest, path: str) -> None:
             covered += math.prod(chunk.sizes)
         if covered != math.prod(tensor.shape):
             raise CheckpointCorrupt(path, f"{name}: the chunks hold {covered} of {math.prod(tensor.shape)} elements")
+        if not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
+            raise CheckpointCorrupt(path, f"{name}: two chunks hold the same elements, and others are missing")
 
 
 def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:

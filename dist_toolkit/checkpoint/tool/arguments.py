@@ -50,7 +50,7 @@ Delete checkpoints, by the rules that rt.checkpointer(keep_last=, keep_every=, k
 
 Damaged checkpoints, and those that a run set aside, are never deleted and do not count as kept; without
 --verify only records and file sizes are looked at. Asks before it deletes; where there is no terminal to
-ask on, --yes is needed. There is no lock yet: do not prune a directory while a run saves there."""
+ask on, --yes is needed. A directory in which a run saves is refused; --dry-run looks at it."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -4,39 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 
 from dist_toolkit.checkpoint.manifest import Chunk
+from dist_toolkit.checkpoint.tiling import Overlap
 from dist_toolkit.storage import FileReader
 
 _SLICE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """The box that two chunks share, by its offsets and sizes in the whole tensor."""
-
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-
-def overlap(a: Chunk, b: Chunk) -> Overlap | None:
-    """What two chunks of one tensor share; None if nothing."""
-    begins = tuple(max(x, y) for x, y in zip(a.offsets, b.offsets, strict=True))
-    ends = tuple(min(x + m, y + n) for x, m, y, n in zip(a.offsets, a.sizes, b.offsets, b.sizes, strict=True))
-    sizes = tuple(end - begin for begin, end in zip(begins, ends, strict=True))
-    return Overlap(begins, sizes) if all(size > 0 for size in sizes) else None
-
-
-def tile(chunks: Sequence[Chunk]) -> bool:
-    """Whether no two overlap: as they have the tensor's number of elements together, nothing is then missing."""
-    boxes = [list(zip(chunk.offsets, chunk.sizes, strict=True)) for chunk in chunks]
-    cut = [d for d in range(len(boxes[0])) if any(box[d] != boxes[0][d] for box in boxes)] if boxes else []
-    if len(cut) == 1:  # the usual case, in which neighbours are enough
-        spans = sorted(box[cut[0]] for box in boxes)
-        return all(begin + size <= after for (begin, size), (after, _) in pairwise(spans))
-    return not any(overlap(a, b) for i, a in enumerate(chunks) for b in chunks[:i])
 
 
 def runs(shared: Overlap, chunks: Sequence[Chunk], item: int) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dist_toolkit.checkpoint.manifest import Chunk, Manifest, TensorEntry
-from dist_toolkit.checkpoint.tool.boxes import overlap, runs, same_bytes
+from dist_toolkit.checkpoint.tiling import overlap
+from dist_toolkit.checkpoint.tool.boxes import runs, same_bytes
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 from dist_toolkit.checkpoint.tool.terminal import Progress
 from dist_toolkit.storage import FileReader, Storage

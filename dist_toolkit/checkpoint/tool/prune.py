@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from dist_toolkit.checkpoint.tool.records import Record, read
 from dist_toolkit.checkpoint.tool.terminal import Style
 from dist_toolkit.checkpoint.tool.units import columns, count_text, metrics_text, size_text, when_text
 from dist_toolkit.checkpoint.tool.verify import verify
-from dist_toolkit.errors import ConfigError
+from dist_toolkit.errors import ConfigError, DirectoryInUse
 from dist_toolkit.storage import Storage
 
 
@@ -50,9 +51,22 @@ def run(root: str, rules: Rules, dry_run: bool, agree: Callable[[list[str], str]
     Exit code 1 if a damaged one was found, which stays and does not count.
 
     Raises:
-        UsageError: not a directory of checkpoints, or rules that cannot be.
+        UsageError: not a directory of checkpoints, a run saves in it, or rules that cannot be.
     """
     storage = directory(root)
+    owner = None if dry_run else storage.claim(f"dtk ckpt prune (process {os.getpid()})", 0.0)
+    if owner is not None:
+        raise UsageError(str(DirectoryInUse(storage.root, owner)))
+    try:
+        return _run(storage, rules, dry_run, agree, style)
+    finally:
+        if not dry_run:
+            storage.release()
+
+
+def _run(
+    storage: Storage, rules: Rules, dry_run: bool, agree: Callable[[list[str], str], bool], style: Style
+) -> Outcome:
     decided = plan(storage, rules)
     lines = to_lines(storage.root, decided, style)
     deleted: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
@@ -56,7 +55,6 @@ def read(storage: Storage, folder: str) -> Record:
     try:
         data = storage.read_bytes(f"{folder}/{MANIFEST}")
         manifest = decode(data, path)
-        _check_fields(manifest, path)
     except FileNotFoundError:
         damage = "" if suffix in (".tmp", ".del") else f"{MANIFEST} is missing"
         return Record(folder, step, suffix, None, damage, _size(storage, folder))
@@ -67,23 +65,6 @@ def read(storage: Storage, folder: str) -> Record:
     damage = _misfit(storage, folder, manifest)
     size = len(data) + sum(file.size for file in manifest.files.values())
     return Record(folder, manifest.step, suffix, manifest, damage, size)
-
-
-def _check_fields(manifest: Manifest, path: str) -> None:
-    """Refuse a record whose digest fits and whose fields are of other types than the format's."""
-    m = manifest
-    fits = [type(m.step) is int, type(m.world_size) is int, isinstance(m.created, str), isinstance(m.token, str)]
-    fits += [isinstance(field, dict) for field in (m.values, m.metrics, m.producer)]
-    fits += [type(f.size) is int and type(f.header) is int and 0 <= f.header <= f.size for f in m.files.values()]
-    if all(fits):
-        fits += [_is_number(value) for value in m.metrics.values()]
-        fits += [isinstance(version, str) for version in m.producer.values()]
-    if not all(fits):
-        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _misfit(storage: Storage, folder: str, manifest: Manifest) -> str:
