@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from typing import Any
 
 from bench_parts import machine
 from bench_parts.driver import Benchmark, main
 from bench_parts.markdown import count
+from bench_parts.ranks import running
 from bench_parts.records import Record
 from overhead_parts import report, terminal
 from overhead_parts.arguments import Options, parse
-from overhead_parts.ranks import running
+from overhead_parts.ranks import command
 from overhead_parts.summary import as_json
 from overhead_parts.tables import LOOPS
 
@@ -39,7 +41,7 @@ def measure(options: Options, add: Add, say: Say) -> None:
     for loop, package in options.left_out:
         add({"kind": "left_out", "loop": loop, "why": f"{package} is not installed"})
     say(f"starting {count(options.nproc, 'rank')} with {', '.join(options.loops)} ...")
-    with running(options) as seen:
+    with running(partial(command, options), options.threads, options.out / "failed") as seen:
         for record in seen:
             add(record)
 

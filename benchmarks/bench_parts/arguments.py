@@ -23,16 +23,23 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; {self.prog} --help lists the options")
 
 
-def add_common(parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str) -> None:
+def add_common(
+    parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str, *, devices: bool = True
+) -> None:
     """--nproc, --device, --rounds, --out, --seed and --json of `dtk bench NAME`.
 
     Args:
         nproc: what it is the number of.
         rounds: the default of --rounds; a round has one block of each of `rounds_of`.
+        devices: False where it measures on the CPU alone, and --device would have no choice.
     """
     add = parser.add_argument
-    add("--nproc", type=int, metavar="N", help=f"{nproc} (default: every GPU; 2 without GPUs)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPUs if there are any")
+    default = "every GPU; 2 without GPUs" if devices else "2"
+    add("--nproc", type=int, metavar="N", help=f"{nproc} (default: {default})")
+    if devices:
+        add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPUs if there are any")
+    else:
+        parser.set_defaults(device="cpu")
     add("--rounds", type=int, default=rounds, metavar="N", help=f"blocks of each {rounds_of} (default: %(default)s)")
     add(
         "--out", type=Path, default=Path(f"runs/bench-{name}"), metavar="DIR",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
+from statistics import median, quantiles
 
 from .records import Record, Records
 
 QUIET = 0.1
 """Cores: other programs that use less than this do not count."""
+
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,34 @@ class Spread:
             return cls(values[0], values[0], values[0], 1)
         low, middle, high = quantiles(values, n=4, method="inclusive")
         return cls(middle, low, high, len(values))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A quantity of each round, of two blocks in it."""
+
+    spread: Spread
+    low: float
+    high: float
+    """The 95 % interval of the median, by resampling the rounds (the same resamples each time)."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Paired:
+        """Of at least one value."""
+        return cls(Spread.of(values), *interval_of_median(values))
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % interval of the median of `values` (at least one): percentiles of the medians of resampled values."""
+    draw = random.Random(0)
+    medians = sorted(median(draw.choices(values, k=len(values))) for _ in range(_RESAMPLES))
+    return medians[int(0.025 * _RESAMPLES)], medians[int(0.975 * _RESAMPLES) - 1]
+
+
+def ratios(above: Mapping[int, float], below: Mapping[int, float]) -> Paired | None:
+    """Quotients of two quantities by round, of the rounds that have both; None where there is no such round."""
+    found = [value / below[number] for number, value in above.items() if number in below]
+    return Paired.of(found) if found else None
 
 
 def others_cores(block: Record) -> float | None:

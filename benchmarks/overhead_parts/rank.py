@@ -6,16 +6,14 @@ import argparse
 import gc
 import os
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from bench_parts.channel import report_to_driver
-from bench_parts.machine import busy_core_seconds
+from bench_parts.group import Ranks
 from torch.profiler import ProfilerActivity, profile
 
 from . import guard
@@ -28,28 +26,6 @@ Key = tuple[str, str]
 
 _WARMUP = 10  # steps that are not measured, of each loop
 _COUNTED = 10  # steps whose collectives are counted, after all rounds
-_PATIENCE = timedelta(days=7)
-
-
-class Ranks:
-    """The process group, as far as the measurement itself needs it; every loop joins the default group."""
-
-    def __init__(self, device: torch.device) -> None:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-        self.device, self.rank, self.size = device, dist.get_rank(), dist.get_world_size()
-        self._control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-
-    def all_here(self) -> None:
-        """Wait until every rank has done its work. Collective."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        dist.barrier(group=self._control)
-
-    def total(self, value: float) -> float:
-        """The sum over ranks. Collective."""
-        tensor = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self._control)
-        return float(tensor)
 
 
 def main(argv: list[str]) -> None:
@@ -118,16 +94,9 @@ def _order(keys: Sequence[Key], turns: random.Random) -> list[Key]:
 
 def _block(ranks: Ranks, loop: Loop, steps: int) -> dict[str, Any]:
     """The clock runs from all ranks being ready to all having finished."""
-    ranks.all_here()
-    busy, cpu, start = busy_core_seconds(), time.process_time(), time.perf_counter()
-    loop.run(steps)
-    ranks.all_here()
-    seconds = time.perf_counter() - start
-    cpu = time.process_time() - cpu
-    after = busy_core_seconds()
-    used = ranks.total(cpu)
-    others = None if busy is None or after is None else round(max(0.0, after - busy - used), 3)
-    return {"seconds": round(seconds, 6), "cpu_seconds": round(used, 6), "others_cpu_seconds": others}
+    with ranks.timed() as seen:
+        loop.run(steps)
+    return seen
 
 
 def _collectives(loop: Loop) -> float:

@@ -7,9 +7,9 @@ from typing import Any
 
 from bench_parts.markdown import count, machine_table, row, status
 from bench_parts.records import Records
-from bench_parts.statistics import QUIET
+from bench_parts.statistics import QUIET, Paired
 
-from .summary import FeedSummary, LoopSummary, Paired, Summary, summarise
+from .summary import FeedSummary, LoopSummary, Summary, summarise
 from .tables import BASELINE, FEEDS, LOOPS, SAME_OPTIONS
 
 _FEW = 10  # rounds, below which a median says little

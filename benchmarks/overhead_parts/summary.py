@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
 from bench_parts.records import Record, Records
-from bench_parts.statistics import Spread, spread_of_others, status_of
+from bench_parts.statistics import Paired, Spread, ratios, spread_of_others, status_of
 
 from .tables import BASELINE, SAME_OPTIONS
-
-_RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A quantity of each round, of two loops' blocks in it."""
-
-    spread: Spread
-    low: float
-    high: float
-    """The 95 % interval of the median, by resampling the rounds (the same resamples each time)."""
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Paired:
-        """Of at least one value."""
-        return cls(Spread.of(values), *interval_of_median(values))
 
 
 @dataclass(frozen=True)
@@ -96,13 +77,6 @@ def as_json(records: Records) -> dict[str, Any]:
     return asdict(summarise(records))
 
 
-def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
-    """A 95 % interval of the median of `values` (at least one): percentiles of the medians of resampled values."""
-    draw = random.Random(0)
-    medians = sorted(median(draw.choices(values, k=len(values))) for _ in range(_RESAMPLES))
-    return medians[int(0.025 * _RESAMPLES)], medians[int(0.975 * _RESAMPLES) - 1]
-
-
 def _feed(feed: str, blocks: list[Record], weights: Mapping[tuple[str, str], Record]) -> FeedSummary:
     names = [name for kind, name in weights if kind == feed]
     names += [name for name in sorted({b["loop"] for b in blocks}) if name not in names]
@@ -121,10 +95,10 @@ def _loop(name: str, feed: str, blocks: list[Record], weights: Record | None) ->
     return LoopSummary(
         loop=name,
         step_ms=Spread.of([1000 * seconds for seconds in mine.values()]),
-        ratio=None if name == BASELINE else _ratios(mine, base),
-        wrapper=None if name == SAME_OPTIONS else _ratios(mine, tuned),
+        ratio=None if name == BASELINE else ratios(mine, base),
+        wrapper=None if name == SAME_OPTIONS else ratios(mine, tuned),
         extra_us=None if name == BASELINE else _differences(mine, base),
-        cpu=None if name == BASELINE else _ratios(_cpu_times(blocks, feed, name), _cpu_times(blocks, feed, BASELINE)),
+        cpu=None if name == BASELINE else ratios(_cpu_times(blocks, feed, name), _cpu_times(blocks, feed, BASELINE)),
         collectives=None if weights is None else weights["collectives"],
         identical=None if weights is None else weights["identical"],
         difference=None if weights is None else weights["difference"],
@@ -139,11 +113,6 @@ def _times(blocks: Sequence[Record], feed: str, loop: str) -> dict[int, float]:
 def _cpu_times(blocks: Sequence[Record], feed: str, loop: str) -> dict[int, float]:
     """Round -> CPU seconds of all ranks."""
     return {b["round"]: b["cpu_seconds"] for b in blocks if (b["feed"], b["loop"]) == (feed, loop)}
-
-
-def _ratios(mine: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
-    found = [seconds / base[number] for number, seconds in mine.items() if number in base]
-    return Paired.of(found) if found else None
 
 
 def _differences(mine: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:

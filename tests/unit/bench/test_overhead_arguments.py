@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from bench_parts.arguments import UsageError
+from bench_parts.processes import clean_environment
 from overhead_parts.arguments import parse
-from overhead_parts.ranks import command, rank_environment
+from overhead_parts.ranks import command
 from overhead_parts.tables import FEEDS, LOOPS
 
 
@@ -87,7 +88,7 @@ def test_the_ranks_are_started_with_every_option(tmp_path: Path):
 
 def test_nothing_of_another_run_reaches_the_ranks():
     before = {"RANK": "3", "MASTER_ADDR": "elsewhere", "DTK_STRATEGY": "fsdp", "ACCELERATE_X": "1", "HOME": "/home/me"}
-    seen = rank_environment(before, options("--nproc", "2"))
+    seen = clean_environment(before, options("--nproc", "2").threads)
     assert seen == {"HOME": "/home/me", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
 
 

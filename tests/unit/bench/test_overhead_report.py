@@ -1,6 +1,6 @@
 import pytest
+from bench_parts.statistics import Paired
 from overhead_parts.report import render, verdict
-from overhead_parts.summary import Paired
 from overhead_parts.terminal import show
 
 from tests.unit.bench.overhead_records import OVERHEAD, SETUP, run

@@ -2,10 +2,10 @@ import json
 from statistics import median
 
 import pytest
-from bench_parts.statistics import Spread
+from bench_parts.statistics import Spread, interval_of_median
 from hypothesis import given
 from hypothesis import strategies as st
-from overhead_parts.summary import as_json, interval_of_median, summarise
+from overhead_parts.summary import as_json, summarise
 
 from tests.unit.bench.overhead_records import run
 
