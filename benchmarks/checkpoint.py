@@ -1,0 +1,57 @@
+"""`dtk bench checkpoint`: what saving and loading cost with dist_toolkit, torch and others, against the bytes alone.
+
+Files and exit codes: see bench_parts.driver.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+from bench_parts import machine
+from bench_parts.driver import Benchmark, main
+from bench_parts.markdown import count
+from bench_parts.ranks import running
+from bench_parts.records import Record
+from checkpoint_parts import report, terminal
+from checkpoint_parts.arguments import Options, parse
+from checkpoint_parts.place import filesystem_of, temporary_place
+from checkpoint_parts.ranks import command
+from checkpoint_parts.summary import as_json
+from checkpoint_parts.tables import METHODS
+
+Add, Say = Callable[[Record], None], Callable[[str], None]
+
+
+def describe(options: Options) -> Mapping[str, Any]:
+    """The first record."""
+    packages = sorted({METHODS[name].package for name in options.methods} - {""})
+    shown = ("methods", "cases", "nproc", "rounds", "mib", "tensors", "settle", "seed", "quick")
+    return {
+        **machine.describe(options.cores),
+        "filesystem": filesystem_of(options.dir.resolve()),
+        "libraries": {name: metadata.version(name) for name in packages},
+        "options": {name: getattr(options, name) for name in shown},
+    }
+
+
+def measure(options: Options, add: Add, say: Say) -> None:
+    """All methods, in ranks that are started once."""
+    for method, package in options.left_out:
+        add({"kind": "left_out", "method": method, "why": f"{package} is not installed"})
+    say(f"starting {count(options.nproc, 'rank')} with {', '.join(options.methods)} ...")
+    with (
+        temporary_place(options.dir) as folder,
+        running(partial(command, options, folder), options.threads, options.out / "failed") as seen,
+    ):
+        for record in seen:
+            add(record)
+
+
+BENCHMARK = Benchmark("checkpoint", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show)
+
+if __name__ == "__main__":
+    sys.exit(main(BENCHMARK, sys.argv[1:]))
