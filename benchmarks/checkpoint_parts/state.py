@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
@@ -18,12 +19,12 @@ class State:
 
     Attributes:
         shares: this rank's share of each tensor, with memory of its own.
-        sharded: the same memory, as DTensors.
         whole: the whole of each tensor, the same on every rank; empty where no method wants it.
     """
 
-    def __init__(self, layout: Layout, rank: int, mesh: DeviceMesh, seed: int, whole: bool) -> None:
-        self.layout, self._rank, self._mesh = layout, rank, mesh
+    def __init__(self, layout: Layout, rank: int, mesh: DeviceMesh | None, seed: int, whole: bool) -> None:
+        """Draw it; without a mesh, `sharded` cannot be had."""
+        self.layout, self._mesh = layout, mesh
         generator = torch.Generator().manual_seed(seed)
         self.shares: dict[str, torch.Tensor] = {}
         self.whole: dict[str, torch.Tensor] = {}
@@ -33,7 +34,11 @@ class State:
             self.shares[name] = tensor.view(layout.ranks, -1)[rank].clone()
             if whole:
                 self.whole[name] = tensor
-        self.sharded = {name: self.as_sharded(share) for name, share in self.shares.items()}
+
+    @cached_property
+    def sharded(self) -> dict[str, torch.Tensor]:
+        """The same memory as `shares`, as DTensors."""
+        return {name: self.as_sharded(share) for name, share in self.shares.items()}
 
     def as_sharded(self, share: torch.Tensor) -> torch.Tensor:
         """A rank's share as a DTensor."""

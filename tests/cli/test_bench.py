@@ -1,4 +1,4 @@
-"""`dtk bench throughput` and `dtk bench overhead` as a user runs them, with real ranks."""
+"""`dtk bench throughput`, `dtk bench overhead` and `dtk bench checkpoint` as a user runs them, with real ranks."""
 
 import importlib.util
 import json
@@ -243,3 +243,64 @@ def test_overhead_refuses_bad_input_and_explains_itself(tmp_path):
     assert done.stderr.startswith("dtk bench overhead: error: unknown loop 'dkt'; known: ")
     assert list(tmp_path.iterdir()) == []
     assert "dtk-steps     dist_toolkit with rt.loader in ckpt.steps" in run("--help").stdout
+
+
+CHECKPOINT = [sys.executable, "-m", "dtk_launch", "bench", "checkpoint"]
+
+
+@needs_two_cores
+@needs_proc
+def test_checkpoints_that_give_back_the_same_bytes(tmp_path, mark):
+    """Structure only: a quick run has no times that count. Fabric is left out: its import takes ten seconds."""
+    methods = ["plain", "dtk", "dtk-background", "torch.save", "dcp", "dcp-async"]
+    methods += ["accelerate"] if importlib.util.find_spec("accelerate") else []
+    argv = ["--quick", "--nproc", "2", "--methods", ",".join(methods), "--dir", ".", "--out", "out", "--json"]
+    process = start(argv, mark, tmp_path, CHECKPOINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "\x1b" not in stdout + stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "the checkpoints are removed"
+
+    records = records_of(tmp_path / "out")
+    assert [r["kind"] for r in records if r["kind"] != "block"] == ["machine", "setup", "end"]
+    blocks = [r for r in records if r["kind"] == "block"]
+    turns = {(b["round"], b["case"], b["method"], b["phase"]) for b in blocks}
+    assert len(turns) == len(blocks) == 2 * 2 * (3 * len(methods) + 1)
+    assert all(b["same"] for b in blocks if b["phase"] in ("load", "cold"))
+    assert {b["method"] for b in blocks if "stall" in b} == {"dtk-background", "dcp-async"}
+    assert all(0 < b["stall"] <= b["seconds"] for b in blocks if "stall" in b)
+
+    found = {case["case"]: case["methods"] for case in json.loads(stdout)["cases"]}
+    assert [method["method"] for method in found["large"]] == methods
+    assert all(method["same"] for case in found.values() for method in case)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "the times mean nothing" in report
+    assert "did not give back" not in report
+
+
+@needs_two_cores
+@needs_proc
+def test_an_interrupted_checkpoint_run_leaves_its_records_and_no_files(tmp_path, mark):
+    argv = ["--methods", "torch.save", "--cases", "small", "--tensors", "20", "--settle", "0", "--rounds", "99999"]
+    process = start([*argv, "--nproc", "2", "--out", "out"], mark, tmp_path, CHECKPOINT)
+    wait_for_blocks(process, tmp_path / "out", 8)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert records_of(tmp_path / "out")[-1] == {"kind": "end", "status": "interrupted"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_checkpoint_refuses_bad_input_and_explains_itself(tmp_path):
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*CHECKPOINT, *argv], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    done = run("--dir", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "dtk bench checkpoint: error: --dir nowhere is not a directory that can be written to; pass another --dir\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert "dtk-background  dist_toolkit: `save(wait=False)`" in run("--help").stdout

@@ -17,9 +17,14 @@ from . import Job, Method
 class Dcp(Method):
     """save and load, with the defaults of FileSystemWriter."""
 
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._sharded = job.state.sharded
+        self._target: dict[str, torch.Tensor] = {}
+
     def save(self) -> None:
         """dcp.save, and fsync of the directory."""
-        dcp.save(self.state.sharded, storage_writer=dcp.FileSystemWriter(self.folder))
+        dcp.save(self._sharded, storage_writer=dcp.FileSystemWriter(self.folder))
         sync(self.folder)
 
     def before_load(self) -> None:
@@ -30,7 +35,7 @@ class Dcp(Method):
         """Load in place."""
         target, self._target = self._target, {}
         dcp.load(target, storage_reader=dcp.FileSystemReader(self.folder))
-        return {name: tensor.to_local() for name, tensor in target.items()}  # type: ignore[operator]
+        return {name: tensor.to_local() for name, tensor in target.items()}
 
 
 class DcpAsync(Dcp):
@@ -44,7 +49,7 @@ class DcpAsync(Dcp):
     def save(self) -> None:
         """Until async_save returns."""
         writer = dcp.FileSystemWriter(self.folder)
-        found = dcp.async_save(self.state.sharded, storage_writer=writer, process_group=self._group)
+        found = dcp.async_save(self._sharded, storage_writer=writer, process_group=self._group)
         assert isinstance(found, Future)
         self._saving = found
 

@@ -21,14 +21,14 @@ class _Holder:
     prefixes = ("model.",)
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        self._tensors = {f"model.{name}": tensor for name, tensor in state.sharded.items()}
         self.loaded: Mapping[str, torch.Tensor] = {}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        return {f"model.{name}": tensor for name, tensor in self._state.sharded.items()}
+        return dict(self._tensors)
 
     def load_template(self, saved: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        return {name: torch.empty_like(tensor) for name, tensor in self.state_dict().items()}
+        return {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.loaded = state
@@ -43,7 +43,7 @@ class Toolkit(Method):
         super().__init__(job)
         runtime = job.cleanup.enter_context(dtk.init(device="cpu", timeout=_PATIENCE))
         self._holder = _Holder(job.state)
-        self._checkpointer = runtime.checkpointer(job.folder, engine=self._holder)  # type: ignore[arg-type]
+        self._checkpointer = runtime.checkpointer(job.folder, engine=self._holder)
         self._step = 0
 
     def save(self) -> None:
@@ -59,7 +59,7 @@ class Toolkit(Method):
         """With every digest compared."""
         self._checkpointer.restore()
         loaded, self._holder.loaded = self._holder.loaded, {}
-        return {name.removeprefix("model."): tensor.to_local() for name, tensor in loaded.items()}  # type: ignore
+        return {name.removeprefix("model."): tensor.to_local() for name, tensor in loaded.items()}
 
 
 class InBackground(Toolkit):
