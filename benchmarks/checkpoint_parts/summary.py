@@ -63,7 +63,7 @@ class Summary:
 def summarise(records: Records) -> Summary:
     """Everything that was measured until the records end."""
     blocks = [r for r in records if r["kind"] == "block"]
-    names = dict.fromkeys(b["case"] for b in blocks if not b["warmup"])
+    names = dict.fromkeys(b["case"] for b in blocks if not b["warmup"] and b["method"] != COPY)
     return Summary(
         status=status_of(records),
         cases=tuple(_case(name, [b for b in blocks if b["case"] == name]) for name in names),
@@ -83,7 +83,7 @@ def _case(name: str, blocks: Sequence[Record]) -> CaseSummary:
         case=name,
         methods=tuple(_method(method, timed, blocks, copies) for method in METHODS if method in there),
         copy_ms=_milliseconds(copies),
-        others_cores=spread_of_others([b for b in timed if b["phase"] != "copy"] or timed),
+        others_cores=spread_of_others([b for b in timed if b["method"] != COPY]),
     )
 
 

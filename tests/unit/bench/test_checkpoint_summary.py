@@ -71,6 +71,7 @@ def test_states_are_kept_apart_and_a_warm_up_alone_is_nothing():
     rates = {c.case: c.method("dtk").phases["save"].rate.spread.median for c in summarise(records).cases}
     assert rates == pytest.approx({"large": 0.5, "small": 0.1})
     assert summarise(run(phase("dtk", "save", [1]), status=None)).cases == ()
+    assert summarise(run(phase("memcpy", "copy", [1, 1]), status="interrupted")).cases == (), "no method had its turn"
     assert summarise(run(status=None)).status == "unfinished"
 
 
