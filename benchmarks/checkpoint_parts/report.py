@@ -149,7 +149,7 @@ def _method(machine: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
     return (
         f"{count(setup['ranks'], 'rank')} with {count(setup['threads'], 'thread')} each, {setup['backend']}, state in "
         "the memory of the CPU. All methods live in the same processes and the same process group, and save the same "
-        "random float32 tensors, each split over the ranks (DTensors with Shard(0) for dtk and dcp, the same memory "
+        "random float32 matrices, each split over the ranks by rows (DTensors with Shard(0) for dtk and dcp, the same memory "
         "for the others). Before each save every tensor is changed, so that nothing older is taken for it; in the "
         "background it is changed again as soon as training could go on. A round has one save and one or two loads of "
         "every method, in an order drawn anew in each round "

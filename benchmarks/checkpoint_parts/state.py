@@ -15,7 +15,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class State:
-    """Tensors of random numbers, split evenly over the ranks along their one dimension.
+    """Matrices of random numbers, split evenly over the ranks by rows.
 
     Attributes:
         shares: this rank's share of each tensor, with memory of its own.
@@ -30,8 +30,8 @@ class State:
         self.whole: dict[str, torch.Tensor] = {}
         for number in range(layout.tensors):
             name = f"t{number:05d}"
-            tensor = torch.empty(layout.ranks * layout.numel).uniform_(generator=generator)
-            self.shares[name] = tensor.view(layout.ranks, -1)[rank].clone()
+            tensor = torch.empty(layout.ranks * layout.rows, layout.columns).uniform_(generator=generator)
+            self.shares[name] = tensor[rank * layout.rows : (rank + 1) * layout.rows].clone()
             if whole:
                 self.whole[name] = tensor
 
@@ -48,14 +48,14 @@ class State:
     def mark(self, value: float) -> None:
         """Write a number into every tensor's every share, so that what another save left is not taken for this one."""
         for tensor in self.shares.values():
-            tensor[0] = value
+            tensor[0, 0] = value
         for tensor in self.whole.values():
-            tensor.view(self.layout.ranks, -1)[:, 0] = value
+            tensor[:: self.layout.rows, 0] = value
 
     def is_same(self, loaded: Tensors) -> bool:
         """Whether this is the state, to the last bit: this rank's shares of it, or the whole."""
         size = sum(tensor.numel() for tensor in loaded.values())
-        mine: Tensors = self.shares if size == self.layout.tensors * self.layout.numel else self.whole
+        mine: Tensors = self.shares if size == self.layout.share else self.whole
         if self.layout.ranks == 1:
             mine = self.shares
         return set(mine) == set(loaded) and all(_equal(loaded[name], tensor) for name, tensor in mine.items())

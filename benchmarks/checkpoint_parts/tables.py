@@ -58,7 +58,7 @@ METHODS = {
     ),
     "accelerate": MethodSpec(
         "Accelerate: `save_state`, `load_state`", "accelerated:Accelerated",
-        f"{_WHOLE} It loads into the model's own weights.", needs="accelerate", package="accelerate",
+        f"{_WHOLE} It copies from the file into the model's weights, whose memory was used before.", needs="accelerate", package="accelerate",
     ),
     "fabric": MethodSpec(
         "Lightning Fabric: `fabric.save`, `fabric.load`", "fabric:FabricFiles", _WHOLE,
@@ -78,21 +78,28 @@ PHASES = ("save", "load", "cold")
 
 _PIECE = 40 * 2**20  # bytes of a large tensor on each rank: fresh memory from the system each time
 _SMALL = 20_000  # bytes of a small tensor, over all ranks
+_WIDTH = {"large": 2048, "small": 50}  # columns: what torch does for a DTensor grows with the number of its rows
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A state of float32 tensors, each split evenly over the ranks."""
+    """A state of float32 matrices, each split evenly over the ranks by rows."""
 
     tensors: int
-    numel: int
-    """Elements of a tensor on each rank."""
+    rows: int
+    """Of a tensor on each rank."""
+    columns: int
     ranks: int
+
+    @property
+    def share(self) -> int:
+        """Elements that each rank holds."""
+        return self.tensors * self.rows * self.columns
 
     @property
     def bytes(self) -> int:
         """Of the whole state."""
-        return 4 * self.tensors * self.numel * self.ranks
+        return 4 * self.share * self.ranks
 
 
 def layout_of(case: str, ranks: int, mib: int, tensors: int) -> Layout:
@@ -102,8 +109,10 @@ def layout_of(case: str, ranks: int, mib: int, tensors: int) -> Layout:
         mib: size of the large one.
         tensors: number of the small one's.
     """
-    if case == "small":
-        return Layout(tensors, max(1, _SMALL // 4 // ranks), ranks)
-    share = mib * 2**20 // ranks
-    count = max(1, round(share / _PIECE))
-    return Layout(count, max(1, share // count // 4), ranks)
+    count, piece = tensors, _SMALL // ranks
+    if case == "large":
+        share = mib * 2**20 // ranks
+        count = max(1, round(share / _PIECE))
+        piece = share // count
+    width = _WIDTH[case]
+    return Layout(count, max(1, piece // 4 // width), width, ranks)

@@ -7,7 +7,7 @@ from checkpoint_parts.methods import plain
 from checkpoint_parts.state import State
 from checkpoint_parts.tables import METHODS, Layout
 
-LAYOUT = Layout(tensors=3, numel=5, ranks=2)
+LAYOUT = Layout(tensors=3, rows=5, columns=2, ranks=2)
 
 
 def test_all_ranks_draw_the_same_state_and_hold_their_share_of_it():
@@ -15,7 +15,7 @@ def test_all_ranks_draw_the_same_state_and_hold_their_share_of_it():
     for name, tensor in first.whole.items():
         assert torch.equal(tensor, second.whole[name])
         assert torch.equal(tensor, torch.cat([first.shares[name], second.shares[name]]))
-        assert first.shares[name].untyped_storage().nbytes() == 20, "else torch.save would write the whole"
+        assert first.shares[name].untyped_storage().nbytes() == 40, "else torch.save would write the whole"
     first.mark(3.0)
     second.mark(3.0)
     assert all(torch.equal(first.whole[n], torch.cat([t, second.shares[n]])) for n, t in first.shares.items())
@@ -27,7 +27,7 @@ def test_one_bit_one_name_or_another_save_is_not_the_same(whole):
     good = {name: tensor.clone() for name, tensor in (state.whole if whole else state.shares).items()}
     assert state.is_same(good)
     flipped = good["t00001"].clone()
-    flipped.view(torch.int32)[4] ^= 1
+    flipped.view(torch.int32)[4, 1] ^= 1
     assert not state.is_same({**good, "t00001": flipped})
     assert not state.is_same({name: good[name] for name in ("t00000", "t00001")})
     assert not state.is_same({})
