@@ -58,7 +58,8 @@ METHODS = {
     ),
     "accelerate": MethodSpec(
         "Accelerate: `save_state`, `load_state`", "accelerated:Accelerated",
-        f"{_WHOLE} It copies from the file into the model's weights, whose memory was used before.", needs="accelerate", package="accelerate",
+        f"{_WHOLE} It copies from the mapped file into the model's weights, whose memory was used before: no new "
+        "memory is taken, which the bare files' reading does.", needs="accelerate", package="accelerate",
     ),
     "fabric": MethodSpec(
         "Lightning Fabric: `fabric.save`, `fabric.load`", "fabric:FabricFiles", _WHOLE,
