@@ -268,7 +268,7 @@ class Checkpointer:
     def _prune(self, group: Group) -> None:
         """Only after a commit; a failure to delete loses nothing, but every rank hears of it."""
         error = None
-        if group.world.is_main:
+        if group.world.is_main and self._retention.keep_last is not None:
             try:
                 for entry in self._retention.surplus(committed_checkpoints(self._storage)):
                     delete(self._storage, entry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,13 +42,15 @@ class Written:
 
     def to_json(self) -> Any:
         """Plain data, for the other ranks."""
-        return {"file": asdict(self.file), "rows": [[n, d, list(s), asdict(c)] for n, d, s, c in self.rows]}
+        file = [self.file.size, self.file.header, self.file.digest]
+        rows = [[n, d, s, [c.file, c.begin, c.end, c.offsets, c.sizes, c.digest]] for n, d, s, c in self.rows]
+        return {"file": file, "rows": rows}
 
     @classmethod
     def from_json(cls, value: Any) -> Written:
         """The inverse of `to_json`."""
         rows = [(name, dtype, tuple(shape), _chunk(chunk)) for name, dtype, shape, chunk in value["rows"]]
-        return cls(FileEntry(**value["file"]), tuple(rows))
+        return cls(FileEntry(*value["file"]), tuple(rows))
 
 
 def write_shard(storage: Storage, path: str, file: str, chunks: Sequence[OutChunk]) -> Written:
@@ -111,4 +113,5 @@ def _joined(pieces: Iterable[memoryview | bytes]) -> Iterator[memoryview | bytes
 
 
 def _chunk(value: Any) -> Chunk:
-    return Chunk(**{**value, "offsets": tuple(value["offsets"]), "sizes": tuple(value["sizes"])})
+    file, begin, end, offsets, sizes, seen = value
+    return Chunk(file, begin, end, tuple(offsets), tuple(sizes), seen)
