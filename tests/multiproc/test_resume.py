@@ -66,7 +66,7 @@ def test_a_collate_function_that_draws_resumes_exactly(tmp_path: Path, workers: 
 def test_a_save_in_the_loop_is_of_the_step_just_done(tmp_path: Path) -> None:
     program = Program(str(tmp_path), save_in_body=True)
     launch_until_killed(program, 2, rank=0, step=8)
-    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == ["step-00000003", "step-00000006"]
+    assert sorted(path.name for path in (tmp_path / "ckpt").glob("step-*")) == ["step-00000003", "step-00000006"]
     assert_same_run(tmp_path, run_ranks(train, 2, program)[0], 2)
 
 
