@@ -22,7 +22,7 @@ from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
 from dist_toolkit.checkpoint.staging import Staging
-from dist_toolkit.errors import ConfigError, DirectoryInUse, PeerError, StateMismatch
+from dist_toolkit.errors import CheckpointError, ConfigError, DirectoryInUse, PeerError, StateMismatch
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
@@ -213,7 +213,8 @@ class Checkpointer:
         self._schedule.stepped()
         asked = self._stop.poll(self._background.has_failed)
         if asked.trouble:
-            self.wait()
+            self.wait()  # raises where it failed
+            raise CheckpointError("a save in the background failed on another rank, which says why")
         if last or asked.stop or self._schedule.is_due(self.step):
             # also when the body has saved this step: that may have been before its update, so it is replaced at once
             self.save(wait=last or asked.stop or self.is_saved() or not self._in_background)

@@ -16,8 +16,12 @@ import torch
 
 import dist_toolkit as dtk
 from dist_toolkit.checkpoint import Checkpointer
-from dist_toolkit.errors import PeerError, Preempted
+from dist_toolkit.errors import CheckpointError, PeerError, Preempted
+from dist_toolkit.process_group import SoloGroup
+from dist_toolkit.signals import Asked
+from dist_toolkit.storage import LocalStorage
 from dist_toolkit.testing import run_ranks
+from dist_toolkit.world import World
 from tests.multiproc.saving import fill, restored, tiny, value_of, with_checkpointer
 
 pytestmark = pytest.mark.multiproc
@@ -135,6 +139,20 @@ def test_a_request_to_stop_during_a_save_ends_with_one_checkpoint_more(tmp_path:
     assert 5 <= step <= 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", f"step-{step:08d}"]
     assert run_ranks(restored, ranks, str(tmp_path)) == [(step, float(step))] * ranks
+
+
+class OthersTrouble:
+    """All ranks hear of a failure that this one did not have."""
+
+    def poll(self, trouble: bool = False) -> Asked:
+        return Asked(stop=False, trouble=True)
+
+
+def test_a_rank_whose_own_save_went_well_stops_with_the_others(tmp_path: Path) -> None:
+    group = SoloGroup(World(0, 0, 1, 1), torch.device("cpu"))
+    ckpt = Checkpointer(LocalStorage(tmp_path), group, [], stop=OthersTrouble())
+    with pytest.raises(CheckpointError, match="failed on another rank"):
+        ckpt.end_step(last=False)
 
 
 def leave(root: str, error: bool) -> str:
