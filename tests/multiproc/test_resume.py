@@ -208,10 +208,11 @@ def draws_after_resume(root: str) -> list[float]:
 
 def test_random_streams_after_a_resume_on_other_ranks(tmp_path: Path) -> None:
     """New ones, different on each rank and at each step, and the same every time."""
-    launch_until_killed(Program(str(tmp_path)), 2, rank=0, step=5)
+    program = Program(str(tmp_path), background=False)  # so that the kill always finds the step before it committed
+    launch_until_killed(program, 2, rank=0, step=5)
     draws = run_ranks(draws_after_resume, 3, str(tmp_path))
     assert len({tuple(draw) for draw in draws}) == 3
     assert run_ranks(draws_after_resume, 3, str(tmp_path)) == draws
-    launch_until_killed(Program(str(tmp_path)), 2, rank=0, step=8)
+    launch_until_killed(program, 2, rank=0, step=8)
     later = run_ranks(draws_after_resume, 3, str(tmp_path))
     assert not {tuple(draw) for draw in draws} & {tuple(draw) for draw in later}

@@ -53,6 +53,7 @@ class Program:
     mix: bool = False
     save_in_body: bool = False
     save_early: bool = False
+    background: bool = True
     kill_rank: int = -1
     kill_step: int = -1
     kill_signal: int = signal.SIGKILL
@@ -96,6 +97,7 @@ def train(program: Program) -> dict:
             loader=loader,
             every=None if program.save_in_body else program.every,
             keep_last=2,
+            background=program.background,
         )
         log = (Path(program.root) / f"log-{rt.world.rank}.jsonl").open("a", buffering=1)
         for step, (ids, x, y) in ckpt.steps(loader, epochs=program.epochs):
