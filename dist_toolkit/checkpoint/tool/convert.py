@@ -1,4 +1,4 @@
-"""`dtk ckpt convert`: the weights of a checkpoint as one safetensors file or a Hugging Face folder; others' into ours."""
+"""`dtk ckpt convert`: weights as one safetensors file or a Hugging Face folder; others' files into ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dist_toolkit.checkpoint.tool.assemble import assemble, new_size
 from dist_toolkit.checkpoint.tool.cast import NAMES
 from dist_toolkit.checkpoint.tool.foreign.detect import detect
 from dist_toolkit.checkpoint.tool.hf import names as hf_names
-from dist_toolkit.checkpoint.tool.hf.config import read_config
+from dist_toolkit.checkpoint.tool.hf.config import Config, read_config
 from dist_toolkit.checkpoint.tool.hf.shards import parse_size
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome, UsageError
 from dist_toolkit.checkpoint.tool.places import choose
@@ -116,7 +117,7 @@ def _choose_target(asked: Request) -> Writer:
             raise UsageError("a Hugging Face folder holds weights only; leave out --all")
         target, config = convert_hf.check_target(asked.out), read_config(asked.config)
         most = parse_size(asked.max_shard_size or "5GB")
-        return lambda *found: _write_folder(*found, target, config, most, dtype)
+        return partial(_write_folder, target=target, config=config, most=most, dtype=dtype)
     if asked.config is not None or asked.max_shard_size is not None:
         name = "--config" if asked.config is not None else "--max-shard-size"
         raise UsageError(f"{name} is for a Hugging Face folder; add --to hf, or leave it out")
@@ -126,7 +127,7 @@ def _choose_target(asked: Request) -> Writer:
             ".safetensors), --to hf for a Hugging Face folder"
         )
     file = _target(asked)
-    return lambda *found: _write_file(*found, file, dtype)
+    return partial(_write_file, target=file, dtype=dtype)
 
 
 def _write_file(
@@ -144,7 +145,7 @@ def _write_file(
 
 def _write_folder(
     storage: Storage, record: Record, manifest: Manifest, chosen: dict[str, TensorEntry], data: dict[str, Any],
-    target: Path, config: Any, most: int, dtype: str | None,
+    target: Path, config: Config, most: int, dtype: str | None,
 ) -> Outcome:  # fmt: skip
     made = convert_hf.write_folder(storage, record.folder, manifest, chosen, target, config, most, dtype)
     count = sum(map(len, made.files.values()))

@@ -64,8 +64,8 @@ def write_folder(
             (made / INDEX).write_text(index(files, sizes), encoding="utf-8")
         types = {cast_type(tensor.dtype, dtype) for tensor in kept.values()}
         (made / CONFIG).write_text(config.encode(types), encoding="utf-8")
-        for file in config.beside:
-            shutil.copyfile(file, made / file.name)
+        for source in config.beside:
+            shutil.copyfile(source, made / source.name)
     return Folder(files, sum(sizes.values()), [path.name for path in config.beside], ties, missing, besides)
 
 

@@ -101,7 +101,9 @@ def _checked(read: Callable[[], Any], name: str, dtype: torch.dtype, sizes: tupl
     def load() -> torch.Tensor:
         tensor = read()
         if not isinstance(tensor, torch.Tensor) or (tensor.dtype, tuple(tensor.shape)) != (dtype, sizes):
-            raise UsageError(f"{name}: the file does not hold the {dtype} of shape {list(sizes)} that the metadata says")
+            raise UsageError(
+                f"{name}: the file does not hold the {dtype} of shape {list(sizes)} that the metadata says"
+            )
         return tensor.detach()
 
     return load

@@ -5,6 +5,7 @@ deepspeed itself is not needed. Its few classes in the files are replaced by emp
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from dist_toolkit.checkpoint.tool.foreign.detect import is_deepspeed, latest
 from dist_toolkit.checkpoint.tool.foreign.interpret import assemble
 from dist_toolkit.checkpoint.tool.foreign.optimizer import NamedState
 from dist_toolkit.checkpoint.tool.foreign.partitions import Partitions, Shapes, stage2, stage3
-from dist_toolkit.checkpoint.tool.foreign.source import Converted, LazyTensor, wrap
+from dist_toolkit.checkpoint.tool.foreign.source import Converted, LazyTensor, check_dtype, lazy
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 
 
@@ -120,20 +121,23 @@ def read(path: Path, step: int | None, strip: Sequence[str]) -> Converted:
 
 
 def _weight(folder: Path, name: str, value: Any, files: _Files, parts: Partitions) -> LazyTensor:
-    """A parameter from the partitions, a frozen one, or a buffer."""
+    """A parameter from the partitions; or a frozen one or a buffer, floats as fp32."""
     if name in parts.shapes:
         return parts.weight(name)
-    model = files.models[0]
-    frozen = model.get("frozen_param_shapes") or {}
+    frozen = files.models[0].get("frozen_param_shapes") or {}
+    pieces, shape = [value], tuple(frozen.get(name, getattr(value, "shape", ())))
     if name in frozen:
-        pieces = [held["frozen_param_fragments"][name].reshape(-1) for held in files.models]
-        shape = tuple(frozen[name])
-        count = torch.Size(shape).numel()
-        whole = pieces[0][:count] if pieces[0].numel() >= count else torch.cat(pieces)[:count]
-        return wrap(whole.reshape(shape), name)
-    if name not in model["buffer_names"] or not isinstance(value, torch.Tensor):
+        pieces = [held["frozen_param_fragments"][name].reshape(-1) for held in files.models]  # stage 3: of each rank
+    elif not isinstance(value, torch.Tensor) or (len(files.models) > 1 and name not in files.models[0]["buffer_names"]):
         raise UsageError(f"{folder}: {name} is neither a trained nor a frozen parameter nor a buffer of this save")
-    return wrap(value.float() if value.is_floating_point() else value, name)
+
+    def load() -> torch.Tensor:
+        whole = torch.cat([piece.reshape(-1) for piece in pieces])[: math.prod(shape)].reshape(shape)
+        return whole.float() if whole.is_floating_point() else whole
+
+    dtype = torch.float32 if pieces[0].is_floating_point() else pieces[0].dtype
+    check_dtype(dtype, name)
+    return lazy(dtype, shape, load)
 
 
 def _open(folder: Path) -> _Files:
@@ -145,7 +149,9 @@ def _open(folder: Path) -> _Files:
             found[match[3]][int(match[1])] = file
     ranks = len(found["optim"])
     if not ranks or sorted(found["optim"]) != list(range(ranks)):
-        raise UsageError(f"{folder}: of {max(found['optim'], default=0) + 1} files *_optim_states.pt, {ranks} are there")
+        raise UsageError(
+            f"{folder}: of {max(found['optim'], default=0) + 1} files *_optim_states.pt, {ranks} are there"
+        )
     optimizers = []
     for rank in range(ranks):
         held = torch_file.load(found["optim"][rank], _KNOWN).get("optimizer_state_dict")

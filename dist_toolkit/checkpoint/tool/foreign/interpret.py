@@ -47,7 +47,7 @@ def assemble(
     model: Mapping[str, LazyTensor], extra: Mapping[str, Any], optimizer: NamedState | None, schedule: Any, step: int,
     left_out: Sequence[str],
 ) -> Converted:  # fmt: skip
-    """The checkpoint, under the names that an engine's parts have; no random generators, which restart from the step."""
+    """The checkpoint, under the names of an engine's parts; no random generators, which restart from the step."""
     tensors = {f"model.{name}": tensor for name, tensor in model.items()}
     groups: Any = None
     if optimizer is not None:

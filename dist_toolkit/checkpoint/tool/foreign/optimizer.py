@@ -146,7 +146,9 @@ def _check_shapes(
     by_text = {str(member): name for member, name in names.items()}
     for member, values in state.items():
         name = by_text.get(str(member))
-        for key, value in values.items() if name is not None and isinstance(values, Mapping) else ():
+        if name is None or not isinstance(values, Mapping):
+            continue
+        for key, value in values.items():
             if isinstance(value, LazyTensor) and value.shape not in ((), (1,), model[name].shape):
                 raise UsageError(
                     f"{otherwise}: {key} number {member} has shape {list(value.shape)}, {name} has "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def stage2(groups: Sequence[Shapes], optimizers: Sequence[Mapping[str, Any]]) ->
                 raise UsageError(f"{name} is not all there: the parts of group {number} hold {ends[-1]} numbers")
             spans[name] = [
                 _Span(rank, number, max(place, begin) - begin, min(stop, end) - begin)
-                for rank, (begin, end) in enumerate(zip(ends, ends[1:], strict=False))
+                for rank, (begin, end) in enumerate(pairwise(ends))
                 if max(place, begin) < min(stop, end)
             ]
             place = stop + (gaps[number][index] if gaps is not None else 0)

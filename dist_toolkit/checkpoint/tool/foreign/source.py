@@ -56,7 +56,7 @@ class Deferred:
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint of format 1 before it is written: tensors and values by their names there, and what is to be told."""
+    """A checkpoint of format 1 before it is written: tensors and values by their names in it, and what to tell."""
 
     step: int
     tensors: Mapping[str, LazyTensor]

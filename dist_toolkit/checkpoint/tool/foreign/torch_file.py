@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ def load(path: Path, known: Mapping[str, Any] | None = None) -> Any:
     Raises:
         UsageError: it is damaged, or needs more than tensors and plain values.
     """
-    stand_ins = [(stand_in, name) for name, stand_in in (known or {}).items()]
-    with torch.serialization.safe_globals(stand_ins):
+    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in (known or {}).items()]
+    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's words on how it reads
         try:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -83,9 +83,7 @@ def _write(
     return final
 
 
-def _batches(
-    tensors: Mapping[str, LazyTensor], begin: Callable[[str], None], batch: int
-) -> Iterator[list[OutChunk]]:
+def _batches(tensors: Mapping[str, LazyTensor], begin: Callable[[str], None], batch: int) -> Iterator[list[OutChunk]]:
     """Chunks of at most `batch` bytes together, or a single larger one; read as they are asked for."""
     held: list[OutChunk] = []
     size = 0

@@ -1,1 +1,1 @@
-"""A Hugging Face model folder: which files it has, what stands in them, which weights are tied. No transformers here."""
+"""A Hugging Face model folder: its files, what stands in them, which weights are tied. No transformers here."""

@@ -54,8 +54,8 @@ def read_config(given: str | None) -> Config:
     """
     if given is None:
         raise UsageError(
-            "a Hugging Face folder needs a config.json, and a checkpoint has none; pass --config with the folder of the "
-            "model that training began with, or one that model.config.save_pretrained(DIR) wrote"
+            "a Hugging Face folder needs a config.json, and a checkpoint has none; pass --config with the folder of "
+            "the model that training began with, or one that model.config.save_pretrained(DIR) wrote"
         )
     path = Path(given)
     file = path / CONFIG if path.is_dir() else path
