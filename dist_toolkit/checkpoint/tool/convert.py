@@ -19,7 +19,7 @@ from dist_toolkit.checkpoint.tool.hf import names as hf_names
 from dist_toolkit.checkpoint.tool.hf.config import Config, read_config
 from dist_toolkit.checkpoint.tool.hf.shards import parse_size
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome, UsageError
-from dist_toolkit.checkpoint.tool.places import choose
+from dist_toolkit.checkpoint.tool.places import choose, find
 from dist_toolkit.checkpoint.tool.records import Record
 from dist_toolkit.checkpoint.tool.terminal import Progress, Style
 from dist_toolkit.checkpoint.tool.tree import size_of
@@ -70,6 +70,9 @@ def run(asked: Request, style: Style) -> Outcome:
         )  # fmt: skip
         return command.run(options)
     _refuse_options(asked, _ONLY_INTO_OURS, "PATH is a checkpoint of format 1")
+    if Path(asked.path).is_file():
+        raise UsageError(f"{asked.path} is a file of an unknown kind; pass --from torch if torch.save wrote it")
+    find(asked.path)
     write = _choose_target(asked)
     storage, record = choose(asked.path, asked.step)
     data = {"root": storage.root, "folder": record.folder, "step": record.step, "out": str(Path(asked.out).absolute())}

@@ -177,6 +177,16 @@ def test_files_that_do_not_say_enough_are_refused(tmp_path, ckpt, content, said)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_path_that_nothing_is_known_of(tmp_path, ckpt):
+    torch.save(net().state_dict(), tmp_path / "weights")
+    assert "pass --from torch" in ckpt("convert", tmp_path / "weights", tmp_path / "out").err
+    assert ckpt("convert", tmp_path / "weights", tmp_path / "out", "--from", "torch", "--step", 1).code == 0
+    assert "does not exist" in ckpt("convert", tmp_path / "nothing", tmp_path / "new").err
+    assert "is a directory" in ckpt("convert", tmp_path / "out", tmp_path / "new", "--from", "torch").err
+    assert "holds no .metadata" in ckpt("convert", tmp_path / "out", tmp_path / "new", "--from", "dcp").err
+    assert "no save of DeepSpeed" in ckpt("convert", tmp_path / "out", tmp_path / "new", "--from", "deepspeed").err
+
+
 def test_keys_say_where_things_are(tmp_path, ckpt):
     model, optimizer = trained(net())
     weights = model.state_dict()
