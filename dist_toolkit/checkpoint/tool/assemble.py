@@ -7,7 +7,6 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -92,7 +91,7 @@ def _copy(
     if math.prod(chunk.sizes) == 0:
         return seen.hex()
     item, new_item = (item_size(dtype) for dtype in types)
-    whole = replace(place, begin=0)  # positions in the tensor, in bytes of its saved type
+    whole = place._replace(begin=0)  # positions in the tensor, in bytes of its saved type
     buffer = memoryview(bytearray(min(_SLICE, chunk.end - chunk.begin)))
     for (source, position), length in runs(Overlap(chunk.offsets, chunk.sizes), (chunk, whole), item):
         out.seek(place.begin + position // item * new_item)

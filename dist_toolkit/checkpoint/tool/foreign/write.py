@@ -67,8 +67,8 @@ def _write(
             file = rank_file(number)
             written = write_shard(storage, f"{temporary}/{file}", file, chunks)
             files[file] = written.file
-            for name, _, _, chunk in written.rows:
-                places[name].append(chunk)
+            for box, chunk in written.rows:
+                places[box.name].append(chunk)
                 advance(chunk.end - chunk.begin)
         tensors = {
             name: TensorEntry(DTYPE_NAMES[tensor.dtype], tensor.shape, tuple(places[name]))
