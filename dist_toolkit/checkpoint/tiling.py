@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -45,4 +46,23 @@ def tile(chunks: Sequence[Box]) -> bool:
     if len(cut) == 1:  # the usual case, in which neighbours are enough
         spans = sorted(box[cut[0]] for box in boxes)
         return all(begin + size <= after for (begin, size), (after, _) in pairwise(spans))
+    ranges = _ranges(chunks)  # as ZeRO cuts
+    if ranges is not None:
+        return all(end <= after for (_, end), (after, _) in pairwise(sorted(ranges)))
     return not any(overlap(a, b) for i, a in enumerate(chunks) for b in chunks[:i])
+
+
+def _ranges(chunks: Sequence[Box]) -> list[tuple[int, int]] | None:
+    """Begin and end of each box in row-major order of the tensor that they make up; None if one is not such a range."""
+    dims = range(len(chunks[0].offsets)) if chunks else range(0)
+    shape = [max(chunk.offsets[d] + chunk.sizes[d] for chunk in chunks) for d in dims]
+    found = []
+    for chunk in chunks:
+        cut = [d for d in dims if chunk.sizes[d] != shape[d]]
+        if cut and any(chunk.sizes[d] != 1 for d in range(cut[-1])):
+            return None
+        begin = 0
+        for offset, length in zip(chunk.offsets, shape, strict=True):
+            begin = begin * length + offset
+        found.append((begin, begin + math.prod(chunk.sizes)))
+    return found

@@ -12,8 +12,8 @@ from dist_toolkit.errors import StateMismatch
 from dist_toolkit.group import Group
 from dist_toolkit.strategies.ema import EMA, Averages
 from dist_toolkit.strategies.state import compare_tensors
-from dist_toolkit.strategies.zero_fragments import Fragment, gather
-from dist_toolkit.strategies.zero_state import Pieces
+from dist_toolkit.strategies.zero_fragments import Fragment
+from dist_toolkit.strategies.zero_state import local_of, part_of
 from dist_toolkit.tensors import TensorMeta
 
 
@@ -25,10 +25,10 @@ class ZeroAverages(Averages):
     """
 
     def __init__(
-        self, options: EMA, fragments: Mapping[str, Fragment], pieces: Pieces, group: Group, refresh: Callable[[], None]
+        self, options: EMA, fragments: Mapping[str, Fragment], group: Group, refresh: Callable[[], None]
     ) -> None:
         super().__init__(options, {name: fragment.weights for name, fragment in fragments.items()})
-        self._fragments, self._pieces, self._group, self._refresh = fragments, pieces, group, refresh
+        self._fragments, self._group, self._refresh = fragments, group, refresh
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -41,16 +41,15 @@ class ZeroAverages(Averages):
             self._refresh()
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages as `ema.<name>`, in pieces, and the number of steps counted. Collective."""
+        """The averages as `ema.<name>`, live, each rank's part of them, and the number of steps counted."""
         held = super().state_dict()
-        whole = {
-            f"ema.{name}": self._pieces.cut(gather(fragment, held[f"ema.{name}"], self._group))
+        return held | {
+            f"ema.{name}": part_of(fragment, held[f"ema.{name}"], self._group)
             for name, fragment in self._fragments.items()
         }
-        return held | whole
 
     def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """New pieces.
+        """New tensors for this rank's part of the averages.
 
         Raises:
             StateMismatch: the saved averages are of other weights.
@@ -59,11 +58,14 @@ class ZeroAverages(Averages):
         compare_tensors(saved, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, "ema")
         if not isinstance(values.get("steps"), int):
             raise StateMismatch("ema", "the checkpoint does not say how many steps were averaged")
-        return {key: self._pieces.empty(shape, torch.float32) for key, shape in shapes.items()}
+        return {
+            f"ema.{name}": part_of(fragment, torch.empty_like(self._values[name]), self._group)
+            for name, fragment in self._fragments.items()
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take saved averages over. Collective."""
-        for name, fragment in self._fragments.items():
-            self._values[name].copy_(fragment.take(self._pieces.whole(state[f"ema.{name}"])))
+        """Take saved averages over."""
+        for name, value in self._values.items():
+            value.copy_(local_of(state[f"ema.{name}"]))
         self._steps = int(state["steps"])

@@ -19,10 +19,9 @@ from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.sharded import ShardedEngine
 from dist_toolkit.strategies.state import check_optimizer, compare_tensors, has_optimizer, strip_wrappers
 from dist_toolkit.strategies.zero_averages import ZeroAverages
-from dist_toolkit.strategies.zero_fragments import Fragment, fragments_of, gather, read_frozen, refresh, write_frozen
+from dist_toolkit.strategies.zero_fragments import Fragment, fragments_of, frozen_fragment, gather, read_frozen, refresh
 from dist_toolkit.strategies.zero_gradients import begin_backward, forget_gradients, gradient_norm
 from dist_toolkit.strategies.zero_scaler import ZeroScaler
-from dist_toolkit.strategies.zero_state import Pieces
 from dist_toolkit.tensors import TensorMeta
 
 
@@ -34,7 +33,6 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
 
     def __init__(self, module: nn.Module, request: SetupRequest, settings: Settings) -> None:
         self.forward_is_collective = settings.stage == 3
-        self._pieces = Pieces(request.group)
         super().__init__(module, request, settings)
 
     def zero_grad(self) -> None:
@@ -63,23 +61,20 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and optimizer state under canonical names, the same for every strategy. Collective.
 
-        Tensors are copies, split over the ranks along dimension 0 (DTensor).
+        Tensors are the live ones; of those that are split, each rank has a range of elements (FlatRange).
         """
         self._sync_buffers()
-        known: dict[int, torch.Tensor] = {}
-        for name, parameter in self.module.named_parameters():
-            known[id(parameter)] = self._pieces.cut(self._whole(strip_wrappers(name), parameter))
         live = self._model_state()
         state: dict[str, Any] = {
-            f"model.{name}": known.get(id(value), value) for name, value in live.items() if _is_tensor(value)
+            f"model.{name}": self._part(value) for name, value in live.items() if _is_tensor(value)
         }
         state["model_extra"] = {name: value for name, value in live.items() if not _is_tensor(value)}
-        tensors, plain = zero_state.capture_optimizer(self.optimizer, self._fragments, self._pieces, self.group)
+        tensors, plain = zero_state.capture_optimizer(self.optimizer, self._fragments, self.group)
         groups = zero_state.plain_groups(self.optimizer, self._started.groups)
         return state | tensors | {"optim_groups": {"groups": groups, "state": plain}}
 
     def load_template(self, saved: Mapping[str, TensorMeta], values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """New tensors, split over the ranks, to read a saved state into. Changes nothing.
+        """New tensors, split over the ranks as this engine's own, to read a saved state into. Changes nothing.
 
         Raises:
             StateMismatch: the saved state is not of this model and optimizer.
@@ -94,25 +89,27 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         groups = SimpleNamespace(param_groups=[{"params": [by_name[n] for n in g]} for g in self._started.groups])
         names: dict[torch.Tensor, str] = {p: name for name, p in by_name.items()}
         check_optimizer(cast(torch.optim.Optimizer, groups), names, values, self.group.world.is_main)
-        template = {key: self._pieces.empty(tensor.shape, tensor.dtype) for key, tensor in shapes.items()}
-        return template | zero_state.optimizer_template(saved, self._fragments, self._pieces)
+        template = {
+            f"model.{name}": self._part(value, new=True)
+            for name, value in self._model_state().items()
+            if _is_tensor(value)
+        }
+        return template | zero_state.optimizer_template(saved, self._fragments, self.group)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state: the keys of `state_dict`, tensors as of `load_template`. Collective."""
         if has_optimizer(state):
-            zero_state.install_optimizer(self.optimizer, self._fragments, state, self._pieces)
+            zero_state.install_optimizer(self.optimizer, self._fragments, state)
             zero_state.install_groups(self.optimizer, state["optim_groups"]["groups"])
         with torch.no_grad():
-            for name, parameter in self._named():
-                whole = self._pieces.whole(state[f"model.{name}"])
-                if name in self._fragments:
-                    self._fragments[name].weights.copy_(self._fragments[name].take(whole))
-                else:
-                    write_frozen(parameter, whole)
-            parameters = {id(parameter) for parameter in self.module.parameters()}
             for name, value in self._model_state().items():
-                if _is_tensor(value) and id(value) not in parameters:
-                    value.copy_(self._pieces.whole(state[f"model.{name}"]))
+                if _is_tensor(value):
+                    fragment = self._fragment_of(value)
+                    read = state[f"model.{name}"]
+                    if fragment is None:
+                        value.copy_(read)
+                    else:
+                        fragment.weights.copy_(zero_state.local_of(read))
         for name, value in state["model_extra"].items():
             self.module.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
         if self._stage < 3:
@@ -126,6 +123,7 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
     def _make_optimizer(self, request: SetupRequest) -> torch.optim.Optimizer:
         made = super()._make_optimizer(request)
         self._fragments: dict[str, Fragment] = fragments_of(self.module, self._zero, self._stage)
+        self._by_parameter = {fragment.parameter: fragment for fragment in self._fragments.values()}
         return made
 
     def _make_scaler(self) -> ZeroScaler | None:
@@ -134,7 +132,7 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         return ZeroScaler(self._zero.override_loss_scale, self._settings.scale, self._settings.scale_interval)
 
     def _make_averages(self, options: EMA) -> ZeroAverages:
-        return ZeroAverages(options, self._fragments, self._pieces, self.group, self._refresh)
+        return ZeroAverages(options, self._fragments, self.group, self._refresh)
 
     def _backward(self, loss: torch.Tensor) -> None:
         begin_backward(self._zero)
@@ -170,6 +168,20 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
     def _whole(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
         fragment = self._fragments.get(name)
         return read_frozen(parameter) if fragment is None else gather(fragment, fragment.weights, self.group)
+
+    def _fragment_of(self, value: torch.Tensor) -> Fragment | None:
+        """What this rank holds of a parameter; None where it holds all of it, as of a buffer."""
+        if not isinstance(value, nn.Parameter):
+            return None
+        return self._by_parameter.get(value) or frozen_fragment(value)
+
+    def _part(self, value: torch.Tensor, new: bool = False) -> torch.Tensor:
+        """What a checkpoint gets of a parameter or a buffer, live; or new memory of the same layout."""
+        fragment = self._fragment_of(value)
+        if fragment is None:
+            return torch.empty_like(value, requires_grad=False) if new else value.detach()
+        values = fragment.weights
+        return zero_state.part_of(fragment, torch.empty_like(values) if new else values, self.group)
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.module.named_parameters():

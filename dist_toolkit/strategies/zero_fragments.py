@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from dist_toolkit.group import Group
+from dist_toolkit.strategies.flat_range import FlatRange
 from dist_toolkit.strategies.state import strip_wrappers
 
 
@@ -79,18 +81,18 @@ def _partitioned_weights(zero: Any) -> Iterator[tuple[nn.Parameter, Fragment]]:
 
 def gather(fragment: Fragment, values: torch.Tensor, group: Group) -> torch.Tensor:
     """The whole tensor of which every rank has its `values`, on the group's device. Collective; exact to the bit."""
-    whole = torch.zeros(fragment.shape.numel(), dtype=values.dtype, device=group.device)
-    fragment.take(whole).copy_(values)
-    # as integers: a sum of floats would turn -0.0 into 0.0
-    integers = {4: torch.int32, 8: torch.int64}.get(whole.element_size(), torch.uint8)
-    group.all_reduce(whole.view(integers))
-    return whole.view(fragment.shape)
+    return FlatRange(values, fragment.start, fragment.shape, group).full_tensor()
 
 
 def refresh(zero: Any, stage: int) -> None:
     """Make the weights that the model computes with those of the fragments, which were written to. Collective."""
     if stage < 3:
-        zero.update_lp_params()
+        # as DeepSpeed's update_lp_params, but a part at a time: gloo's all-gather would hold all weights once more
+        for number, parts in enumerate(zero.parallel_partitioned_bit16_groups):
+            ranks = zero.real_dp_process_group[number]
+            parts[dist.get_rank(ranks)].data.copy_(zero.single_partition_of_fp32_groups[number].data)
+            for source, part in enumerate(parts):
+                dist.broadcast(part.data, group=ranks, group_src=source)
         return
     zero._partition_all_parameters()
     for number in range(len(zero.fp16_groups)):
@@ -108,15 +110,17 @@ def read_frozen(parameter: nn.Parameter) -> torch.Tensor:
         return parameter.detach().clone()
 
 
-def write_frozen(parameter: nn.Parameter, whole: torch.Tensor) -> None:
-    """Overwrite a parameter that is not trained. Collective at stage 3."""
+def frozen_fragment(parameter: nn.Parameter) -> Fragment | None:
+    """This rank's part of a parameter that is not trained; None below stage 3, where each rank has all of it.
+
+    A rank that writes to it calls `refresh` afterwards.
+    """
     if not hasattr(parameter, "ds_id"):
-        parameter.data.copy_(whole)
-        return
+        return None
     zero3: Any = parameter
-    zero3.all_gather([parameter])
-    parameter.data.copy_(whole)
-    zero3.partition([parameter], has_been_updated=True)
+    numel, length = int(zero3.ds_numel), zero3.ds_tensor.numel()
+    start = min(dist.get_rank(zero3.ds_process_group) * length, numel)
+    return Fragment(parameter, torch.Size(zero3.ds_shape), zero3.ds_tensor, 0, start, min(length, numel - start))
 
 
 def by_flat(fragments: Mapping[str, Fragment]) -> dict[torch.Tensor, list[tuple[str, Fragment]]]:

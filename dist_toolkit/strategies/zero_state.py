@@ -1,4 +1,4 @@
-"""The state of a ZeRO engine under canonical names, in pieces along dimension 0: no rank holds a whole copy of it."""
+"""The state of a ZeRO engine under canonical names: what a rank hands to a checkpoint is the memory that it has."""
 
 from __future__ import annotations
 
@@ -6,64 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
 
 from dist_toolkit.errors import StateMismatch
 from dist_toolkit.group import Group
+from dist_toolkit.strategies.flat_range import FlatRange
 from dist_toolkit.strategies.state import saved_optimizer_state
-from dist_toolkit.strategies.zero_fragments import Fragment, by_flat, gather
+from dist_toolkit.strategies.zero_fragments import Fragment, by_flat
 from dist_toolkit.tensors import TensorMeta
 
 
-class Pieces:
-    """Makes tensors that are split over the ranks along dimension 0.
+def part_of(fragment: Fragment, values: torch.Tensor, group: Group, home: torch.Tensor | None = None) -> torch.Tensor:
+    """A rank's `values` of a parameter's elements, as what they are of the whole tensor; a view of them."""
+    if fragment.shape.numel() == 0:
+        return values.view(fragment.shape)
+    return FlatRange(values, fragment.start, fragment.shape, group, home)
 
-    A tensor of which a rank would have nothing is whole on every rank instead: those are the smallest ones.
-    """
 
-    def __init__(self, group: Group) -> None:
-        self._group = group
-        self._mesh = DeviceMesh(group.device.type, torch.arange(group.world.world_size))
-
-    def empty(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A new one, not filled."""
-        own = self._own(shape)
-        sizes = shape if own is None else (own.stop - own.start, *shape[1:])
-        return self._wrap(torch.empty(sizes, dtype=dtype, device=self._group.device), shape)
-
-    def cut(self, whole: torch.Tensor) -> torch.Tensor:
-        """Of a whole tensor: this rank's piece is a copy."""
-        own = self._own(whole.shape)
-        return whole if own is None else self._wrap(whole[own].clone(), whole.shape)
-
-    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The whole of one. Collective where it is split."""
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-    def _own(self, shape: torch.Size | tuple[int, ...]) -> slice | None:
-        ranks, rank = self._group.world.world_size, self._group.world.rank
-        size = shape[0] if len(shape) else 0
-        each = -(-size // ranks)
-        if (ranks - 1) * each >= size or ranks == 1:
-            return None
-        return slice(rank * each, min((rank + 1) * each, size))
-
-    def _wrap(self, piece: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Tensor:
-        if self._own(shape) is None:
-            return piece
-        sizes = torch.Size(shape)
-        stride = torch.empty(sizes, device="meta").stride()
-        made: torch.Tensor = DTensor.from_local(
-            piece, self._mesh, [Shard(0)], run_check=False, shape=sizes, stride=stride
-        )
-        return made
+def local_of(part: torch.Tensor) -> torch.Tensor:
+    """The values of a `part_of`, one-dimensional."""
+    return part.to_local() if isinstance(part, FlatRange) else part.reshape(-1)
 
 
 def capture_optimizer(
-    optimizer: torch.optim.Optimizer, fragments: Mapping[str, Fragment], pieces: Pieces, group: Group
+    optimizer: torch.optim.Optimizer, fragments: Mapping[str, Fragment], group: Group
 ) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
-    """Tensors as `optim.<name>.<state>`, and other state by name. Collective; one gathered tensor at a time."""
+    """Tensors as `optim.<name>.<state>`, the live ones, and other state by name."""
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for name, fragment in fragments.items():
@@ -71,39 +38,44 @@ def capture_optimizer(
             if not isinstance(value, torch.Tensor):
                 plain.setdefault(name, {})[key] = value
             elif value.shape == fragment.flat.shape:
-                tensors[f"optim.{name}.{key}"] = pieces.cut(gather(fragment, fragment.of(value), group))
+                tensors[f"optim.{name}.{key}"] = part_of(fragment, fragment.of(value), group)
             else:
                 tensors[f"optim.{name}.{key}"] = value
     return tensors, plain
 
 
 def optimizer_template(
-    saved: Mapping[str, TensorMeta], fragments: Mapping[str, Fragment], pieces: Pieces
+    saved: Mapping[str, TensorMeta], fragments: Mapping[str, Fragment], group: Group
 ) -> dict[str, torch.Tensor]:
-    """New tensors to read the saved `optim.<name>.<state>` into. Changes nothing.
+    """New tensors to read the saved `optim.<name>.<state>` into, laid out as DeepSpeed's own. Changes nothing.
 
     Raises:
-        StateMismatch: there is saved state of a parameter that is not trained here, or of another shape.
+        StateMismatch: there is saved state of a parameter that is not trained here, or of another shape or type.
     """
     template: dict[str, torch.Tensor] = {}
+    homes: dict[tuple[int, str], torch.Tensor] = {}
     for key, name, state, meta in saved_optimizer_state(saved, fragments, "which is not trained"):
-        if _is_scalar(meta.shape, fragments[name], state):
+        fragment = fragments[name]
+        if _is_scalar(meta.shape, fragment, state):
             template[key] = torch.empty(meta.shape, dtype=meta.dtype)
-        elif meta.shape != tuple(fragments[name].shape):
+            continue
+        place = (id(fragment.flat), state)
+        if place not in homes:
+            homes[place] = torch.zeros_like(fragment.flat, dtype=meta.dtype, requires_grad=False)
+        if (meta.shape, meta.dtype) != (tuple(fragment.shape), homes[place].dtype):
             raise StateMismatch(
                 "optim",
-                f"{key} has shape {list(meta.shape)} in the checkpoint; ZeRO splits state of the shape of its "
-                f"parameter, {list(fragments[name].shape)}",
+                f"{key} is {meta.dtype} of shape {list(meta.shape)} in the checkpoint; ZeRO splits state of the shape "
+                f"of its parameter, {list(fragment.shape)}, and keeps {homes[place].dtype} of the others beside it",
             )
-        else:
-            template[key] = pieces.empty(meta.shape, meta.dtype)
+        template[key] = part_of(fragment, fragment.of(homes[place]), group, homes[place])
     return template
 
 
 def install_optimizer(
-    optimizer: torch.optim.Optimizer, fragments: Mapping[str, Fragment], state: Mapping[str, Any], pieces: Pieces
+    optimizer: torch.optim.Optimizer, fragments: Mapping[str, Fragment], state: Mapping[str, Any]
 ) -> None:
-    """Make the optimizer's state exactly the saved one. Collective; one gathered tensor at a time.
+    """Make the optimizer's state exactly the saved one, in the tensors that it has; without any, keep the new ones.
 
     Raises:
         StateMismatch: parameters that ZeRO updates as one have different step counts.
@@ -119,9 +91,8 @@ def install_optimizer(
         for name, fragment in members:
             for kind, value in found[name].items():
                 if isinstance(value, torch.Tensor) and not _is_scalar(tuple(value.shape), fragment, kind):
-                    if kind not in after:
-                        after[kind] = _like(flat, before.get(kind), value.dtype)
-                    fragment.of(after[kind]).copy_(fragment.take(pieces.whole(value)))
+                    if kind not in after and isinstance(value, FlatRange):
+                        after[kind] = _moved(before.get(kind), value.home)
                 else:
                     _once(after, kind, value, name)
         if after:
@@ -156,10 +127,11 @@ def _is_scalar(shape: tuple[int, ...], fragment: Fragment, kind: str) -> bool:
     return not shape and (kind == "step" or tuple(fragment.shape) != ())
 
 
-def _like(flat: torch.Tensor, before: Any, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(before, torch.Tensor) and before.shape == flat.shape and before.dtype == dtype:
-        return before.zero_()
-    return torch.zeros_like(flat, dtype=dtype, requires_grad=False)
+def _moved(before: Any, read: torch.Tensor) -> torch.Tensor:
+    """What was read, in the tensor that there was."""
+    if isinstance(before, torch.Tensor) and before.shape == read.shape and before.dtype == read.dtype:
+        return before.copy_(read)
+    return read
 
 
 def _once(after: dict[str, Any], kind: str, value: Any, name: str) -> None:
