@@ -46,10 +46,11 @@ class SavePlans:
         Raises:
             ValueError: a DTensor that cannot be saved.
         """
-        shares = [self._shares.of(tensor) for tensor in tensors.values()]
+        named = [(name, share) for name, tensor in tensors.items() for share in self._shares.all_of(tensor)]
+        shares = [share for _, share in named]
         held = [
             Held(name, DTYPE_NAMES[share.data.dtype], share.shape, share.offsets, tuple(share.data.shape))
-            for name, share in zip(tensors, shares, strict=True)
+            for name, share in named
         ]
         return Seen(shares, held, self._plan is not None and held == self._held)
 

@@ -124,7 +124,8 @@ def _put(read: Read, data: torch.Tensor) -> None:
     if data.storage_offset() % read.dtype.itemsize:
         data = data.clone()  # a chunk that another program has laid out
     chunk = data.view(read.dtype).view(read.chunk.sizes)
-    read.target.copy_(chunk if read.source is None else chunk[read.source])
+    for part in (read, *read.more):
+        part.target.copy_(chunk if part.source is None else chunk[part.source])
 
 
 def _read_checked(reader: FileReader, path: str, name: str, chunk: Chunk, view: memoryview) -> None:

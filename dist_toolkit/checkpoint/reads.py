@@ -23,11 +23,14 @@ class Read(NamedTuple):
     """The part of the rank's tensor that the chunk fills or, where that is not the whole chunk, a part of."""
     source: tuple[slice, ...] | None
     """The part of the chunk that is wanted; None: all of it."""
+    more: tuple[Read, ...] = ()
+    """Other parts of the chunk, for other boxes of the rank's tensor."""
 
     @property
     def is_direct(self) -> bool:
         """Whether the bytes can be read into the target's memory as they come."""
-        return self.source is None and self.target.device.type == "cpu" and self.target.is_contiguous()
+        whole = self.source is None and not self.more
+        return whole and self.target.device.type == "cpu" and self.target.is_contiguous()
 
 
 def plan_reads(manifest: Manifest, template: Mapping[str, torch.Tensor]) -> dict[str, list[Read]]:
@@ -39,12 +42,11 @@ def plan_reads(manifest: Manifest, template: Mapping[str, torch.Tensor]) -> dict
     shares = Shares()
     found: dict[str, list[Read]] = defaultdict(list)
     for name, tensor in template.items():
-        share = shares.of(tensor)
-        if share.data.numel():
-            for chunk in manifest.tensors[name].chunks:
-                read = meet(name, chunk, share)
-                if read is not None:
-                    found[chunk.file].append(read)
+        mine = [share for share in shares.all_of(tensor) if share.data.numel()]
+        for chunk in manifest.tensors[name].chunks if mine else ():
+            reads = [read for share in mine if (read := meet(name, chunk, share)) is not None]
+            if reads:
+                found[chunk.file].append(reads[0]._replace(more=tuple(reads[1:])))
     return {file: sorted(reads, key=lambda read: read.chunk.begin) for file, reads in found.items()}
 
 

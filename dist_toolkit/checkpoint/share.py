@@ -29,6 +29,17 @@ class Shares:
         # a DTensor can only come from a program that has imported the module, which takes half a second
         self._module: Any = sys.modules.get("torch.distributed.tensor")
 
+    def all_of(self, tensor: torch.Tensor) -> list[Share]:
+        """The shares of this rank: several of a tensor that gives `parts`, as ZeRO's ranges do; one of any other.
+
+        Raises:
+            ValueError: see `of`.
+        """
+        parts = getattr(tensor, "parts", None)
+        if parts is None:
+            return [self.of(tensor)]
+        return [Share(data.detach(), tuple(tensor.shape), offsets) for offsets, data in parts()]
+
     def of(self, tensor: torch.Tensor) -> Share:
         """The share of this rank. Not collective.
 

@@ -8,8 +8,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
-from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 from dist_toolkit.process_group import Group
 
@@ -94,31 +92,6 @@ class FlatRange(torch.Tensor):
             raise TypeError(f"{func} on a range of a tensor; call to_local() or full_tensor() first")
         one: FlatRange = args[0]
         return cls(one._local_tensor.detach(), one._start, one.shape, one._group, one.home)
-
-    # What the planner of torch.distributed.checkpoint asks a tensor for.
-
-    def __create_write_items__(self, fqn: str, _: Any) -> list[WriteItem]:
-        """An item for each box."""
-        return [
-            WriteItem(
-                MetadataIndex(fqn, torch.Size(offsets)),
-                WriteItemType.SHARD,
-                tensor_data=TensorWriteData(_chunk(offsets, data), TensorProperties(dtype=self.dtype), self.shape),
-            )
-            for offsets, data in self.parts()
-        ]
-
-    def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
-        """The boxes."""
-        return [_chunk(offsets, data) for offsets, data in self.parts()]
-
-    def __get_tensor_shard__(self, index: MetadataIndex) -> torch.Tensor:
-        """The box that begins there."""
-        return next(data for offsets, data in self.parts() if index.offset in (None, torch.Size(offsets)))
-
-
-def _chunk(offsets: tuple[int, ...], data: torch.Tensor) -> ChunkStorageMetadata:
-    return ChunkStorageMetadata(torch.Size(offsets), data.shape)
 
 
 def _in_row(row: int, places: list[Place]) -> list[Place]:
