@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,9 @@ from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replace
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlans
+from dist_toolkit.checkpoint.shared import check_shared, sees
 from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
-from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError, StorageNotShared
+from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 from dist_toolkit.tensors import DTYPE_NAMES
@@ -129,18 +129,8 @@ def _open_attempt(storage: Storage, group: Group, step: int) -> str:
     token, failure = group.broadcast_json([token, error])
     if failure is not None:
         raise PeerError(f"opening checkpoint {step}", {0: failure})
-    answers = group.all_gather_json([_sees(storage, step, token), socket.gethostname()])
-    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
-    if blind:
-        raise StorageNotShared(storage.root, blind)
+    check_shared(storage, group, f"{temporary_dir(step)}/{ATTEMPT}", token.encode(), f"opening checkpoint {step}")
     return str(token)
-
-
-def _sees(storage: Storage, step: int, token: str) -> bool:
-    try:
-        return storage.read_bytes(f"{temporary_dir(step)}/{ATTEMPT}") == token.encode()
-    except OSError:
-        return False
 
 
 def _write_all(storage: Storage, group: Group, step: int, chunks: Sequence[OutChunk]) -> list[Written]:
@@ -171,7 +161,7 @@ def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, writ
 
 def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
-    if not _sees(storage, step, token):
+    if not sees(storage, f"{temporary}/{ATTEMPT}", token.encode()):
         raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
     storage.remove_file(f"{temporary}/{ATTEMPT}")
     storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
