@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +77,20 @@ def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
         PeerError, StorageNotShared: as `save_checkpoint`.
     """
     token = _open_attempt(storage, group, snapshot.step)
-    written = _write_all(storage, group, snapshot.step, snapshot.chunks)
-    _commit(storage, group, snapshot, token, written)
+    try:
+        written = _write_all(storage, group, snapshot.step, snapshot.chunks)
+        _commit(storage, group, snapshot, token, written)
+    except Exception:
+        if group.world.is_main:
+            _discard(storage, snapshot.step, token)
+        raise
+
+
+def _discard(storage: Storage, step: int, token: str) -> None:
+    """Remove what a failed save has written, as far as that can be done: it may be what has filled the disk."""
+    with suppress(OSError):
+        if sees(storage, f"{temporary_dir(step)}/{ATTEMPT}", token.encode()):
+            storage.remove_tree(temporary_dir(step))
 
 
 def _same_step(group: Group, step: int) -> None:
@@ -163,8 +176,8 @@ def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
     if not sees(storage, f"{temporary}/{ATTEMPT}", token.encode()):
         raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
-    storage.remove_file(f"{temporary}/{ATTEMPT}")
     storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
+    storage.remove_file(f"{temporary}/{ATTEMPT}")
     storage.sync_dir(temporary)
     set_newer_aside(storage, step)
     if final in storage.list():

@@ -71,7 +71,7 @@ def test_anything_in_the_place_of_a_leftover_is_cleared(tmp_path: Path, make: Ca
     "present", [c for n in range(5) for c in itertools.combinations(("tmp", "del", "old", "aside"), n)]
 )
 def test_a_checkpoint_with_leftovers_of_its_own_step(tmp_path: Path, present: tuple[str, ...]) -> None:
-    """In every combination, each a whole checkpoint of other numbers: the committed one counts, then the replaced one."""
+    """In every combination, each a whole checkpoint of other numbers: the committed counts, then the replaced one."""
     save(tmp_path, (1, 10.0), (2, 20.0))
     for number, suffix in enumerate(present):
         save(tmp_path / "other", (2, 30.0 + number))
