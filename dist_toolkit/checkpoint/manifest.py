@@ -191,8 +191,7 @@ def _check(manifest: Manifest, path: str) -> None:
     for name, tensor in manifest.tensors.items():
         if tensor.dtype not in BITS:
             raise CheckpointCorrupt(path, f"{name}: holds a tensor of the unknown type {tensor.dtype!r}")
-        numbers = itertools.chain(tensor.shape, *((c.begin, c.end, *c.offsets, *c.sizes) for c in tensor.chunks))
-        if not all(map(_count, numbers)) or math.prod(filter(None, tensor.shape)) * BITS[tensor.dtype] > 8 * _LARGEST:
+        if not _are_counts(tensor) or math.prod(filter(None, tensor.shape)) * BITS[tensor.dtype] > 8 * _LARGEST:
             raise CheckpointCorrupt(path, f"{name}: a size or a place that is not a count, or too large a shape")
         covered = 0
         for chunk in tensor.chunks:
@@ -235,6 +234,14 @@ def _check_places(manifest: Manifest, path: str) -> None:
 def _count(value: Any, least: int = 0) -> bool:
     """A whole number that the system can handle as a size; JSON's true is none."""
     return type(value) is int and least <= value <= _LARGEST
+
+
+def _are_counts(tensor: TensorEntry) -> bool:
+    """The same of all numbers of a tensor, in a few calls."""
+    numbers = [*tensor.shape]
+    for chunk in tensor.chunks:
+        numbers += (chunk.begin, chunk.end, *chunk.offsets, *chunk.sizes)
+    return not numbers or ({*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) <= _LARGEST)
 
 
 def _is_digest(value: Any) -> bool:
