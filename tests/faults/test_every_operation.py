@@ -77,7 +77,7 @@ class Sweep:
     def check(self, root: Path, storages: list[FaultyStorage], about: str) -> None:
         """What a new program finds there, and that it can go on."""
         scenario, look = self.scenario, contents(root)
-        committed = any(new == scenario.commits for _, new in storages[0].moved)
+        committed = commits(scenario, storages[0])
         if look not in self.known:
             self.known[look] = found(root, self.ranks)
             self.goes_on(root, about)
@@ -93,6 +93,11 @@ class Sweep:
         assert found(root, self.ranks) == (9, 90.0), about
         names = {path.name for path in root.iterdir()}
         assert names - self.scenario.stays == {"step-00000009"}, about
+
+
+def commits(scenario: Scenario, storage: FaultyStorage) -> bool:
+    """Whether the rename that commits took effect."""
+    return (scenario.commits + ".tmp", scenario.commits) in storage.moved
 
 
 def contents(root: Path) -> tuple[Any, ...]:
@@ -119,7 +124,7 @@ def test_killed_at_every_operation(tmp_path: Path, name: str, ranks: int) -> Non
                 assert storages[rank].fired, about
                 assert storages[rank].dead, about
                 assert ends[rank].error is not None, about
-                outcomes.add(any(new == SCENARIOS[name].commits for _, new in storages[0].moved))
+                outcomes.add(commits(SCENARIOS[name], storages[0]))
                 sweep.check(root, storages, about)
     assert outcomes == {True, False}, "some came before the commit, and some after"
 
