@@ -228,7 +228,7 @@ class Checkpointer:
         """Copy the state, and write the copies in the background."""
         if self._side is None:
             self._side = self._group.side_channel()
-        side, held = self._side, replace(snapshot, chunks=self._staging.hold(snapshot.chunks))
+        side, held = self._side, replace(snapshot, data=self._staging.hold(snapshot.data))
         self._background.start(lambda: self._write(side, held))
 
     def _write(self, group: Group, snapshot: Snapshot) -> None:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -21,6 +21,7 @@ DIGEST = "xxh3_128"
 _START = re.compile(rb'\{"format": (\d{1,18}), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
 _END = b"}\n"
 _LARGEST = 2**63 - 1
+_ENCODE = json.JSONEncoder().encode
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8, "C64": 64,
@@ -28,8 +29,7 @@ BITS = {
 """Of one element, by the safetensors name of its type."""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A box of a tensor, and the bytes of a file that hold it."""
 
     file: str
@@ -40,8 +40,7 @@ class Chunk:
     digest: str
 
 
-@dataclass(frozen=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """A saved tensor: its type by the safetensors name, its global shape, and the chunks that make it up."""
 
     dtype: str
@@ -154,7 +153,7 @@ def _block(key: str, rows: Mapping[str, Any]) -> str:
     """`"key": {...}` with a line for each row."""
     if not rows:
         return f"{json.dumps(key)}: {{}}"
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    lines = ",\n".join(f"{_ENCODE(name)}: {_ENCODE(row)}" for name, row in rows.items())
     return f"{json.dumps(key)}: {{\n{lines}\n}}"
 
 
@@ -189,32 +188,37 @@ def _check(manifest: Manifest, path: str) -> None:
         if not 0 <= file.header <= file.size:
             raise CheckpointCorrupt(path, f"{name}: a header of {file.header} bytes in {file.size}")
     for name, tensor in manifest.tensors.items():
-        if tensor.dtype not in BITS:
-            raise CheckpointCorrupt(path, f"{name}: holds a tensor of the unknown type {tensor.dtype!r}")
-        if not _are_counts(tensor) or math.prod(filter(None, tensor.shape)) * BITS[tensor.dtype] > 8 * _LARGEST:
-            raise CheckpointCorrupt(path, f"{name}: a size or a place that is not a count, or too large a shape")
-        covered = 0
-        for chunk in tensor.chunks:
-            holder = manifest.files.get(chunk.file)
-            if (
-                holder is None
-                or not holder.header <= chunk.begin <= chunk.end <= holder.size
-                or not _is_digest(chunk.digest)
-            ):
-                raise CheckpointCorrupt(path, f"{name}: a chunk lies outside its file, or has no digest")
-            if not _inside(chunk, tensor.shape):
-                raise CheckpointCorrupt(path, f"{name}: a chunk lies outside the tensor's shape {list(tensor.shape)}")
-            if 8 * (chunk.end - chunk.begin) != math.prod(chunk.sizes) * BITS[tensor.dtype]:
-                raise CheckpointCorrupt(
-                    path,
-                    f"{name}: {chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {tensor.dtype}",
-                )
-            covered += math.prod(chunk.sizes)
-        if covered != math.prod(tensor.shape):
-            raise CheckpointCorrupt(path, f"{name}: the chunks hold {covered} of {math.prod(tensor.shape)} elements")
-        if not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
-            raise CheckpointCorrupt(path, f"{name}: two chunks hold the same elements, and others are missing")
+        wrong = _wrong_with(tensor, manifest.files)
+        if wrong:
+            raise CheckpointCorrupt(path, f"{name}: {wrong}")
     _check_places(manifest, path)
+
+
+def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:
+    """What keeps a tensor from being read; '' for nothing."""
+    bits = BITS.get(tensor.dtype)
+    if bits is None:
+        return f"holds a tensor of the unknown type {tensor.dtype!r}"
+    if not _are_counts(tensor) or math.prod(filter(None, tensor.shape)) * bits > 8 * _LARGEST:
+        return "a size or a place that is not a count, or too large a shape"
+    size = math.prod(tensor.shape)
+    covered = 0
+    for chunk in tensor.chunks:
+        holder = files.get(chunk.file)
+        within = holder is not None and holder.header <= chunk.begin <= chunk.end <= holder.size
+        if not within or not _is_digest(chunk.digest):
+            return "a chunk lies outside its file, or has no digest"
+        if not _inside(chunk, tensor.shape):
+            return f"a chunk lies outside the tensor's shape {list(tensor.shape)}"
+        elements = math.prod(chunk.sizes)
+        if 8 * (chunk.end - chunk.begin) != elements * bits:
+            return f"{chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {tensor.dtype}"
+        covered += elements
+    if covered != size:
+        return f"the chunks hold {covered} of {size} elements"
+    if len(tensor.chunks) > 1 and not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
+        return "two chunks hold the same elements, and others are missing"
+    return ""
 
 
 def _check_places(manifest: Manifest, path: str) -> None:
@@ -251,4 +255,7 @@ def _is_digest(value: Any) -> bool:
 def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:
     if not len(chunk.offsets) == len(chunk.sizes) == len(shape):
         return False
-    return all(o >= 0 and s >= 0 and o + s <= n for o, s, n in zip(chunk.offsets, chunk.sizes, shape, strict=True))
+    for offset, size, length in zip(chunk.offsets, chunk.sizes, shape, strict=True):
+        if offset < 0 or size < 0 or offset + size > length:
+            return False
+    return True

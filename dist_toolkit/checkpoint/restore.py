@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 
 from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
-from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.reader import open_file, read_tensors, saved_tensors, verify_chunks
-from dist_toolkit.checkpoint.shared import check_shared
+from dist_toolkit.checkpoint.shared import read_shared
 from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import (
     AllCheckpointsCorrupt,
@@ -47,15 +46,15 @@ def restore_checkpoint(
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
         CheckpointError, PeerError: a rank may not read it, or not now; nothing was changed, and no older one was taken.
     """
-    candidates = _candidates(storage, group, step)
+    candidates, known = _candidates(storage, group, step)
     reasons: list[str] = []
-    for candidate in candidates:
-        damage = candidate["damage"] or _try_one(storage, group, parts, candidate, waive)
-        if isinstance(damage, Manifest):
-            return damage
-        reasons.append(damage)
+    for folder, seen, damage in candidates:
+        found = damage or _try_one(storage, group, parts, folder, seen, known.get(folder), waive)
+        if isinstance(found, Manifest):
+            return found
+        reasons.append(found)
         if group.world.is_main:
-            _LOG.warning("checkpoint %s is damaged and is passed over: %s", candidate["folder"], damage)
+            _LOG.warning("checkpoint %s is damaged and is passed over: %s", folder, found)
     if reasons:
         raise AllCheckpointsCorrupt(storage.root, reasons)
     if step is not None:
@@ -63,8 +62,13 @@ def restore_checkpoint(
     return None
 
 
-def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[str, Any]]:
-    """Rank 0's list of what to try, newest first, on every rank. Changes nothing: another program may be saving."""
+def _candidates(
+    storage: Storage, group: Group, step: int | None
+) -> tuple[list[tuple[str, str, str]], dict[str, Manifest]]:
+    """Rank 0's list of what to try, newest first, on every rank: folder, digest of its commit record, damage of that.
+
+    On rank 0 also the manifests. Changes nothing: another program may be saving.
+    """
     found: list[Committed] = []
     error = None
     if group.world.is_main:
@@ -74,14 +78,12 @@ def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[s
             _warn_of_uncommitted(storage, {c.folder for c in known})
         except OSError as caught:
             error = f"{type(caught).__name__}: {caught}"
-    rows = [
-        {"folder": c.folder, "data": c.data.decode("latin-1") if c.manifest else "", "damage": c.damage} for c in found
-    ]
-    rows, failure = group.broadcast_json([rows, error])
+    rows, failure = group.broadcast_json([[[c.folder, digest(c.data), c.damage] for c in found], error])
     if failure is not None:
         raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
-    checked: list[dict[str, Any]] = rows
-    return checked
+    return [(folder, seen, damage) for folder, seen, damage in rows], {
+        c.folder: c.manifest for c in found if c.manifest
+    }
 
 
 def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
@@ -92,12 +94,17 @@ def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
 
 
 def _try_one(
-    storage: Storage, group: Group, parts: Sequence[Part], candidate: dict[str, Any], waive: Collection[str]
-) -> Manifest | str:
-    """The manifest if this checkpoint was restored, or what is wrong with it; the same on every rank."""
-    folder, data = candidate["folder"], candidate["data"].encode("latin-1")
-    manifest = decode(data, f"{folder}/{MANIFEST}")
-    check_shared(storage, group, f"{folder}/{MANIFEST}", data, f"restoring from {storage.root}")
+    storage: Storage, group: Group, parts: Sequence[Part], folder: str, seen: str, known: Manifest | None,
+    waive: Collection[str],
+) -> Manifest | str:  # fmt: skip
+    """The manifest if this checkpoint was restored, or what is wrong with it; the same on every rank.
+
+    Args:
+        seen: the digest of its commit record, as rank 0 read it.
+        known: that record, where it is decoded already.
+    """
+    data = read_shared(storage, group, f"{folder}/{MANIFEST}", seen, f"restoring from {storage.root}")
+    manifest = known or decode(data, f"{folder}/{MANIFEST}")
     # before anything is allocated for what the manifest promises
     damage = _collect(group, storage, _check_files(storage, group, folder, manifest))
     if damage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside
 from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
-from dist_toolkit.checkpoint.plan import SavePlans
+from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
 from dist_toolkit.checkpoint.shared import check_shared, sees
-from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
+from dist_toolkit.checkpoint.writer import write_file
 from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
@@ -30,7 +31,9 @@ class Snapshot:
     """What one rank will write of a checkpoint; nothing of it is on the disk yet."""
 
     step: int
-    chunks: Sequence[OutChunk]
+    plan: SavePlan
+    data: Sequence[torch.Tensor]
+    """Of each of the boxes of `plan.mine`."""
     values: Mapping[str, Any]
     metrics: Mapping[str, float]
 
@@ -58,16 +61,26 @@ def take_snapshot(
     Raises:
         MismatchedCallError, PeerError: as `save_checkpoint`.
     """
-    _same_step(group, step)
-    tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
-    error: Exception | None = None
+    seen, error = Seen([], [], False), None
     try:
         tensors, values = _capture(parts, step)
+        seen = plans.look(tensors)
     except Exception as caught:  # a user's state_dict may raise anything, on one rank only
         error = caught
-    _agree_or_raise(group, f"capturing step {step}", error)
-    return Snapshot(step, plans.plan(tensors, group), values, metrics or {})
+    words = None if error is None else f"{type(error).__name__}: {error}"
+    answers = group.all_gather_json([step, words, seen.same])
+    _same_step([answer[0] for answer in answers])
+    failures = {rank: answer[1] for rank, answer in enumerate(answers) if answer[1] is not None}
+    if failures:
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        raise PeerError(f"capturing step {step}", failures) from error
+    try:
+        plan, data = plans.plan(seen, all(answer[2] for answer in answers), group)
+    except ValueError as caught:
+        raise CheckpointError(f"step {step} cannot be saved: {caught}") from None
+    return Snapshot(step, plan, data, values, metrics or {})
 
 
 def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
@@ -78,8 +91,8 @@ def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
     """
     token = _open_attempt(storage, group, snapshot.step)
     try:
-        written = _write_all(storage, group, snapshot.step, snapshot.chunks)
-        _commit(storage, group, snapshot, token, written)
+        digests = _write_all(storage, group, snapshot)
+        _commit(storage, group, snapshot, token, digests)
     except Exception:
         if group.world.is_main:
             _discard(storage, snapshot.step, token)
@@ -93,8 +106,7 @@ def _discard(storage: Storage, step: int, token: str) -> None:
             storage.remove_tree(temporary_dir(step))
 
 
-def _same_step(group: Group, step: int) -> None:
-    steps = group.all_gather_json(step)
+def _same_step(steps: Sequence[int]) -> None:
     if len(set(steps)) > 1:
         listed = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(steps))
         raise MismatchedCallError(f"ranks save different steps ({listed}); every rank must save the same step")
@@ -146,24 +158,25 @@ def _open_attempt(storage: Storage, group: Group, step: int) -> str:
     return str(token)
 
 
-def _write_all(storage: Storage, group: Group, step: int, chunks: Sequence[OutChunk]) -> list[Written]:
-    file = rank_file(group.world.rank)
-    written: Any = None
+def _write_all(storage: Storage, group: Group, snapshot: Snapshot) -> list[list[str]]:
+    """Every rank writes its file. The digests of all ranks' chunks. Collective."""
+    path = f"{temporary_dir(snapshot.step)}/{rank_file(group.world.rank)}"
+    digests: list[str] = []
     error: Exception | None = None
     try:
-        written = write_shard(storage, f"{temporary_dir(step)}/{file}", file, chunks).to_json()
+        digests = write_file(storage, path, snapshot.plan.mine, snapshot.data)
     except Exception as caught:
         error = caught
-    _agree_or_raise(group, f"writing checkpoint {step}", error)
-    return [Written.from_json(value) for value in group.all_gather_json(written)]
+    _agree_or_raise(group, f"writing checkpoint {snapshot.step}", error)
+    return group.all_gather_json(digests)
 
 
-def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, written: list[Written]) -> None:
+def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, digests: list[list[str]]) -> None:
     """Rank 0 writes the commit record and moves the directory into place; every rank learns the outcome."""
     error = None
     if group.world.is_main:
         try:
-            manifest = _manifest(group, snapshot, token, written)
+            manifest = _manifest(group, snapshot, token, digests)
             _publish(storage, snapshot.step, token, manifest.encode())
         except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
@@ -186,20 +199,22 @@ def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     storage.remove_tree(replaced)
 
 
-def _manifest(group: Group, snapshot: Snapshot, token: str, written: list[Written]) -> Manifest:
+def _manifest(group: Group, snapshot: Snapshot, token: str, digests: Sequence[Sequence[str]]) -> Manifest:
     files: dict[str, FileEntry] = {}
-    places: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
-    for rank, shard in enumerate(written):
-        files[rank_file(rank)] = shard.file
-        for name, dtype, shape, chunk in shard.rows:
-            places.setdefault(name, (dtype, shape, []))[2].append(chunk)
+    chunks: dict[str, list[Chunk]] = defaultdict(list)
+    kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for rank, (layout, seen) in enumerate(zip(snapshot.plan.everyone, digests, strict=True)):
+        files[rank_file(rank)] = layout.entry
+        for box, chunk in layout.rows(rank_file(rank), seen):
+            kinds[box.name] = box.dtype, box.shape
+            chunks[box.name].append(chunk)
     return Manifest(
         step=snapshot.step,
         world_size=group.world.world_size,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         token=token,
         files=files,
-        tensors={name: TensorEntry(dtype, shape, tuple(chunks)) for name, (dtype, shape, chunks) in places.items()},
+        tensors={name: TensorEntry(*kind, tuple(chunks[name])) for name, kind in kinds.items()},
         values=snapshot.values,
         metrics=snapshot.metrics,
         producer={"dist-toolkit": __version__, "torch": torch.__version__},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from dist_toolkit.checkpoint.manifest import digest
 from dist_toolkit.errors import PeerError, StorageNotShared
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
@@ -15,6 +16,27 @@ def sees(storage: Storage, name: str, expected: bytes) -> bool:
         return storage.read_bytes(name) == expected
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def read_shared(storage: Storage, group: Group, name: str, seen: str, what: str) -> bytes:
+    """The file `name`, which every rank must find as rank 0 did. Collective.
+
+    Args:
+        seen: the digest of what rank 0 has read.
+        what: is being done, for the error.
+
+    Raises:
+        StorageNotShared, PeerError: as `check_shared`.
+    """
+    data, words = b"", None
+    try:
+        data = storage.read_bytes(name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        words = f"{type(error).__name__}: {error}"
+    _compare(storage, group, digest(data) == seen, words, what)
+    return data
 
 
 def check_shared(storage: Storage, group: Group, name: str, expected: bytes, what: str) -> None:
@@ -32,6 +54,10 @@ def check_shared(storage: Storage, group: Group, name: str, expected: bytes, wha
         same = sees(storage, name, expected)
     except OSError as error:
         words = f"{type(error).__name__}: {error}"
+    _compare(storage, group, same, words, what)
+
+
+def _compare(storage: Storage, group: Group, same: bool, words: str | None, what: str) -> None:
     answers = group.all_gather_json([same, words, socket.gethostname()])
     failures = {rank: said for rank, (_, said, _) in enumerate(answers) if said is not None}
     if failures:

@@ -124,11 +124,11 @@ def test_a_manifest_that_promises_too_much_is_refused_before_memory_is_asked_for
     name, entry = max(manifest.tensors.items(), key=lambda pair: pair[1].chunks[0].end)  # nothing lies behind it
     many = 2**50
     end = entry.chunks[0].begin + many * BITS[entry.dtype] // 8
-    chunk = replace(entry.chunks[0], offsets=(0,), sizes=(many,), end=end)
+    chunk = entry.chunks[0]._replace(offsets=(0,), sizes=(many,), end=end)
     file = replace(manifest.files[chunk.file], size=chunk.end)
     edited = replace(
         manifest,
-        tensors={**manifest.tensors, name: replace(entry, shape=(many,), chunks=(chunk,))},
+        tensors={**manifest.tensors, name: entry._replace(shape=(many,), chunks=(chunk,))},
         files={**manifest.files, chunk.file: file},
     )
     path.write_bytes(edited.encode())
@@ -444,8 +444,8 @@ def taken_over(root: str) -> str:
 
     original = save._write_all
 
-    def write_then_lose(storage: Any, group: Any, step: int, chunks: Any) -> Any:
-        written = original(storage, group, step, chunks)
+    def write_then_lose(storage: Any, group: Any, *rest: Any) -> Any:
+        written = original(storage, group, *rest)
         if group.world.is_main:
             Path(root, "step-00000002.tmp", "attempt").write_text("another run")
         return written
