@@ -9,8 +9,8 @@ MANIFEST = "manifest.json"
 ATTEMPT = "attempt"
 """Holds the token of the save that made the directory: how ranks see that they share it."""
 
-_STEP = re.compile(r"step-(\d{8,})(\.tmp|\.old|\.del|\.aside)?")
-_RANK_FILE = re.compile(r"rank-\d{5,}\.safetensors")
+_STEP = re.compile(r"step-([0-9]{8,})(\.tmp|\.old|\.del|\.aside)?")
+_RANK_FILE = re.compile(r"rank-[0-9]{5,}\.safetensors")
 
 
 def step_dir(step: int) -> str:

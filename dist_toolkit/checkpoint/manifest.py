@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 import xxhash
 
 from dist_toolkit.checkpoint.layout import FORMAT, is_rank_file
+from dist_toolkit.checkpoint.plain import check_values, unique
 from dist_toolkit.checkpoint.tiling import tile
 from dist_toolkit.errors import CheckpointCorrupt
 
 DIGEST = "xxh3_128"
-_START = re.compile(rb'\{"format": (\d+), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
+_START = re.compile(rb'\{"format": (\d{1,18}), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
 _END = b"}\n"
+_LARGEST = 2**63 - 1
 _ENCODE = json.JSONEncoder().encode
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
@@ -125,9 +128,10 @@ def decode(data: bytes, path: str) -> Manifest:
     if not data.endswith(_END) or digest(text) != start[2].decode():
         raise CheckpointCorrupt(path, "the manifest does not match its own digest")
     try:
-        manifest = _from_body(json.loads(text))
+        manifest = _from_body(json.loads(text, object_pairs_hook=unique))
         _check(manifest, path)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        check_values(dict(manifest.values), manifest.tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointCorrupt(path, f"malformed manifest ({type(error).__name__}: {error})") from None
     return manifest
 
@@ -138,7 +142,7 @@ def _not_ours(data: bytes) -> str:
         version = json.loads(data)["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"not a manifest ({type(error).__name__}: {error})"
-    return "the manifest has no digest" if version == FORMAT else _other_format(version)
+    return "the manifest has no digest" if type(version) is int and version == FORMAT else _other_format(version)
 
 
 def _other_format(version: Any) -> str:
@@ -171,12 +175,13 @@ def _check(manifest: Manifest, path: str) -> None:
     m = manifest
     typed = {int: (m.step, m.world_size), str: (m.created, m.token), dict: (m.values, m.metrics, m.producer)}
     fits = all(type(value) is kind for kind, values in typed.items() for value in values)
-    fits = fits and all(type(value) in (int, float) for value in m.metrics.values())
+    fits = fits and all(type(value) is float or _count(value, -_LARGEST) for value in m.metrics.values())
     fits = fits and all(type(value) is str for value in m.producer.values())
-    if not (fits and all(type(file.size) is type(file.header) is int for file in m.files.values())):
-        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has")
+    fits = fits and _count(m.step) and _count(m.world_size, 1)
+    if not (fits and all(_count(file.size) and _count(file.header) for file in m.files.values())):
+        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has, or no size")
     for name, file in manifest.files.items():
-        if not is_rank_file(name) or not file.digest:
+        if not is_rank_file(name) or not _is_digest(file.digest):
             raise CheckpointCorrupt(
                 path, f"names the file {name!r}, which is not a data file of a checkpoint, or has no digest for it"
             )
@@ -186,6 +191,7 @@ def _check(manifest: Manifest, path: str) -> None:
         wrong = _wrong_with(tensor, manifest.files)
         if wrong:
             raise CheckpointCorrupt(path, f"{name}: {wrong}")
+    _check_places(manifest, path)
 
 
 def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:
@@ -193,11 +199,14 @@ def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:
     bits = BITS.get(tensor.dtype)
     if bits is None:
         return f"holds a tensor of the unknown type {tensor.dtype!r}"
+    if not _are_counts(tensor) or math.prod(filter(None, tensor.shape)) * bits > 8 * _LARGEST:
+        return "a size or a place that is not a count, or too large a shape"
     size = math.prod(tensor.shape)
     covered = 0
     for chunk in tensor.chunks:
         holder = files.get(chunk.file)
-        if holder is None or not holder.header <= chunk.begin <= chunk.end <= holder.size or not chunk.digest:
+        within = holder is not None and holder.header <= chunk.begin <= chunk.end <= holder.size
+        if not within or not _is_digest(chunk.digest):
             return "a chunk lies outside its file, or has no digest"
         if not _inside(chunk, tensor.shape):
             return f"a chunk lies outside the tensor's shape {list(tensor.shape)}"
@@ -210,6 +219,37 @@ def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:
     if len(tensor.chunks) > 1 and not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
         return "two chunks hold the same elements, and others are missing"
     return ""
+
+
+def _check_places(manifest: Manifest, path: str) -> None:
+    """No byte of a file is in two chunks: else a small file could stand for any amount of memory."""
+    places: dict[str, list[tuple[int, int, str]]] = {}
+    for name, tensor in manifest.tensors.items():
+        for chunk in tensor.chunks:
+            if chunk.begin < chunk.end:
+                places.setdefault(chunk.file, []).append((chunk.begin, chunk.end, name))
+    for file, spans in places.items():
+        spans.sort()
+        for (_, end, name), (begin, _, other) in itertools.pairwise(spans):
+            if begin < end:
+                raise CheckpointCorrupt(path, f"{file}: {name} and {other} lie in the same bytes")
+
+
+def _count(value: Any, least: int = 0) -> bool:
+    """A whole number that the system can handle as a size; JSON's true is none."""
+    return type(value) is int and least <= value <= _LARGEST
+
+
+def _are_counts(tensor: TensorEntry) -> bool:
+    """The same of all numbers of a tensor, in a few calls."""
+    numbers = [*tensor.shape]
+    for chunk in tensor.chunks:
+        numbers += (chunk.begin, chunk.end, *chunk.offsets, *chunk.sizes)
+    return not numbers or ({*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) <= _LARGEST)
+
+
+def _is_digest(value: Any) -> bool:
+    return type(value) is str and value != ""
 
 
 def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Collection, Sequence
 
 import torch
@@ -13,14 +12,16 @@ from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.reader import open_file, read_tensors, saved_tensors, verify_chunks
+from dist_toolkit.checkpoint.shared import read_shared
+from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import (
     AllCheckpointsCorrupt,
     CheckpointCorrupt,
+    CheckpointError,
     CheckpointNotFound,
     DistToolkitError,
     PeerError,
     StateMismatch,
-    StorageNotShared,
 )
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
@@ -43,6 +44,7 @@ def restore_checkpoint(
         AllCheckpointsCorrupt: there are checkpoints and none is whole; nothing was changed.
         StateMismatch: the checkpoint is of another program; nothing was changed.
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
+        CheckpointError, PeerError: a rank may not read it, or not now; nothing was changed, and no older one was taken.
     """
     candidates, known = _candidates(storage, group, step)
     reasons: list[str] = []
@@ -101,7 +103,7 @@ def _try_one(
         seen: the digest of its commit record, as rank 0 read it.
         known: that record, where it is decoded already.
     """
-    data = _read_shared(storage, group, folder, seen)
+    data = read_shared(storage, group, f"{folder}/{MANIFEST}", seen, f"restoring from {storage.root}")
     manifest = known or decode(data, f"{folder}/{MANIFEST}")
     # before anything is allocated for what the manifest promises
     damage = _collect(group, storage, _check_files(storage, group, folder, manifest))
@@ -128,8 +130,18 @@ def _check_files(storage: Storage, group: Group, folder: str, manifest: Manifest
     except CheckpointCorrupt as error:
         return error
     except (OSError, EOFError) as error:
-        return CheckpointCorrupt(folder, f"{type(error).__name__}: {error}")
+        return _unread(storage, folder, error)
     return None
+
+
+def _unread(storage: Storage, folder: str, error: OSError | EOFError) -> CheckpointError:
+    words = f"{type(error).__name__}: {error}"
+    if is_damage(error):
+        return CheckpointCorrupt(folder, words)
+    return CheckpointError(
+        f"{storage.root}/{folder} cannot be read ({words}); it may well be whole, so no older one was taken: "
+        "make it readable and start again, or move it away"
+    )
 
 
 def _install(
@@ -141,19 +153,6 @@ def _install(
     except Exception as error:  # a user's load_state_dict may raise anything, on one rank only
         return error
     return None
-
-
-def _read_shared(storage: Storage, group: Group, folder: str, seen: str) -> bytes:
-    """The commit record, which every rank must see as rank 0 does. Collective."""
-    try:
-        data = storage.read_bytes(f"{folder}/{MANIFEST}")
-    except OSError:
-        data = b""
-    answers = group.all_gather_json([digest(data) == seen, socket.gethostname()])
-    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
-    if blind:
-        raise StorageNotShared(storage.root, blind)
-    return data
 
 
 def _plan(
@@ -195,7 +194,7 @@ def _read(
     except DistToolkitError as error:
         return error
     except (OSError, EOFError) as error:
-        return CheckpointCorrupt(folder, f"{type(error).__name__}: {error}")
+        return _unread(storage, folder, error)
     return None
 
 

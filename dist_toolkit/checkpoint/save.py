@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import socket
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replace
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
+from dist_toolkit.checkpoint.shared import check_shared, sees
 from dist_toolkit.checkpoint.writer import write_file
-from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError, StorageNotShared
+from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 from dist_toolkit.tensors import DTYPE_NAMES
@@ -89,8 +90,20 @@ def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
         PeerError, StorageNotShared: as `save_checkpoint`.
     """
     token = _open_attempt(storage, group, snapshot.step)
-    written = _write_all(storage, group, snapshot)
-    _commit(storage, group, snapshot, token, written)
+    try:
+        digests = _write_all(storage, group, snapshot)
+        _commit(storage, group, snapshot, token, digests)
+    except Exception:
+        if group.world.is_main:
+            _discard(storage, snapshot.step, token)
+        raise
+
+
+def _discard(storage: Storage, step: int, token: str) -> None:
+    """Remove what a failed save has written, as far as that can be done: it may be what has filled the disk."""
+    with suppress(OSError):
+        if sees(storage, f"{temporary_dir(step)}/{ATTEMPT}", token.encode()):
+            storage.remove_tree(temporary_dir(step))
 
 
 def _same_step(steps: Sequence[int]) -> None:
@@ -141,18 +154,8 @@ def _open_attempt(storage: Storage, group: Group, step: int) -> str:
     token, failure = group.broadcast_json([token, error])
     if failure is not None:
         raise PeerError(f"opening checkpoint {step}", {0: failure})
-    answers = group.all_gather_json([_sees(storage, step, token), socket.gethostname()])
-    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
-    if blind:
-        raise StorageNotShared(storage.root, blind)
+    check_shared(storage, group, f"{temporary_dir(step)}/{ATTEMPT}", token.encode(), f"opening checkpoint {step}")
     return str(token)
-
-
-def _sees(storage: Storage, step: int, token: str) -> bool:
-    try:
-        return storage.read_bytes(f"{temporary_dir(step)}/{ATTEMPT}") == token.encode()
-    except OSError:
-        return False
 
 
 def _write_all(storage: Storage, group: Group, snapshot: Snapshot) -> list[list[str]]:
@@ -184,10 +187,10 @@ def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, dige
 
 def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
     temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
-    if not _sees(storage, step, token):
+    if not sees(storage, f"{temporary}/{ATTEMPT}", token.encode()):
         raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
-    storage.remove_file(f"{temporary}/{ATTEMPT}")
     storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
+    storage.remove_file(f"{temporary}/{ATTEMPT}")
     storage.sync_dir(temporary)
     set_newer_aside(storage, step)
     if final in storage.list():

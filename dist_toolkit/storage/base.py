@@ -71,6 +71,9 @@ class Storage(ABC):
     def remove_tree(self, name: str) -> None:
         """Delete a directory and what is in it; nothing if it is not there."""
 
+    def check_writable(self) -> None:  # noqa: B027  # a place where only writing tells
+        """Raise OSError where it is known that nothing can be written here. Changes nothing."""
+
     def claim(self, words: str, patience: float) -> str | None:  # a place without locks
         """Keep other programs from saving here until `release`; None, or who is saving here.
 
