@@ -81,7 +81,7 @@ def test_any_flipped_bit_is_found_named_and_fallen_back_from(tmp_path: Path, ran
     run_ranks(save_values, ranks, str(tmp_path), [(1, 10.0), (2, 20.0)])
     files = sorted(path.name for path in (tmp_path / "step-00000002").iterdir())
     assert files == ["manifest.json", *(f"rank-{rank:05d}.safetensors" for rank in range(ranks))]
-    assert run_ranks(flip_and_restore, ranks, str(tmp_path), "step-00000002", 60) == [[]] * ranks
+    assert run_ranks(flip_and_restore, ranks, str(tmp_path), "step-00000002", 20) == [[]] * ranks
 
 
 def refused(root: str, kind: str, options: dict[str, Any] | None = None) -> str:
