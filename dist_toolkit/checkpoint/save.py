@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside
-from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
+from dist_toolkit.checkpoint.attempt import Attempt, attempt
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlans
@@ -75,9 +74,9 @@ def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
     Raises:
         PeerError, StorageNotShared: as `save_checkpoint`.
     """
-    token = _open_attempt(storage, group, snapshot.step)
-    written = _write_all(storage, group, snapshot.step, snapshot.chunks)
-    _commit(storage, group, snapshot, token, written)
+    opened = _open_attempt(storage, group, snapshot.step)
+    written = _write_all(storage, group, snapshot, opened)
+    _commit(group, snapshot, opened, written)
 
 
 def _same_step(group: Group, step: int) -> None:
@@ -116,52 +115,43 @@ def _agree_or_raise(group: Group, what: str, error: Exception | None) -> None:
         raise
 
 
-def _open_attempt(storage: Storage, group: Group, step: int) -> str:
-    """Rank 0 makes the temporary directory; every rank finds rank 0's token in it, or the storage is not shared."""
+def _open_attempt(storage: Storage, group: Group, step: int) -> Attempt:
+    """Rank 0 makes room for the attempt; every rank finds rank 0's token there, or the storage is not shared."""
     token, error = secrets.token_hex(8), None
     if group.world.is_main:
         try:
-            clean_up(storage)
-            storage.make_dir(temporary_dir(step))
-            storage.write_file(f"{temporary_dir(step)}/{ATTEMPT}", [token.encode()])
-        except OSError as caught:
+            attempt(storage, step, token).open()
+        except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
     token, failure = group.broadcast_json([token, error])
     if failure is not None:
         raise PeerError(f"opening checkpoint {step}", {0: failure})
-    answers = group.all_gather_json([_sees(storage, step, token), socket.gethostname()])
-    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
+    opened = attempt(storage, step, token)
+    answers = group.all_gather_json([opened.blindness(), socket.gethostname()])
+    blind = {r: f"{host} ({why})" if why else host for r, (why, host) in enumerate(answers) if why is not None}
     if blind:
         raise StorageNotShared(storage.root, blind)
-    return str(token)
+    return opened
 
 
-def _sees(storage: Storage, step: int, token: str) -> bool:
-    try:
-        return storage.read_bytes(f"{temporary_dir(step)}/{ATTEMPT}") == token.encode()
-    except OSError:
-        return False
-
-
-def _write_all(storage: Storage, group: Group, step: int, chunks: Sequence[OutChunk]) -> list[Written]:
-    file = rank_file(group.world.rank)
+def _write_all(storage: Storage, group: Group, snapshot: Snapshot, opened: Attempt) -> list[Written]:
+    file = opened.file(group.world.rank)
     written: Any = None
     error: Exception | None = None
     try:
-        written = write_shard(storage, f"{temporary_dir(step)}/{file}", file, chunks).to_json()
+        written = write_shard(storage, opened.path(file), file, snapshot.chunks).to_json()
     except Exception as caught:
         error = caught
-    _agree_or_raise(group, f"writing checkpoint {step}", error)
+    _agree_or_raise(group, f"writing checkpoint {snapshot.step}", error)
     return [Written.from_json(value) for value in group.all_gather_json(written)]
 
 
-def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, written: list[Written]) -> None:
-    """Rank 0 writes the commit record and moves the directory into place; every rank learns the outcome."""
+def _commit(group: Group, snapshot: Snapshot, opened: Attempt, written: list[Written]) -> None:
+    """Rank 0 writes the commit record and makes it count; every rank learns the outcome."""
     error = None
     if group.world.is_main:
         try:
-            manifest = _manifest(group, snapshot, token, written)
-            _publish(storage, snapshot.step, token, manifest.encode())
+            opened.publish(_manifest(group, snapshot, opened, written).encode())
         except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
@@ -169,32 +159,18 @@ def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, writ
         raise PeerError(f"committing checkpoint {snapshot.step}", {0: failure})
 
 
-def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
-    temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
-    if not _sees(storage, step, token):
-        raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
-    storage.remove_file(f"{temporary}/{ATTEMPT}")
-    storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
-    storage.sync_dir(temporary)
-    set_newer_aside(storage, step)
-    if final in storage.list():
-        storage.rename(final, replaced)
-    storage.rename(temporary, final)
-    storage.remove_tree(replaced)
-
-
-def _manifest(group: Group, snapshot: Snapshot, token: str, written: list[Written]) -> Manifest:
+def _manifest(group: Group, snapshot: Snapshot, opened: Attempt, written: list[Written]) -> Manifest:
     files: dict[str, FileEntry] = {}
     places: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
     for rank, shard in enumerate(written):
-        files[rank_file(rank)] = shard.file
+        files[opened.file(rank)] = shard.file
         for name, dtype, shape, chunk in shard.rows:
             places.setdefault(name, (dtype, shape, []))[2].append(chunk)
     return Manifest(
         step=snapshot.step,
         world_size=group.world.world_size,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        token=token,
+        token=opened.token,
         files=files,
         tensors={name: TensorEntry(dtype, shape, tuple(chunks)) for name, (dtype, shape, chunks) in places.items()},
         values=snapshot.values,

@@ -1,0 +1,159 @@
+"""One attempt to write a checkpoint: where its files go meanwhile, and what makes it the checkpoint of its step.
+
+Where directories can be renamed, an attempt is a directory of its own, and the rename commits. Object stores have no
+rename: there the files of an attempt lie beside those of a committed checkpoint under names of their own, and the
+commit record, put in one request, commits. In between, every rank can see whose attempt it is by its token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside, sweep
+from dist_toolkit.checkpoint.layout import (
+    ATTEMPT,
+    MANIFEST,
+    ROOT_ATTEMPT,
+    rank_file,
+    replaced_dir,
+    step_dir,
+    temporary_dir,
+)
+from dist_toolkit.errors import CheckpointError
+from dist_toolkit.storage import Storage
+
+
+class Attempt(ABC):
+    """An attempt, as each rank handles it. `token` is that of rank 0."""
+
+    def __init__(self, storage: Storage, step: int, token: str) -> None:
+        self.token = token
+        self._storage, self._step = storage, step
+
+    @abstractmethod
+    def open(self) -> None:
+        """Clear what killed saves left, and leave the token where all ranks find it. Rank 0 calls this.
+
+        Raises:
+            OSError, CheckpointError: the storage refuses; another program has taken over.
+        """
+
+    @abstractmethod
+    def file(self, rank: int) -> str:
+        """The name that the commit record has for the file of a rank."""
+
+    @abstractmethod
+    def path(self, file: str) -> str:
+        """Where to write that file."""
+
+    @abstractmethod
+    def publish(self, record: bytes) -> None:
+        """Make it the checkpoint of its step, with this commit record, in one step. Rank 0 calls this.
+
+        Raises:
+            OSError, CheckpointError: as `open`.
+        """
+
+    def blindness(self) -> str | None:
+        """None where this rank sees the token; else why not, '' where it is just not there."""
+        try:
+            seen = self._storage.read_bytes(self._mark()) == self.token.encode()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+        return None if seen else ""
+
+    @abstractmethod
+    def _mark(self) -> str:
+        """The file that holds the token."""
+
+    def _check_ours(self) -> None:
+        """Raises where another program has opened an attempt of its own, or has claimed the place."""
+        owner = self._storage.taken_by()
+        why = self.blindness()
+        if owner is None and why:
+            raise OSError(why)
+        if owner is not None or why is not None:
+            raise CheckpointError(
+                f"{self._storage.root}/{self._mark()} was taken over by {owner or 'another run'}; end one of the two"
+            )
+
+
+class RenamedAttempt(Attempt):
+    """In `step-N.tmp`, which is renamed."""
+
+    def open(self) -> None:
+        """Make the directory."""
+        clean_up(self._storage)
+        self._storage.make_dir(temporary_dir(self._step))
+        self._storage.write_file(self._mark(), [self.token.encode()])
+
+    def file(self, rank: int) -> str:
+        """A name for each rank: the directory is ours alone."""
+        return rank_file(rank)
+
+    def path(self, file: str) -> str:
+        """In the temporary directory."""
+        return f"{temporary_dir(self._step)}/{file}"
+
+    def publish(self, record: bytes) -> None:
+        """Record, rename; one of the same step stands aside for a moment, where it still counts."""
+        storage, temporary = self._storage, temporary_dir(self._step)
+        final, replaced = step_dir(self._step), replaced_dir(self._step)
+        self._check_ours()
+        storage.remove_file(self._mark())
+        storage.write_file(f"{temporary}/{MANIFEST}", [record])
+        storage.sync_dir(temporary)
+        set_newer_aside(storage, self._step)
+        if final in storage.list():
+            storage.rename(final, replaced)
+        storage.rename(temporary, final)
+        storage.remove_tree(replaced)
+
+    def _mark(self) -> str:
+        return f"{temporary_dir(self._step)}/{ATTEMPT}"
+
+
+class RecordedAttempt(Attempt):
+    """In `step-N` itself, under names with the token; the record is put last.
+
+    Two programs: each puts its token before it clears anything away, and looks for its token once more after it has
+    put its record. So if this one still finds its own then, the other came later, and sees the record when it clears:
+    what `publish` did not refuse is whole.
+    """
+
+    def open(self) -> None:
+        """Leave the token, then clear away."""
+        owner = self._storage.taken_by()
+        if owner is not None:
+            raise CheckpointError(f"{self._storage.root} was taken over by {owner}; end one of the two")
+        self._storage.replace_file(self._mark(), self.token.encode())
+        clean_up(self._storage)
+
+    def file(self, rank: int) -> str:
+        """A name that no other attempt has."""
+        return rank_file(rank, self.token)
+
+    def path(self, file: str) -> str:
+        """Where it stays."""
+        return f"{step_dir(self._step)}/{file}"
+
+    def publish(self, record: bytes) -> None:
+        """Put the record; then files of an older checkpoint of this step may go."""
+        storage, folder = self._storage, step_dir(self._step)
+        self._check_ours()
+        set_newer_aside(storage, self._step)
+        storage.replace_file(f"{folder}/{MANIFEST}", record)
+        names = storage.list(folder)  # before the look: what another program writes after it is not in the list
+        self._check_ours()
+        sweep(storage, folder, names)
+        storage.remove_file(self._mark())
+
+    def _mark(self) -> str:
+        return ROOT_ATTEMPT
+
+
+def attempt(storage: Storage, step: int, token: str) -> Attempt:
+    """The kind that the storage allows."""
+    return RenamedAttempt(storage, step, token) if storage.renames else RecordedAttempt(storage, step, token)
