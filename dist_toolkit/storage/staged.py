@@ -56,7 +56,7 @@ class Staged:
 
 
 def _temporary() -> IO[bytes]:
-    return tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the caller closes it
+    return tempfile.TemporaryFile(buffering=0)  # the caller closes it
 
 
 def _write(file: IO[bytes], piece: memoryview | bytes | bytearray) -> None:
