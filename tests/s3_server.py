@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class S3Server:
     def fail(self, method: str, path: str, status: int, times: int, code: str = "") -> None:
         """Answer the next `times` requests of this method, whose path and query match, with this status.
 
-        Status 0 ends the connection without an answer.
+        Status 0 ends the connection without an answer; -N answers in order, but after N seconds.
         """
         rule = {"method": method, "path": path, "status": status, "times": times, "code": code}
         self._control({"rule": rule})
@@ -90,8 +92,11 @@ class Faulty:
                 rule["times"] -= 1
         if rule is None:
             return self._application(environ, start_response)
+        if rule["status"] < 0:
+            time.sleep(-rule["status"])
+            return self._application(environ, start_response)
         if rule["status"] == 0:
-            environ["werkzeug.socket"].close()
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError("as the test wants it")
         length = int(environ.get("CONTENT_LENGTH") or 0)
         environ["wsgi.input"].read(length)
