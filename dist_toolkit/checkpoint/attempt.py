@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside, sweep
+from dist_toolkit.checkpoint.catalog import clean_up, clear, folders, set_newer_aside, sweep
 from dist_toolkit.checkpoint.layout import (
     ATTEMPT,
     MANIFEST,
@@ -118,9 +118,12 @@ class RenamedAttempt(Attempt):
 class RecordedAttempt(Attempt):
     """In `step-N` itself, under names with the token; the record is put last.
 
-    Two programs: each puts its token before it clears anything away, and looks for its token once more after it has
-    put its record. So if this one still finds its own then, the other came later, and sees the record when it clears:
-    what `publish` did not refuse is whole.
+    Two programs: each puts its token before it lists what to clear away, and finds it still there before it clears; and
+    it looks for its token once more after it has put its record. So if this one still finds its own then, the other
+    came later, and sees the record when it clears: what `publish` did not refuse is whole. What is left open is another
+    program that saves the same step, as a whole, while this one's request with the record is on its way: this one is
+    refused, but its record stands in the other's place, and names files that are gone; a restore finds that, and takes
+    an older checkpoint.
     """
 
     def open(self) -> None:
@@ -129,7 +132,9 @@ class RecordedAttempt(Attempt):
         if owner is not None:
             raise CheckpointError(f"{self._storage.root} was taken over by {owner}; end one of the two")
         self._storage.replace_file(self._mark(), self.token.encode())
-        clean_up(self._storage)
+        inside = folders(self._storage)
+        self._check_ours()  # so nobody who has come since has written any of them
+        clear(self._storage, inside)
 
     def file(self, rank: int) -> str:
         """A name that no other attempt has."""
@@ -144,6 +149,7 @@ class RecordedAttempt(Attempt):
         storage, folder = self._storage, step_dir(self._step)
         self._check_ours()
         set_newer_aside(storage, self._step)
+        self._check_ours()  # that may have taken long
         storage.replace_file(f"{folder}/{MANIFEST}", record)
         names = storage.list(folder)  # before the look: what another program writes after it is not in the list
         self._check_ours()

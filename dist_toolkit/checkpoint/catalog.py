@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir, token_of
@@ -58,9 +58,6 @@ def _examine(storage: Storage, folder: str, step: int, data: bytes) -> Committed
 
 def clean_up(storage: Storage) -> None:
     """Remove what killed saves and deletions left; put back a replaced checkpoint that has no successor."""
-    if not storage.renames:
-        _clear(storage)
-        return
     names = storage.list()
     for folder in names:
         parsed = parse_dir(folder)
@@ -94,6 +91,32 @@ def delete(storage: Storage, entry: Committed) -> None:
         _remove(storage, entry.folder)
 
 
+def folders(storage: Storage) -> dict[str, list[str]]:
+    """Of an object store: the files in each folder of a checkpoint, in few requests."""
+    inside: dict[str, list[str]] = defaultdict(list)
+    for path in storage.files():
+        folder, _, name = path.partition("/")
+        if parse_dir(folder) is not None:
+            inside[folder].append(name)
+    return inside
+
+
+def clear(storage: Storage, inside: Mapping[str, Collection[str]]) -> None:
+    """`clean_up` of an object store, where an attempt lies in the folder of its step, and only the record counts.
+
+    Only files that `inside` names go: those of `folders`, of a moment when nobody else was saving. Folders with a
+    record and the files of one save are as a save leaves them, and cost no request of their own.
+    """
+    for folder, names in inside.items():
+        _, suffix = parse_dir(folder) or (0, ".old")
+        if suffix == ".old":  # comes from elsewhere, and counts while it has no successor
+            continue
+        if suffix in (".tmp", ".del"):
+            _remove(storage, folder)
+        elif MANIFEST not in names or len({token_of(name) for name in names if name != MANIFEST}) > 1:
+            sweep(storage, folder, names)
+
+
 def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
     """Of an object store: delete those of the files `names` of a folder that its commit record does not name.
 
@@ -109,25 +132,6 @@ def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
     for name in names:
         if name not in kept:
             storage.remove_file(f"{folder}/{name}")
-
-
-def _clear(storage: Storage) -> None:
-    """`clean_up` of an object store, where an attempt lies in the folder of its step, and only the record counts.
-
-    Folders with a record and the files of one save are as a save leaves them, and cost no request of their own.
-    """
-    inside: dict[str, list[str]] = defaultdict(list)
-    for path in storage.files():
-        folder, _, name = path.partition("/")
-        inside[folder].append(name)
-    for folder, names in inside.items():
-        parsed = parse_dir(folder)
-        if parsed is None or parsed[1] == ".old":  # comes from elsewhere, and counts while it has no successor
-            continue
-        if parsed[1] in (".tmp", ".del"):
-            _remove(storage, folder)
-        elif MANIFEST not in names or len({token_of(name) for name in names if name != MANIFEST}) > 1:
-            sweep(storage, folder, names)
 
 
 def _move(storage: Storage, old: str, new: str) -> None:

@@ -91,7 +91,9 @@ def may_pass(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in _PASSING_STATUS
-    if isinstance(error, (ConnectionError, EOFError)) or "TimeoutError" in [kind.__name__ for kind in type(error).__mro__]:
+    if isinstance(error, (ConnectionError, EOFError)) or "TimeoutError" in [
+        kind.__name__ for kind in type(error).__mro__
+    ]:
         return True  # that of asyncio is one of its own before Python 3.11
     if isinstance(error, _LASTING):
         return False

@@ -270,4 +270,3 @@ def _copy(source: str, target: str) -> None:
         if b.renames:
             Path(b.root, name).parent.mkdir(parents=True, exist_ok=True)
         b.write_file(name, [a.read_bytes(name)])
-

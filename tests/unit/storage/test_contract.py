@@ -104,9 +104,7 @@ def test_a_place_is_claimed_and_released(storage: Storage) -> None:
     assert ".lock" not in storage.list()
 
 
-def test_a_large_file_is_staged_on_the_disk_and_sent_in_parts(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_staged_on_the_disk_and_sent_in_parts(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs_core = pytest.importorskip("s3fs.core")
     monkeypatch.setattr(s3fs_core, "calculate_chunksize", lambda size, chunksize=None: 5 << 20)
     storage = open_storage(f"s3://{BUCKET}/{uuid.uuid4().hex}")
