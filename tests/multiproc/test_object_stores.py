@@ -14,6 +14,8 @@ import torch
 
 import dist_toolkit as dtk
 from dist_toolkit.checkpoint import Checkpointer
+from dist_toolkit.checkpoint.layout import MANIFEST
+from dist_toolkit.checkpoint.manifest import decode
 from dist_toolkit.errors import PeerError, StorageNotShared
 from dist_toolkit.storage import Storage, objects, open_storage, staged
 from dist_toolkit.testing import RanksFailed, run_ranks
@@ -55,6 +57,19 @@ class Mortal:
             raise Killed
 
 
+def torn_records(root: str) -> list[str]:
+    """Records, also of what is set aside, that name a file which is not there."""
+    storage = open_storage(root)
+    names = list(storage.files())
+    torn = []
+    for name in names:
+        folder, _, file = name.partition("/")
+        if file == MANIFEST:
+            wanted = decode(storage.read_bytes(name), name).files
+            torn += [f"{name} names {one}" for one in wanted if f"{folder}/{one}" not in names]
+    return torn
+
+
 def kill_at_every_request(
     first: list[tuple[int, float]], restore: int, second: tuple[int, float], keep: int
 ) -> tuple[int, list[str]]:
@@ -92,6 +107,7 @@ def kill_at_every_request(
                 where = f"killed {'after' if after else 'before'} request {at}"
                 if attempt(root, at, after) != -1:
                     wrong.append(f"{where}: not killed")
+                wrong += [f"{where}: {torn}" for torn in torn_records(root)]
                 fill(engine, 77.0)
                 ckpt = program(root)
                 step = ckpt.restore()

@@ -7,8 +7,11 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from dist_toolkit.checkpoint.attempt import Attempt, attempt
-from dist_toolkit.checkpoint.catalog import committed_checkpoints
+from dist_toolkit.checkpoint.catalog import committed_checkpoints, delete
+from dist_toolkit.checkpoint.layout import MANIFEST
 from dist_toolkit.checkpoint.manifest import FileEntry, Manifest, digest
 from dist_toolkit.errors import CheckpointError
 from dist_toolkit.storage import Storage, open_storage
@@ -103,6 +106,29 @@ def test_two_programs_in_every_order() -> None:
     [((first, second, third), outcome)] = lost
     assert first == second == third
     assert outcome == "refused"
+
+
+def test_a_checkpoint_whose_record_cannot_be_deleted_keeps_its_files() -> None:
+    place = f"memory://{uuid.uuid4().hex}"
+    program = Program(place, "0")
+    for _ in range(3):
+        program.go_on()
+    storage: Any = program.storage
+    names = list(storage.files())
+
+    def refuse(path: str) -> None:
+        if path.endswith(MANIFEST):
+            raise PermissionError("kept by a policy")
+        storage._fs.rm(path)
+
+    [entry] = committed_checkpoints(storage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage._fs, "rm_file", refuse)
+        with pytest.raises(PermissionError):
+            delete(storage, entry)
+    assert list(storage.files()) == names
+    delete(storage, entry)
+    assert list(storage.files()) == []
 
 
 def test_a_program_whose_place_was_claimed_by_another_is_refused() -> None:
