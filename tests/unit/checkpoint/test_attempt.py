@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -114,11 +115,13 @@ def test_a_checkpoint_whose_record_cannot_be_deleted_keeps_its_files() -> None:
     for _ in range(3):
         program.go_on()
     storage: Any = program.storage
-    names, original = list(storage.files()), storage._fs.rm_file
+    names, original, other = list(storage.files()), storage._fs.rm_file, threading.Event()
 
     def refuse(path: str) -> None:
         if path.endswith(MANIFEST):
+            other.wait(0.3)  # time for a deletion beside it, which there must not be
             raise PermissionError("kept by a policy")
+        other.set()
         original(path)
 
     [entry] = committed_checkpoints(storage)
