@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def _children() -> set[int]:
     """Live child processes of this process, servers excepted. Empty where there is no /proc."""
     pids: set[int] = set()
     for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        pids.update(int(pid) for pid in task.read_text().split())
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            pids.update(int(pid) for pid in task.read_text().split())
     return {pid for pid in pids if not any(server in _command(pid) for server in SERVERS) and _alive(pid)}
 
 

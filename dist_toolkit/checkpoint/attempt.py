@@ -19,6 +19,7 @@ from dist_toolkit.checkpoint.layout import (
     step_dir,
     temporary_dir,
 )
+from dist_toolkit.checkpoint.shared import sees
 from dist_toolkit.errors import CheckpointError
 from dist_toolkit.storage import Storage
 
@@ -54,29 +55,28 @@ class Attempt(ABC):
             OSError, CheckpointError: as `open`.
         """
 
-    def blindness(self) -> str | None:
-        """None where this rank sees the token; else why not, '' where it is just not there."""
-        try:
-            seen = self._storage.read_bytes(self._mark()) == self.token.encode()
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            return f"{type(error).__name__}: {error}"
-        return None if seen else ""
+    def discard(self) -> None:  # noqa: B027  # in an object store it fills no disk, and the next save clears it
+        """Remove what it has written, after it failed: it may be what has filled the disk. Rank 0 calls this.
 
+        Raises:
+            OSError: as `open`.
+        """
+
+    @property
     @abstractmethod
-    def _mark(self) -> str:
+    def mark(self) -> str:
         """The file that holds the token."""
+
+    def _ours(self) -> bool:
+        """Whether the token is still there. OSError where that cannot be told."""
+        return sees(self._storage, self.mark, self.token.encode())
 
     def _check_ours(self) -> None:
         """Raises where another program has opened an attempt of its own, or has claimed the place."""
         owner = self._storage.taken_by()
-        why = self.blindness()
-        if owner is None and why:
-            raise OSError(why)
-        if owner is not None or why is not None:
+        if owner is not None or not self._ours():
             raise CheckpointError(
-                f"{self._storage.root}/{self._mark()} was taken over by {owner or 'another run'}; end one of the two"
+                f"{self._storage.root}/{self.mark} was taken over by {owner or 'another run'}; end one of the two"
             )
 
 
@@ -87,7 +87,7 @@ class RenamedAttempt(Attempt):
         """Make the directory."""
         clean_up(self._storage)
         self._storage.make_dir(temporary_dir(self._step))
-        self._storage.write_file(self._mark(), [self.token.encode()])
+        self._storage.write_file(self.mark, [self.token.encode()])
 
     def file(self, rank: int) -> str:
         """A name for each rank: the directory is ours alone."""
@@ -102,8 +102,8 @@ class RenamedAttempt(Attempt):
         storage, temporary = self._storage, temporary_dir(self._step)
         final, replaced = step_dir(self._step), replaced_dir(self._step)
         self._check_ours()
-        storage.remove_file(self._mark())
         storage.write_file(f"{temporary}/{MANIFEST}", [record])
+        storage.remove_file(self.mark)
         storage.sync_dir(temporary)
         set_newer_aside(storage, self._step)
         if final in storage.list():
@@ -111,7 +111,14 @@ class RenamedAttempt(Attempt):
         storage.rename(temporary, final)
         storage.remove_tree(replaced)
 
-    def _mark(self) -> str:
+    def discard(self) -> None:
+        """The directory goes, if it is still ours."""
+        if self._ours():
+            self._storage.remove_tree(temporary_dir(self._step))
+
+    @property
+    def mark(self) -> str:
+        """In that directory."""
         return f"{temporary_dir(self._step)}/{ATTEMPT}"
 
 
@@ -131,7 +138,7 @@ class RecordedAttempt(Attempt):
         owner = self._storage.taken_by()
         if owner is not None:
             raise CheckpointError(f"{self._storage.root} was taken over by {owner}; end one of the two")
-        self._storage.replace_file(self._mark(), self.token.encode())
+        self._storage.replace_file(self.mark, self.token.encode())
         inside = folders(self._storage)
         self._check_ours()  # so nobody who has come since has written any of them
         clear(self._storage, inside)
@@ -154,9 +161,11 @@ class RecordedAttempt(Attempt):
         names = storage.list(folder)  # before the look: what another program writes after it is not in the list
         self._check_ours()
         sweep(storage, folder, names)
-        storage.remove_file(self._mark())
+        storage.remove_file(self.mark)
 
-    def _mark(self) -> str:
+    @property
+    def mark(self) -> str:
+        """One for the whole place."""
         return ROOT_ATTEMPT
 
 

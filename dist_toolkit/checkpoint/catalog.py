@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import Storage
 
@@ -37,22 +38,31 @@ def committed_checkpoints(storage: Storage, after: int = -1) -> list[Committed]:
         parsed = parse_dir(folder)
         if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
-        try:
-            data = storage.read_bytes(f"{folder}/{MANIFEST}")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        entry = _examine(storage, folder, parsed[0], data)
-        rival = found.get(entry.step)
-        if rival is None or rival.manifest is None or parsed[1] == "":
-            found[entry.step] = entry
+        entry = _examine(storage, folder, parsed[0])
+        if entry is not None:
+            found[entry.step] = max(found.get(entry.step, entry), entry, key=_standing)
     return sorted(found.values(), key=lambda entry: -entry.step)
 
 
-def _examine(storage: Storage, folder: str, step: int, data: bytes) -> Committed:
+def _standing(entry: Committed) -> tuple[bool, bool, bool]:
+    """Which of several directories with records of one step counts: one that is whole, under its own name."""
+    return entry.manifest is not None, entry.folder == step_dir(entry.step), not entry.folder.endswith(".old")
+
+
+def _examine(storage: Storage, folder: str, step: int) -> Committed | None:
+    """What the record says; None if there is none."""
+    path, data = f"{folder}/{MANIFEST}", b""
     try:
-        manifest = decode(data, f"{storage.root}/{folder}/{MANIFEST}")
+        data = storage.read_bytes(path)
+        manifest = decode(data, f"{storage.root}/{path}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except CheckpointCorrupt as error:
         return Committed(folder, step, data, None, str(error))
+    except OSError as error:
+        if not is_damage(error):
+            raise
+        return Committed(folder, step, data, None, f"{path}: {type(error).__name__}: {error}")
     return Committed(folder, manifest.step, data, manifest)
 
 
@@ -66,6 +76,9 @@ def clean_up(storage: Storage) -> None:
         step, suffix = parsed
         if suffix == ".old" and step_dir(step) not in names:
             storage.rename(folder, step_dir(step))
+        elif suffix == ".old" and folder in {entry.folder for entry in committed_checkpoints(storage)}:
+            _set_aside(storage, step_dir(step), step)  # has no whole record, or one of another step: no successor
+            storage.rename(folder, step_dir(step))
         else:
             storage.remove_tree(folder)
 
@@ -77,14 +90,19 @@ def set_newer_aside(storage: Storage, step: int) -> None:
     """
     for entry in committed_checkpoints(storage, -1 if storage.renames else step):
         if entry.step > step:
-            _remove(storage, aside_dir(entry.step))
-            _move(storage, entry.folder, aside_dir(entry.step))
+            _set_aside(storage, entry.folder, entry.step)
             _LOG.warning("%s/%s is of a later step than %d: set aside", storage.root, aside_dir(entry.step), step)
+
+
+def _set_aside(storage: Storage, folder: str, step: int) -> None:
+    _remove(storage, aside_dir(step))
+    _move(storage, folder, aside_dir(step))
 
 
 def delete(storage: Storage, entry: Committed) -> None:
     """Delete one checkpoint: first it stops being one, by a rename or with its record, then the files go."""
     if storage.renames:
+        storage.remove_tree(deleted_dir(entry.step))  # what a deletion that was killed left would be in the way
         storage.rename(entry.folder, deleted_dir(entry.step))
         storage.remove_tree(deleted_dir(entry.step))
     else:

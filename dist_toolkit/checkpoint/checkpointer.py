@@ -228,7 +228,7 @@ class Checkpointer:
         """Copy the state, and write the copies in the background."""
         if self._side is None:
             self._side = self._group.side_channel()
-        side, held = self._side, replace(snapshot, chunks=self._staging.hold(snapshot.chunks))
+        side, held = self._side, replace(snapshot, data=self._staging.hold(snapshot.data))
         self._background.start(lambda: self._write(side, held))
 
     def _write(self, group: Group, snapshot: Snapshot) -> None:
@@ -236,12 +236,17 @@ class Checkpointer:
         self._prune(group)
 
     def _claim(self) -> None:
-        """Refuse a directory that another program saves in; rank 0 asks, all hear."""
+        """Refuse a directory that some rank cannot write to, or that another program saves in. Collective."""
         if self._has_claim:
             return
-        owner = None
-        if self._group.world.is_main:
-            owner = self._storage.claim(_who(), _PATIENCE)
+        owner, error = None, None
+        try:
+            self._storage.check_writable()
+            if self._group.world.is_main:
+                owner = self._storage.claim(_who(), _PATIENCE)
+        except OSError as caught:
+            error = caught
+        self._group.agree(f"preparing to save in {self.root}", error)
         owner = self._group.broadcast_json(owner)
         if owner is not None:
             raise DirectoryInUse(self.root, owner)

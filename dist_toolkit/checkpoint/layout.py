@@ -11,7 +11,7 @@ ATTEMPT = "attempt"
 ROOT_ATTEMPT = ".attempt"
 """The same in an object store, for the whole place."""
 
-_STEP = re.compile(r"step-(\d{8,})(\.tmp|\.old|\.del|\.aside)?")
+_STEP = re.compile(r"step-([0-9]{8,})(\.tmp|\.old|\.del|\.aside)?")
 _RANK_FILE = re.compile(r"rank-[0-9]{5,}(-[0-9a-f]{16})?\.safetensors")
 
 

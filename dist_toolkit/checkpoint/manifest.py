@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
 from dist_toolkit.checkpoint.layout import FORMAT, is_rank_file
+from dist_toolkit.checkpoint.plain import check_values, unique
 from dist_toolkit.checkpoint.tiling import tile
 from dist_toolkit.errors import CheckpointCorrupt
 
 DIGEST = "xxh3_128"
-_START = re.compile(rb'\{"format": (\d+), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
+_START = re.compile(rb'\{"format": (\d{1,18}), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
 _END = b"}\n"
+_LARGEST = 2**63 - 1
+_ENCODE = json.JSONEncoder().encode
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8, "C64": 64,
@@ -25,8 +29,7 @@ BITS = {
 """Of one element, by the safetensors name of its type."""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A box of a tensor, and the bytes of a file that hold it."""
 
     file: str
@@ -37,8 +40,7 @@ class Chunk:
     digest: str
 
 
-@dataclass(frozen=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """A saved tensor: its type by the safetensors name, its global shape, and the chunks that make it up."""
 
     dtype: str
@@ -126,9 +128,10 @@ def decode(data: bytes, path: str) -> Manifest:
     if not data.endswith(_END) or digest(text) != start[2].decode():
         raise CheckpointCorrupt(path, "the manifest does not match its own digest")
     try:
-        manifest = _from_body(json.loads(text))
+        manifest = _from_body(json.loads(text, object_pairs_hook=unique))
         _check(manifest, path)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        check_values(dict(manifest.values), manifest.tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointCorrupt(path, f"malformed manifest ({type(error).__name__}: {error})") from None
     return manifest
 
@@ -139,7 +142,7 @@ def _not_ours(data: bytes) -> str:
         version = json.loads(data)["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"not a manifest ({type(error).__name__}: {error})"
-    return "the manifest has no digest" if version == FORMAT else _other_format(version)
+    return "the manifest has no digest" if type(version) is int and version == FORMAT else _other_format(version)
 
 
 def _other_format(version: Any) -> str:
@@ -150,7 +153,7 @@ def _block(key: str, rows: Mapping[str, Any]) -> str:
     """`"key": {...}` with a line for each row."""
     if not rows:
         return f"{json.dumps(key)}: {{}}"
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    lines = ",\n".join(f"{_ENCODE(name)}: {_ENCODE(row)}" for name, row in rows.items())
     return f"{json.dumps(key)}: {{\n{lines}\n}}"
 
 
@@ -172,40 +175,87 @@ def _check(manifest: Manifest, path: str) -> None:
     m = manifest
     typed = {int: (m.step, m.world_size), str: (m.created, m.token), dict: (m.values, m.metrics, m.producer)}
     fits = all(type(value) is kind for kind, values in typed.items() for value in values)
-    fits = fits and all(type(value) in (int, float) for value in m.metrics.values())
+    fits = fits and all(type(value) is float or _count(value, -_LARGEST) for value in m.metrics.values())
     fits = fits and all(type(value) is str for value in m.producer.values())
-    if not (fits and all(type(file.size) is type(file.header) is int for file in m.files.values())):
-        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has")
+    fits = fits and _count(m.step) and _count(m.world_size, 1)
+    if not (fits and all(_count(file.size) and _count(file.header) for file in m.files.values())):
+        raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has, or no size")
     for name, file in manifest.files.items():
-        if not is_rank_file(name) or not file.digest:
+        if not is_rank_file(name) or not _is_digest(file.digest):
             raise CheckpointCorrupt(
                 path, f"names the file {name!r}, which is not a data file of a checkpoint, or has no digest for it"
             )
         if not 0 <= file.header <= file.size:
             raise CheckpointCorrupt(path, f"{name}: a header of {file.header} bytes in {file.size}")
     for name, tensor in manifest.tensors.items():
-        if tensor.dtype not in BITS:
-            raise CheckpointCorrupt(path, f"{name}: holds a tensor of the unknown type {tensor.dtype!r}")
-        covered = 0
+        wrong = _wrong_with(tensor, manifest.files)
+        if wrong:
+            raise CheckpointCorrupt(path, f"{name}: {wrong}")
+    _check_places(manifest, path)
+
+
+def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:
+    """What keeps a tensor from being read; '' for nothing."""
+    bits = BITS.get(tensor.dtype)
+    if bits is None:
+        return f"holds a tensor of the unknown type {tensor.dtype!r}"
+    if not _are_counts(tensor) or math.prod(filter(None, tensor.shape)) * bits > 8 * _LARGEST:
+        return "a size or a place that is not a count, or too large a shape"
+    size = math.prod(tensor.shape)
+    covered = 0
+    for chunk in tensor.chunks:
+        holder = files.get(chunk.file)
+        within = holder is not None and holder.header <= chunk.begin <= chunk.end <= holder.size
+        if not within or not _is_digest(chunk.digest):
+            return "a chunk lies outside its file, or has no digest"
+        if not _inside(chunk, tensor.shape):
+            return f"a chunk lies outside the tensor's shape {list(tensor.shape)}"
+        elements = math.prod(chunk.sizes)
+        if 8 * (chunk.end - chunk.begin) != elements * bits:
+            return f"{chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {tensor.dtype}"
+        covered += elements
+    if covered != size:
+        return f"the chunks hold {covered} of {size} elements"
+    if len(tensor.chunks) > 1 and not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
+        return "two chunks hold the same elements, and others are missing"
+    return ""
+
+
+def _check_places(manifest: Manifest, path: str) -> None:
+    """No byte of a file is in two chunks: else a small file could stand for any amount of memory."""
+    places: dict[str, list[tuple[int, int, str]]] = {}
+    for name, tensor in manifest.tensors.items():
         for chunk in tensor.chunks:
-            holder = manifest.files.get(chunk.file)
-            if holder is None or not holder.header <= chunk.begin <= chunk.end <= holder.size or not chunk.digest:
-                raise CheckpointCorrupt(path, f"{name}: a chunk lies outside its file, or has no digest")
-            if not _inside(chunk, tensor.shape):
-                raise CheckpointCorrupt(path, f"{name}: a chunk lies outside the tensor's shape {list(tensor.shape)}")
-            if 8 * (chunk.end - chunk.begin) != math.prod(chunk.sizes) * BITS[tensor.dtype]:
-                raise CheckpointCorrupt(
-                    path,
-                    f"{name}: {chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {tensor.dtype}",
-                )
-            covered += math.prod(chunk.sizes)
-        if covered != math.prod(tensor.shape):
-            raise CheckpointCorrupt(path, f"{name}: the chunks hold {covered} of {math.prod(tensor.shape)} elements")
-        if not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
-            raise CheckpointCorrupt(path, f"{name}: two chunks hold the same elements, and others are missing")
+            if chunk.begin < chunk.end:
+                places.setdefault(chunk.file, []).append((chunk.begin, chunk.end, name))
+    for file, spans in places.items():
+        spans.sort()
+        for (_, end, name), (begin, _, other) in itertools.pairwise(spans):
+            if begin < end:
+                raise CheckpointCorrupt(path, f"{file}: {name} and {other} lie in the same bytes")
+
+
+def _count(value: Any, least: int = 0) -> bool:
+    """A whole number that the system can handle as a size; JSON's true is none."""
+    return type(value) is int and least <= value <= _LARGEST
+
+
+def _are_counts(tensor: TensorEntry) -> bool:
+    """The same of all numbers of a tensor, in a few calls."""
+    numbers = [*tensor.shape]
+    for chunk in tensor.chunks:
+        numbers += (chunk.begin, chunk.end, *chunk.offsets, *chunk.sizes)
+    return not numbers or ({*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) <= _LARGEST)
+
+
+def _is_digest(value: Any) -> bool:
+    return type(value) is str and value != ""
 
 
 def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:
     if not len(chunk.offsets) == len(chunk.sizes) == len(shape):
         return False
-    return all(o >= 0 and s >= 0 and o + s <= n for o, s, n in zip(chunk.offsets, chunk.sizes, shape, strict=True))
+    for offset, size, length in zip(chunk.offsets, chunk.sizes, shape, strict=True):
+        if offset < 0 or size < 0 or offset + size > length:
+            return False
+    return True

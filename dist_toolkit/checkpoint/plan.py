@@ -1,150 +1,89 @@
-"""Who writes and who reads what. The planning is torch.distributed.checkpoint's; here it is fed and read."""
+"""Who writes what, worked out once for state that stays laid out as it is."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    TensorProperties,
-    TensorStorageMetadata,
-)
-from torch.distributed.checkpoint.planner import ReadItem, SavePlan, TensorWriteData, WriteItem, WriteItemType
-from torch.distributed.tensor import DTensor
 
-from dist_toolkit.checkpoint.manifest import Chunk, Manifest, TensorEntry
-from dist_toolkit.checkpoint.writer import OutChunk
+from dist_toolkit.checkpoint.file_layout import FileLayout, in_file_order
+from dist_toolkit.checkpoint.share import Share, Shares
+from dist_toolkit.checkpoint.sharing import Held, share_out
 from dist_toolkit.process_group import Group
-from dist_toolkit.tensors import DTYPE_NAMES, DTYPES
+from dist_toolkit.tensors import DTYPE_NAMES
+
+
+@dataclass(frozen=True)
+class SavePlan:
+    """What a rank writes: the layout of its file and, on rank 0, those of all ranks' files."""
+
+    mine: FileLayout
+    everyone: tuple[FileLayout, ...]
+
+
+class Seen(NamedTuple):
+    """A rank's state: its shares, where they lie, and whether they lie there as the last time."""
+
+    shares: list[Share]
+    held: list[Held]
+    same: bool
 
 
 class SavePlans:
     """Plans of saves. State that is laid out as the last time is not planned again."""
 
     def __init__(self) -> None:
-        self._layout: bytes | None = None
-        self._items: list[WriteItem] = []
+        self._shares = Shares()
+        self._held: list[Held] = []
+        self._plan: SavePlan | None = None
+        self._order: list[int] = []
 
-    def plan(self, tensors: Mapping[str, torch.Tensor], group: Group) -> list[OutChunk]:
-        """The chunks that this rank writes: what ranks hold in common is written once, by the rank with least to do.
+    def look(self, tensors: Mapping[str, torch.Tensor]) -> Seen:
+        """What this rank holds. Not collective.
 
-        Collective: one small exchange; where a rank has another layout than the last time, another of names, shapes
-        and places.
+        Raises:
+            ValueError: a DTensor that cannot be saved.
         """
-        planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-        planner.set_up_planner(dict(tensors), is_coordinator=group.world.is_main)
-        layout = _layout(tensors)
-        if not all(group.all_gather_json(layout == self._layout)):
-            self._items = _share_out(planner, group)
-            self._layout = layout
-        return [_out_chunk(item, planner.resolve_data(item)) for item in self._items]
-
-
-def _share_out(planner: DefaultSavePlanner, group: Group) -> list[WriteItem]:
-    """What this rank is to write. Collective."""
-    local = planner.create_local_plan()
-    everyone = group.all_gather_json([_to_row(item) for item in local.items])
-    plans = [SavePlan([_from_row(row) for row in rows]) for rows in everyone]
-    plans[group.world.rank] = local
-    final, _ = planner.create_global_plan(plans)
-    mine: list[WriteItem] = planner.finish_plan(final[group.world.rank]).items
-    return mine
-
-
-def _layout(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """A digest of names, types, shapes and, of sharded tensors, this rank's place."""
-    seen = hashlib.blake2b(digest_size=16)
-    for name, tensor in tensors.items():
-        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if isinstance(tensor, DTensor):
-            mesh = tensor.device_mesh
-            local = tuple(tensor.to_local().shape)
-            seen.update(f" {tensor.placements} {mesh.shape} {mesh.get_coordinate()} {local}".encode())
-        seen.update(b"\n")
-    return seen.digest()
-
-
-class LoadPlan:
-    """The reads of this rank: each saved chunk that it needs, with the places in its own tensors to copy it to."""
-
-    def __init__(self, manifest: Manifest, template: Mapping[str, torch.Tensor]) -> None:
-        self._planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-        saved = {name: manifest.tensors[name] for name in template}
-        self._planner.set_up_planner(dict(template), _metadata(saved), is_coordinator=True)
-        self._reads: dict[tuple[str, tuple[int, ...]], list[ReadItem]] = defaultdict(list)
-        for item in self._planner.create_local_plan().items:
-            offset = item.storage_index.offset
-            self._reads[item.storage_index.fqn, tuple(offset) if offset is not None else ()].append(item)
-        self.chunks = [
-            (name, chunk)
-            for name, entry in saved.items()
-            for chunk in entry.chunks
-            if (name, chunk.offsets) in self._reads
+        shares = [self._shares.of(tensor) for tensor in tensors.values()]
+        held = [
+            Held(name, DTYPE_NAMES[share.data.dtype], share.shape, share.offsets, tuple(share.data.shape))
+            for name, share in zip(tensors, shares, strict=True)
         ]
+        return Seen(shares, held, self._plan is not None and held == self._held)
 
-    def whole_target(self, name: str, chunk: Chunk) -> torch.Tensor | None:
-        """The tensor that is exactly this chunk and can be read into as it lies in memory, or None."""
-        items = self._reads[name, chunk.offsets]
-        if len(items) != 1 or tuple(items[0].lengths) != chunk.sizes:
-            return None
-        target = self._planner.resolve_tensor(items[0])
-        fits = target.device.type == "cpu" and target.is_contiguous() and tuple(target.shape) == chunk.sizes
-        return target if fits else None
+    def plan(self, seen: Seen, same: bool, group: Group) -> tuple[SavePlan, list[torch.Tensor]]:
+        """The plan, and the tensors that this rank writes, in the order of its file.
 
-    def scatter(self, name: str, chunk: Chunk, data: torch.Tensor) -> None:
-        """Copy a chunk that was read to where this rank needs it."""
-        for item in self._reads[name, chunk.offsets]:
-            piece = data
-            for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                piece = piece.narrow(dim, start, length)
-            target = self._planner.resolve_tensor(item)
-            target.copy_(piece)
-            self._planner.commit_tensor(item, target)
+        What ranks hold in common is written once. Collective, unless `same`.
 
+        Args:
+            same: whether every rank's state is laid out as the last time.
 
-def _metadata(saved: Mapping[str, TensorEntry]) -> Metadata:
-    return Metadata(
-        {
-            name: TensorStorageMetadata(
-                TensorProperties(dtype=DTYPES[entry.dtype]),
-                torch.Size(entry.shape),
-                [ChunkStorageMetadata(torch.Size(chunk.offsets), torch.Size(chunk.sizes)) for chunk in entry.chunks],
-            )
-            for name, entry in saved.items()
-        }
-    )
+        Raises:
+            ValueError: ranks hold different tensors under one name, or not all of one; on every rank.
+        """
+        plan = self._plan
+        if plan is None or not same:
+            self._plan = None
+            plan, self._order = _make(seen.held, group)
+            self._plan, self._held = plan, seen.held
+        return plan, [seen.shares[position].data for position in self._order]
 
 
-def _to_row(item: WriteItem) -> list[Any]:
-    data = item.tensor_data
-    if data is None:
-        raise AssertionError(f"{item.index.fqn} is planned without tensor data")
-    return [
-        item.index.fqn,
-        item.type.name,
-        list(data.chunk.offsets),
-        list(data.chunk.sizes),
-        list(data.size),
-        DTYPE_NAMES[data.properties.dtype],
-    ]
+def _make(held: Sequence[Held], group: Group) -> tuple[SavePlan, list[int]]:
+    """The plan, and the positions in `held` of this rank's part of it. Collective."""
+    everyone = [[_from_row(row) for row in rows] for rows in group.all_gather_json(held)]
+    orders = []
+    for boxes, positions in zip(everyone, share_out(everyone), strict=True):
+        orders.append([positions[number] for number in in_file_order([boxes[position] for position in positions])])
+    rank = group.world.rank
+    wanted = range(len(everyone)) if group.world.is_main else [rank]
+    layouts = {r: FileLayout(tuple(everyone[r][position] for position in orders[r])) for r in wanted}
+    return SavePlan(layouts[rank], tuple(layouts.values()) if group.world.is_main else ()), orders[rank]
 
 
-def _from_row(row: list[Any]) -> WriteItem:
-    name, kind, offsets, sizes, shape, dtype = row
-    chunk = ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes))
-    data = TensorWriteData(chunk, TensorProperties(dtype=DTYPES[dtype]), torch.Size(shape))
-    return WriteItem(MetadataIndex(name, torch.Size(offsets)), WriteItemType[kind], tensor_data=data)
-
-
-def _out_chunk(item: WriteItem, data: Any) -> OutChunk:
-    place = item.tensor_data
-    if place is None:
-        raise AssertionError(f"{item.index.fqn} is planned without tensor data")
-    return OutChunk(item.index.fqn, tuple(place.size), tuple(place.chunk.offsets), data.detach())
+def _from_row(row: Any) -> Held:
+    name, dtype, shape, offsets, sizes = row
+    return Held(name, dtype, tuple(shape), tuple(offsets), tuple(sizes))

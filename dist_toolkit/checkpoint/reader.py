@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from dist_toolkit.checkpoint.manifest import Chunk, Digest, FileEntry, Manifest, digest
-from dist_toolkit.checkpoint.plan import LoadPlan
+from dist_toolkit.checkpoint.reads import Read, plan_reads
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import FileReader, Storage
 from dist_toolkit.tensors import DTYPES, TensorMeta, byte_view
 
 _SLICE = 1 << 19  # bytes that are read and digested at a time
+_SMALL = 1 << 16  # chunks below this are read together
 
 
 def saved_tensors(manifest: Manifest) -> dict[str, TensorMeta]:
@@ -27,14 +27,11 @@ def read_tensors(storage: Storage, folder: str, manifest: Manifest, template: Ma
     Raises:
         CheckpointCorrupt: a file is missing, or does not hold the bytes that the manifest says.
     """
-    plan = LoadPlan(manifest, template)
-    by_file: dict[str, list[tuple[str, Chunk]]] = defaultdict(list)
-    for name, chunk in plan.chunks:
-        by_file[chunk.file].append((name, chunk))
-    for file, chunks in by_file.items():
-        with open_file(storage, folder, file, manifest.files[file]) as reader:
-            for name, chunk in chunks:
-                _read_chunk(reader, f"{folder}/{file}", manifest, plan, name, chunk)
+    with torch.no_grad():
+        for file, reads in plan_reads(manifest, template).items():
+            with open_file(storage, folder, file, manifest.files[file]) as reader:
+                for run in _runs(reads):
+                    _read_run(reader, f"{folder}/{file}", run)
 
 
 def verify_chunks(
@@ -77,20 +74,73 @@ def open_file(storage: Storage, folder: str, file: str, entry: FileEntry) -> Fil
     return reader
 
 
-def _read_chunk(reader: FileReader, path: str, manifest: Manifest, plan: LoadPlan, name: str, chunk: Chunk) -> None:
-    dtype = DTYPES[manifest.tensors[name].dtype]
-    target = plan.whole_target(name, chunk)
-    data = torch.empty(chunk.sizes, dtype=dtype) if target is None else target
-    _read_checked(reader, path, name, chunk, byte_view(data))
-    if target is None:
-        plan.scatter(name, chunk, data)
+def _runs(reads: Sequence[Read]) -> Iterator[list[Read]]:
+    """Small chunks that follow one another in the file, together; every other read on its own."""
+    run: list[Read] = []
+    size = 0
+    for read in reads:
+        length = read.chunk.end - read.chunk.begin
+        if run and (length >= _SMALL or size + length > _SLICE or read.chunk.begin != run[-1].chunk.end):
+            yield run
+            run, size = [], 0
+        run.append(read)
+        size += length
+        if length >= _SMALL:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
+
+
+def _read_run(reader: FileReader, path: str, run: Sequence[Read]) -> None:
+    if len(run) == 1:
+        _read_one(reader, path, run[0])
+        return
+    start = run[0].chunk.begin
+    memory = torch.empty(run[-1].chunk.end - start, dtype=torch.uint8)
+    view = byte_view(memory)
+    reader.read_into(start, view)
+    for read in run:
+        piece = view[read.chunk.begin - start : read.chunk.end - start]
+        if digest(piece) != read.chunk.digest:
+            raise _damaged(path, read.name, read.chunk)
+        if read.is_direct:
+            byte_view(read.target)[:] = piece
+        else:
+            _put(read, memory[read.chunk.begin - start : read.chunk.end - start])
+
+
+def _read_one(reader: FileReader, path: str, read: Read) -> None:
+    if read.is_direct:
+        _read_checked(reader, path, read.name, read.chunk, byte_view(read.target))
+        return
+    memory = torch.empty(read.chunk.end - read.chunk.begin, dtype=torch.uint8)
+    _read_checked(reader, path, read.name, read.chunk, byte_view(memory))
+    _put(read, memory)
+
+
+def _put(read: Read, data: torch.Tensor) -> None:
+    """Copy what is wanted of a chunk's bytes."""
+    if data.storage_offset() % read.dtype.itemsize:
+        data = data.clone()  # a chunk that another program has laid out
+    chunk = data.view(read.dtype).view(read.chunk.sizes)
+    read.target.copy_(chunk if read.source is None else chunk[read.source])
 
 
 def _read_checked(reader: FileReader, path: str, name: str, chunk: Chunk, view: memoryview) -> None:
-    seen = Digest()
-    for start in range(0, len(view), _SLICE):
-        piece = view[start : start + _SLICE]
-        reader.read_into(chunk.begin + start, piece)
-        seen.update(piece)  # while it is in the processor's cache
-    if seen.hex() != chunk.digest:
-        raise CheckpointCorrupt(path, f"{name}: bytes {chunk.begin} to {chunk.end} do not match their digest")
+    if len(view) <= _SLICE:
+        reader.read_into(chunk.begin, view)
+        seen = digest(view)
+    else:
+        state = Digest()
+        for start in range(0, len(view), _SLICE):
+            piece = view[start : start + _SLICE]
+            reader.read_into(chunk.begin + start, piece)
+            state.update(piece)  # while it is in the processor's cache
+        seen = state.hex()
+    if seen != chunk.digest:
+        raise _damaged(path, name, chunk)
+
+
+def _damaged(path: str, name: str, chunk: Chunk) -> CheckpointCorrupt:
+    return CheckpointCorrupt(path, f"{name}: bytes {chunk.begin} to {chunk.end} do not match their digest")

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 
 from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
-from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.reader import open_file, read_tensors, saved_tensors, verify_chunks
+from dist_toolkit.checkpoint.shared import read_shared
+from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import (
     AllCheckpointsCorrupt,
     CheckpointCorrupt,
+    CheckpointError,
     CheckpointNotFound,
     DistToolkitError,
     PeerError,
     StateMismatch,
-    StorageNotShared,
 )
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
@@ -44,16 +44,17 @@ def restore_checkpoint(
         AllCheckpointsCorrupt: there are checkpoints and none is whole; nothing was changed.
         StateMismatch: the checkpoint is of another program; nothing was changed.
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
+        CheckpointError, PeerError: a rank may not read it, or not now; nothing was changed, and no older one was taken.
     """
-    candidates = _candidates(storage, group, step)
+    candidates, known = _candidates(storage, group, step)
     reasons: list[str] = []
-    for candidate in candidates:
-        damage = candidate["damage"] or _try_one(storage, group, parts, candidate, waive)
-        if isinstance(damage, Manifest):
-            return damage
-        reasons.append(damage)
+    for folder, seen, damage in candidates:
+        found = damage or _try_one(storage, group, parts, folder, seen, known.get(folder), waive)
+        if isinstance(found, Manifest):
+            return found
+        reasons.append(found)
         if group.world.is_main:
-            _LOG.warning("checkpoint %s is damaged and is passed over: %s", candidate["folder"], damage)
+            _LOG.warning("checkpoint %s is damaged and is passed over: %s", folder, found)
     if reasons:
         raise AllCheckpointsCorrupt(storage.root, reasons)
     if step is not None:
@@ -61,8 +62,13 @@ def restore_checkpoint(
     return None
 
 
-def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[str, Any]]:
-    """Rank 0's list of what to try, newest first, on every rank. Changes nothing: another program may be saving."""
+def _candidates(
+    storage: Storage, group: Group, step: int | None
+) -> tuple[list[tuple[str, str, str]], dict[str, Manifest]]:
+    """Rank 0's list of what to try, newest first, on every rank: folder, digest of its commit record, damage of that.
+
+    On rank 0 also the manifests. Changes nothing: another program may be saving.
+    """
     found: list[Committed] = []
     error = None
     if group.world.is_main:
@@ -72,14 +78,12 @@ def _candidates(storage: Storage, group: Group, step: int | None) -> list[dict[s
             _warn_of_uncommitted(storage, {c.folder for c in known})
         except OSError as caught:
             error = f"{type(caught).__name__}: {caught}"
-    rows = [
-        {"folder": c.folder, "data": c.data.decode("latin-1") if c.manifest else "", "damage": c.damage} for c in found
-    ]
-    rows, failure = group.broadcast_json([rows, error])
+    rows, failure = group.broadcast_json([[[c.folder, digest(c.data), c.damage] for c in found], error])
     if failure is not None:
         raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
-    checked: list[dict[str, Any]] = rows
-    return checked
+    return [(folder, seen, damage) for folder, seen, damage in rows], {
+        c.folder: c.manifest for c in found if c.manifest
+    }
 
 
 def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
@@ -90,12 +94,17 @@ def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
 
 
 def _try_one(
-    storage: Storage, group: Group, parts: Sequence[Part], candidate: dict[str, Any], waive: Collection[str]
-) -> Manifest | str:
-    """The manifest if this checkpoint was restored, or what is wrong with it; the same on every rank."""
-    folder, data = candidate["folder"], candidate["data"].encode("latin-1")
-    manifest = decode(data, f"{folder}/{MANIFEST}")
-    _check_shared(storage, group, folder, data)
+    storage: Storage, group: Group, parts: Sequence[Part], folder: str, seen: str, known: Manifest | None,
+    waive: Collection[str],
+) -> Manifest | str:  # fmt: skip
+    """The manifest if this checkpoint was restored, or what is wrong with it; the same on every rank.
+
+    Args:
+        seen: the digest of its commit record, as rank 0 read it.
+        known: that record, where it is decoded already.
+    """
+    data = read_shared(storage, group, f"{folder}/{MANIFEST}", seen, f"restoring from {storage.root}")
+    manifest = known or decode(data, f"{folder}/{MANIFEST}")
     # before anything is allocated for what the manifest promises
     damage = _collect(group, storage, _check_files(storage, group, folder, manifest))
     if damage:
@@ -121,8 +130,18 @@ def _check_files(storage: Storage, group: Group, folder: str, manifest: Manifest
     except CheckpointCorrupt as error:
         return error
     except (OSError, EOFError) as error:
-        return CheckpointCorrupt(folder, f"{type(error).__name__}: {error}")
+        return _unread(storage, folder, error)
     return None
+
+
+def _unread(storage: Storage, folder: str, error: OSError | EOFError) -> CheckpointError:
+    words = f"{type(error).__name__}: {error}"
+    if is_damage(error):
+        return CheckpointCorrupt(folder, words)
+    return CheckpointError(
+        f"{storage.root}/{folder} cannot be read ({words}); it may well be whole, so no older one was taken: "
+        "make it readable and start again, or move it away"
+    )
 
 
 def _install(
@@ -134,17 +153,6 @@ def _install(
     except Exception as error:  # a user's load_state_dict may raise anything, on one rank only
         return error
     return None
-
-
-def _check_shared(storage: Storage, group: Group, folder: str, data: bytes) -> None:
-    try:
-        same = storage.read_bytes(f"{folder}/{MANIFEST}") == data
-    except OSError:
-        same = False
-    answers = group.all_gather_json([same, socket.gethostname()])
-    blind = {rank: host for rank, (sees, host) in enumerate(answers) if not sees}
-    if blind:
-        raise StorageNotShared(storage.root, blind)
 
 
 def _plan(
@@ -186,7 +194,7 @@ def _read(
     except DistToolkitError as error:
         return error
     except (OSError, EOFError) as error:
-        return CheckpointCorrupt(folder, f"{type(error).__name__}: {error}")
+        return _unread(storage, folder, error)
     return None
 
 

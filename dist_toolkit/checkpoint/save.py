@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import socket
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from dist_toolkit.checkpoint.attempt import Attempt, attempt
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
-from dist_toolkit.checkpoint.plan import SavePlans
-from dist_toolkit.checkpoint.writer import OutChunk, Written, write_shard
-from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError, StorageNotShared
+from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
+from dist_toolkit.checkpoint.shared import check_shared
+from dist_toolkit.checkpoint.writer import write_file
+from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 from dist_toolkit.tensors import DTYPE_NAMES
@@ -28,7 +30,9 @@ class Snapshot:
     """What one rank will write of a checkpoint; nothing of it is on the disk yet."""
 
     step: int
-    chunks: Sequence[OutChunk]
+    plan: SavePlan
+    data: Sequence[torch.Tensor]
+    """Of each of the boxes of `plan.mine`."""
     values: Mapping[str, Any]
     metrics: Mapping[str, float]
 
@@ -56,16 +60,26 @@ def take_snapshot(
     Raises:
         MismatchedCallError, PeerError: as `save_checkpoint`.
     """
-    _same_step(group, step)
-    tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
-    error: Exception | None = None
+    seen, error = Seen([], [], False), None
     try:
         tensors, values = _capture(parts, step)
+        seen = plans.look(tensors)
     except Exception as caught:  # a user's state_dict may raise anything, on one rank only
         error = caught
-    _agree_or_raise(group, f"capturing step {step}", error)
-    return Snapshot(step, plans.plan(tensors, group), values, metrics or {})
+    words = None if error is None else f"{type(error).__name__}: {error}"
+    answers = group.all_gather_json([step, words, seen.same])
+    _same_step([answer[0] for answer in answers])
+    failures = {rank: answer[1] for rank, answer in enumerate(answers) if answer[1] is not None}
+    if failures:
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        raise PeerError(f"capturing step {step}", failures) from error
+    try:
+        plan, data = plans.plan(seen, all(answer[2] for answer in answers), group)
+    except ValueError as caught:
+        raise CheckpointError(f"step {step} cannot be saved: {caught}") from None
+    return Snapshot(step, plan, data, values, metrics or {})
 
 
 def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
@@ -75,12 +89,17 @@ def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
         PeerError, StorageNotShared: as `save_checkpoint`.
     """
     opened = _open_attempt(storage, group, snapshot.step)
-    written = _write_all(storage, group, snapshot, opened)
-    _commit(group, snapshot, opened, written)
+    try:
+        digests = _write_all(storage, group, snapshot, opened)
+        _commit(group, snapshot, opened, digests)
+    except Exception:
+        if group.world.is_main:
+            with suppress(OSError):
+                opened.discard()
+        raise
 
 
-def _same_step(group: Group, step: int) -> None:
-    steps = group.all_gather_json(step)
+def _same_step(steps: Sequence[int]) -> None:
     if len(set(steps)) > 1:
         listed = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(steps))
         raise MismatchedCallError(f"ranks save different steps ({listed}); every rank must save the same step")
@@ -127,31 +146,29 @@ def _open_attempt(storage: Storage, group: Group, step: int) -> Attempt:
     if failure is not None:
         raise PeerError(f"opening checkpoint {step}", {0: failure})
     opened = attempt(storage, step, token)
-    answers = group.all_gather_json([opened.blindness(), socket.gethostname()])
-    blind = {r: f"{host} ({why})" if why else host for r, (why, host) in enumerate(answers) if why is not None}
-    if blind:
-        raise StorageNotShared(storage.root, blind)
+    check_shared(storage, group, opened.mark, opened.token.encode(), f"opening checkpoint {step}")
     return opened
 
 
-def _write_all(storage: Storage, group: Group, snapshot: Snapshot, opened: Attempt) -> list[Written]:
-    file = opened.file(group.world.rank)
-    written: Any = None
+def _write_all(storage: Storage, group: Group, snapshot: Snapshot, opened: Attempt) -> list[list[str]]:
+    """Every rank writes its file. The digests of all ranks' chunks. Collective."""
+    path = opened.path(opened.file(group.world.rank))
+    digests: list[str] = []
     error: Exception | None = None
     try:
-        written = write_shard(storage, opened.path(file), file, snapshot.chunks).to_json()
+        digests = write_file(storage, path, snapshot.plan.mine, snapshot.data)
     except Exception as caught:
         error = caught
     _agree_or_raise(group, f"writing checkpoint {snapshot.step}", error)
-    return [Written.from_json(value) for value in group.all_gather_json(written)]
+    return group.all_gather_json(digests)
 
 
-def _commit(group: Group, snapshot: Snapshot, opened: Attempt, written: list[Written]) -> None:
+def _commit(group: Group, snapshot: Snapshot, opened: Attempt, digests: list[list[str]]) -> None:
     """Rank 0 writes the commit record and makes it count; every rank learns the outcome."""
     error = None
     if group.world.is_main:
         try:
-            opened.publish(_manifest(group, snapshot, opened, written).encode())
+            opened.publish(_manifest(group, snapshot, opened, digests).encode())
         except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
@@ -159,20 +176,23 @@ def _commit(group: Group, snapshot: Snapshot, opened: Attempt, written: list[Wri
         raise PeerError(f"committing checkpoint {snapshot.step}", {0: failure})
 
 
-def _manifest(group: Group, snapshot: Snapshot, opened: Attempt, written: list[Written]) -> Manifest:
+def _manifest(group: Group, snapshot: Snapshot, opened: Attempt, digests: Sequence[Sequence[str]]) -> Manifest:
     files: dict[str, FileEntry] = {}
-    places: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
-    for rank, shard in enumerate(written):
-        files[opened.file(rank)] = shard.file
-        for name, dtype, shape, chunk in shard.rows:
-            places.setdefault(name, (dtype, shape, []))[2].append(chunk)
+    chunks: dict[str, list[Chunk]] = defaultdict(list)
+    kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for rank, (layout, seen) in enumerate(zip(snapshot.plan.everyone, digests, strict=True)):
+        file = opened.file(rank)
+        files[file] = layout.entry
+        for box, chunk in layout.rows(file, seen):
+            kinds[box.name] = box.dtype, box.shape
+            chunks[box.name].append(chunk)
     return Manifest(
         step=snapshot.step,
         world_size=group.world.world_size,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         token=opened.token,
         files=files,
-        tensors={name: TensorEntry(dtype, shape, tuple(chunks)) for name, (dtype, shape, chunks) in places.items()},
+        tensors={name: TensorEntry(*kind, tuple(chunks[name])) for name, kind in kinds.items()},
         values=snapshot.values,
         metrics=snapshot.metrics,
         producer={"dist-toolkit": __version__, "torch": torch.__version__},

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
-from dist_toolkit.checkpoint.writer import OutChunk
-
 
 class Staging:
-    """Memory for the chunks of one save at a time."""
+    """Memory for the tensors of one save at a time."""
 
     def __init__(self) -> None:
-        self._memory: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
+        self._memory: list[torch.Tensor] = []
+        self._kinds: list[tuple[torch.device, torch.dtype, torch.Size]] = []
 
-    def hold(self, chunks: Sequence[OutChunk]) -> list[OutChunk]:
-        """The same chunks, in memory that nobody changes until the next `hold`. Waits for copies from a GPU."""
-        wanted = {(chunk.name, chunk.offsets): chunk.data for chunk in chunks}
-        self._memory = {
-            place: memory for place, memory in self._memory.items() if place in wanted and _alike(memory, wanted[place])
-        }
-        for place, data in wanted.items():
-            memory = self._memory.get(place)
-            if memory is None:
-                memory = self._memory[place] = torch.empty(
-                    data.shape, dtype=data.dtype, pin_memory=data.device.type == "cuda"
-                )
-            memory.copy_(data, non_blocking=True)
-        for device in {data.device for data in wanted.values() if data.device.type == "cuda"}:
+    def hold(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The same tensors, in memory that nobody changes until the next `hold`. Waits for copies from a GPU."""
+        kinds = [(data.device, data.dtype, data.shape) for data in tensors]
+        if kinds != self._kinds:
+            self._memory = []  # before there is new memory
+            self._memory = [torch.empty(s, dtype=t, pin_memory=d.type == "cuda") for d, t, s in kinds]
+            self._kinds = kinds
+        alike: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
+        for number, (device, dtype, _) in enumerate(kinds):
+            alike[device, dtype].append(number)
+        for numbers in alike.values():
+            # one call for all of a kind: with many small tensors the calls would cost more than the bytes
+            torch._foreach_copy_([self._memory[n] for n in numbers], [tensors[n] for n in numbers], non_blocking=True)
+        for device in {device for device, _ in alike if device.type == "cuda"}:
             torch.cuda.current_stream(device).synchronize()
-        return [replace(chunk, data=self._memory[chunk.name, chunk.offsets]) for chunk in chunks]
-
-
-def _alike(memory: torch.Tensor, data: torch.Tensor) -> bool:
-    return memory.shape == data.shape and memory.dtype == data.dtype
+        return self._memory

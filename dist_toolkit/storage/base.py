@@ -75,6 +75,9 @@ class Storage(ABC):
     def remove_tree(self, name: str) -> None:
         """Delete a directory and what is in it; nothing if it is not there."""
 
+    def check_writable(self) -> None:  # noqa: B027  # a place where only writing tells
+        """Raise OSError where it is known that nothing can be written here. Changes nothing."""
+
     def replace_file(self, name: str, data: bytes) -> None:
         """Create a small file, or put another in its place: readers see the old bytes or the new ones, whole."""
         raise io.UnsupportedOperation(f"{self.root}: no file can be replaced here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -78,8 +79,21 @@ class LocalStorage(Storage):
 
     def remove_tree(self, name: str) -> None:
         """Delete the directory."""
-        if (self._root / name).exists():
-            shutil.rmtree(self._root / name)
+        path = self._root / name
+        if path.is_symlink() or path.is_file():  # in the place of a directory: what it points to stays
+            os.unlink(path)
+        elif path.exists():
+            shutil.rmtree(path)
+
+    def check_writable(self) -> None:
+        """Ask the system about the directory, or the nearest one above it that is there."""
+        path = next(place for place in (self._root, *self._root.parents) if place.exists())
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        if not os.access(path, os.W_OK | os.X_OK):
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+            number = errno.EROFS if read_only else errno.EACCES
+            raise OSError(number, os.strerror(number), str(path))
 
     def replace_file(self, name: str, data: bytes) -> None:
         """A file beside it, one fsync, rename(2), fsync of the directory."""

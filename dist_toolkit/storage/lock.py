@@ -38,8 +38,9 @@ def acquire(folder: Path, words: str, patience: float) -> str | None:
             return None
         owner = _try_lock(fd, path)
         if owner is None:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, words.encode(), 0)
+            with suppress(OSError):  # no space: the lock holds without words
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, words.encode(), 0)
             _held[path] = [fd, 1]
             return None
         os.close(fd)

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from dist_toolkit.group import Group
 from dist_toolkit.strategies.state import (
     capture_optimizer,
-    check_groups,
+    check_optimizer,
     compare_tensors,
+    has_optimizer,
     install_optimizer,
     optimizer_template,
     strip_wrappers,
@@ -24,6 +26,7 @@ class EngineState:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
+    group: Group
 
     prefixes = ("model.", "optim.")
     """What the keys of its tensors in `state_dict` start with."""
@@ -47,7 +50,7 @@ class EngineState:
         """
         live = {f"model.{name}": tensor for name, tensor in self._model_tensors().items()}
         compare_tensors({key: meta for key, meta in saved.items() if key.startswith("model.")}, live, "model")
-        check_groups(self.optimizer, self._names(), values["optim_groups"])
+        check_optimizer(self.optimizer, self._names(), values, self.group.world.is_main)
         template = {key: torch.empty_like(tensor) for key, tensor in live.items()}
         return template | optimizer_template(self.optimizer, self._names(), saved)
 
@@ -58,7 +61,8 @@ class EngineState:
                 tensor.copy_(state[f"model.{name}"])
         for name, value in state["model_extra"].items():
             self.module.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
-        install_optimizer(self.optimizer, self._names(), state)
+        if has_optimizer(state):
+            install_optimizer(self.optimizer, self._names(), state)
 
     def _sync_buffers(self) -> None:
         """Give every rank rank 0's buffers."""

@@ -10,6 +10,9 @@ from dist_toolkit.errors import StateMismatch
 _ALIKE = ("single", "ddp", "data_parallel")
 """Each rank has the whole state in these: they take over from each other as the number of ranks changes."""
 
+_CONVERTED = "converted"
+"""Written by `dtk ckpt convert` from another program's checkpoint: there is no strategy that could have changed."""
+
 
 class StrategyMark:
     """The part `strategy` of a checkpoint."""
@@ -28,6 +31,8 @@ class StrategyMark:
             StateMismatch: names both.
         """
         saved, mine = state["name"], self._strategy
+        if saved == _CONVERTED:
+            return
         if saved != mine and not (saved in _ALIKE and mine in _ALIKE):
             raise StateMismatch(
                 "strategy",

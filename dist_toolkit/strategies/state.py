@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from dist_toolkit.errors import StateMismatch
 from dist_toolkit.tensors import TensorMeta
 
+_LOG = logging.getLogger("dist_toolkit")
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Name parts that torch.compile, FSDP and activation checkpointing put into a parameter's name."""
 
@@ -82,6 +84,24 @@ def saved_optimizer_state(
             if name not in here:
                 raise StateMismatch("optim", f"the checkpoint holds optimizer state of {name!r}, {otherwise}")
             yield key, name, state, meta
+
+
+def has_optimizer(values: Mapping[str, Any]) -> bool:
+    """Whether a saved state has an optimizer's; one that was converted from another program's weights alone has none.
+
+    The optimizer then stays as it is.
+    """
+    return values["optim_groups"] is not None
+
+
+def check_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], values: Mapping[str, Any], tell: bool
+) -> None:
+    """Refuse saved groups that are not this optimizer's (see `check_groups`); warn, if `tell`, where there are none."""
+    if has_optimizer(values):
+        check_groups(optimizer, names, values["optim_groups"])
+    elif tell:
+        _LOG.warning("the checkpoint was converted from weights alone: the optimizer stays as it is")
 
 
 def check_groups(optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str], saved: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from dist_toolkit.strategies.deepspeed_plain import DeepSpeedEngine
 from dist_toolkit.strategies.ema import EMA
 from dist_toolkit.strategies.request import SetupRequest
 from dist_toolkit.strategies.sharded import ShardedEngine
-from dist_toolkit.strategies.state import check_groups, compare_tensors, strip_wrappers
+from dist_toolkit.strategies.state import check_optimizer, compare_tensors, has_optimizer, strip_wrappers
 from dist_toolkit.strategies.zero_averages import ZeroAverages
 from dist_toolkit.strategies.zero_fragments import Fragment, fragments_of, gather, read_frozen, refresh, write_frozen
 from dist_toolkit.strategies.zero_gradients import begin_backward, forget_gradients, gradient_norm
@@ -92,16 +92,16 @@ class ZeroEngine(DeepSpeedEngine, ShardedEngine):
         compare_tensors({key: meta for key, meta in saved.items() if key.startswith("model.")}, shapes, "model")
         by_name = dict(self._named())
         groups = SimpleNamespace(param_groups=[{"params": [by_name[n] for n in g]} for g in self._started.groups])
-        check_groups(
-            cast(torch.optim.Optimizer, groups), {p: name for name, p in by_name.items()}, values["optim_groups"]
-        )
+        names: dict[torch.Tensor, str] = {p: name for name, p in by_name.items()}
+        check_optimizer(cast(torch.optim.Optimizer, groups), names, values, self.group.world.is_main)
         template = {key: self._pieces.empty(tensor.shape, tensor.dtype) for key, tensor in shapes.items()}
         return template | zero_state.optimizer_template(saved, self._fragments, self._pieces)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state: the keys of `state_dict`, tensors as of `load_template`. Collective."""
-        zero_state.install_optimizer(self.optimizer, self._fragments, state, self._pieces)
-        zero_state.install_groups(self.optimizer, state["optim_groups"]["groups"])
+        if has_optimizer(state):
+            zero_state.install_optimizer(self.optimizer, self._fragments, state, self._pieces)
+            zero_state.install_groups(self.optimizer, state["optim_groups"]["groups"])
         with torch.no_grad():
             for name, parameter in self._named():
                 whole = self._pieces.whole(state[f"model.{name}"])

@@ -62,7 +62,7 @@ def save_and_change(root: str) -> list[int]:
             ckpt.wait()
             assert ckpt.restore() == step
             assert value_of(engine) == 10.0 * step
-        return sorted(memory.data_ptr() for memory in ckpt._staging._memory.values())
+        return sorted(memory.data_ptr() for memory in ckpt._staging._memory)
 
     result: list[int] = with_checkpointer(root, body)
     return result

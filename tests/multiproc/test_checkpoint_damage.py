@@ -21,7 +21,7 @@ from torch import nn
 import dist_toolkit as dtk
 from dist_toolkit import errors
 from dist_toolkit.checkpoint import Checkpointer, checkpointer
-from dist_toolkit.checkpoint.manifest import decode
+from dist_toolkit.checkpoint.manifest import BITS, decode
 from dist_toolkit.checkpoint.save import save_checkpoint
 from dist_toolkit.errors import PeerError, StateMismatch, StorageNotShared
 from dist_toolkit.storage import LocalStorage
@@ -121,16 +121,18 @@ def test_a_manifest_that_promises_too_much_is_refused_before_memory_is_asked_for
     run_ranks(save_values, ranks, str(tmp_path), [(1, 10.0), (2, 20.0)])
     path = tmp_path / "step-00000002" / "manifest.json"
     manifest = decode(path.read_bytes(), "m")
-    name, entry = next(pair for pair in manifest.tensors.items() if pair[0].startswith("model."))
+    name, entry = max(manifest.tensors.items(), key=lambda pair: pair[1].chunks[0].end)  # nothing lies behind it
     many = 2**50
-    chunk = replace(entry.chunks[0], offsets=(0,), sizes=(many,), end=entry.chunks[0].begin + 4 * many)
+    end = entry.chunks[0].begin + many * BITS[entry.dtype] // 8
+    chunk = entry.chunks[0]._replace(offsets=(0,), sizes=(many,), end=end)
     file = replace(manifest.files[chunk.file], size=chunk.end)
     edited = replace(
         manifest,
-        tensors={**manifest.tensors, name: replace(entry, shape=(many,), chunks=(chunk,))},
+        tensors={**manifest.tensors, name: entry._replace(shape=(many,), chunks=(chunk,))},
         files={**manifest.files, chunk.file: file},
     )
     path.write_bytes(edited.encode())
+    assert decode(path.read_bytes(), "m") == edited
     assert run_ranks(restored, ranks, str(tmp_path)) == [(1, 10.0)] * ranks
 
 
@@ -442,8 +444,8 @@ def taken_over(root: str) -> str:
 
     original = save._write_all
 
-    def write_then_lose(storage: Any, group: Any, step: int, chunks: Any) -> Any:
-        written = original(storage, group, step, chunks)
+    def write_then_lose(storage: Any, group: Any, *rest: Any) -> Any:
+        written = original(storage, group, *rest)
         if group.world.is_main:
             Path(root, "step-00000002.tmp", "attempt").write_text("another run")
         return written

@@ -51,7 +51,11 @@ def _run(given: argparse.Namespace, style: Style) -> Outcome:
         paths = [*given.paths, *([given.other] if given.other is not None else [])]
         return diff.run(paths, given.step, given.only, given.all, style)
     if given.command == "convert":
-        asked = convert.Request(given.path, given.out, given.step, given.engine, given.all, given.force)
+        asked = convert.Request(
+            given.path, given.out, given.step, given.to, given.engine, given.all, given.force, tuple(given.strip),
+            given.dtype, given.config, given.max_shard_size, given.source, given.model_key, given.optimizer_key,
+            given.scheduler_key, given.param_names,
+        )  # fmt: skip
         return convert.run(asked, style)
     rules = prune.Rules(given.keep_last, given.keep_every, given.keep_best, given.verify)
     return prune.run(given.root, rules, given.dry_run, _Agreement(given), style)

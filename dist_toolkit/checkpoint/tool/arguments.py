@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from dist_toolkit.checkpoint.tool.cast import NAMES
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 
 _EPILOG = """\
@@ -15,6 +16,7 @@ PATH is the directory that a run gave to rt.checkpointer(...), or one step-N dir
   dtk ckpt verify runs/demo                   read every byte; name the file and the tensor of any damage
   dtk ckpt diff runs/a runs/b --only model    are the newest weights of two runs the same, to the bit?
   dtk ckpt convert runs/demo model.safetensors
+  dtk ckpt convert old.pt runs/new            a file of torch.save as a checkpoint
   dtk ckpt prune runs/demo --keep-last 3 --dry-run
 
 Every command takes --json: one object on stdout. Exit codes: 0 all is well; 1 damage or a difference was
@@ -40,10 +42,28 @@ A and B are step-N directories or directories of checkpoints, of which the newes
 their digests, others by reading them, so numbers of ranks may differ. Damage is for verify to find."""
 
 _CONVERT = """\
-Write the weights of one checkpoint, put together from the files of all ranks, as one safetensors file.
+Convert a checkpoint to files for others, or others' files to a checkpoint.
 
-Names are those of the model's state_dict. Every byte is compared with its digest on the way; OUT is there
-as a whole or not at all. Memory: about 1 MiB, whatever the size of the model."""
+To one safetensors file (OUT ends with .safetensors, or --to safetensors): the weights, put together from the
+files of all ranks, under the names of the model's state_dict.
+
+To a Hugging Face folder (--to hf --config DIR): model.safetensors, or several with an index, and config.json
+and the tokenizer's files from DIR; AutoModel.from_pretrained(OUT) loads it. Tied weights are stored once.
+
+From torch.save (a .pt, .pth, .bin or .ckpt file), from torch.distributed.checkpoint (a directory with
+.metadata) or from DeepSpeed (a directory that save_checkpoint wrote, ZeRO 0 to 3): OUT is a directory of
+checkpoints, in which step-N appears with weights, optimizer state and step; rt.checkpointer(OUT) restores it.
+Nothing in a pickle is executed: a file that would need it is refused. Optimizer state that a file holds
+by number is given to names only where that is certain; else the error says what to pass.
+
+Every byte that is read from our own files is compared with its digest. OUT is there as a whole or not at all.
+Memory: about 1 MiB, whatever the size of the model; from others, about 1 GiB and the largest tensor. torch is
+needed, and loaded, only to read others' files.
+
+  dtk ckpt convert runs/demo model.safetensors
+  dtk ckpt convert runs/demo my-model --to hf --config bert-base-uncased --dtype bf16
+  dtk ckpt convert old/checkpoint.pt runs/new --step 5000
+  dtk ckpt convert zero-run runs/new --from deepspeed"""
 
 _PRUNE = """\
 Delete checkpoints, by the rules that rt.checkpointer(keep_last=, keep_every=, keep_best=) has.
@@ -97,7 +117,7 @@ def _parser() -> Parser:
     _add_show(command("show", "show one checkpoint", _SHOW))
     _add_verify(command("verify", "compare every byte with its digest", _VERIFY))
     _add_diff(command("diff", "compare two checkpoints", _DIFF))
-    _add_convert(command("convert", "write the weights as one safetensors file", _CONVERT))
+    _add_convert(command("convert", "to safetensors or Hugging Face; from torch.save, DCP, DeepSpeed", _CONVERT))
     _add_prune(command("prune", "delete all but those to keep", _PRUNE))
     return parser
 
@@ -123,12 +143,25 @@ def _add_diff(parser: Parser) -> None:
 
 
 def _add_convert(parser: Parser) -> None:
-    _add_path(parser)
+    parser.add_argument("path", metavar="PATH", help="a directory of checkpoints, one checkpoint, or others' files")
     add: Any = parser.add_argument
-    add("out", metavar="OUT", help="the file to write, model.safetensors, say")
-    add("--engine", default="", metavar="NAME", help="the weights of this engine, where the run had several")
-    add("--all", action="store_true", help="every tensor under its own name: optimizer and generators too")
-    add("--force", action="store_true", help="replace OUT if it exists")
+    add("out", metavar="OUT", help="what to write: a file, a new folder, or a directory of checkpoints")
+    add("--step", type=int, metavar="N", help="the checkpoint of this step; from others: the step it is to have")
+    add("--strip", action="append", default=[], metavar="PREFIX", help="take PREFIX off the names of weights (repeat)")
+    out = parser.add_argument_group("to others' formats").add_argument
+    out("--to", choices=["safetensors", "hf"], help="one file, or a Hugging Face folder")
+    out("--dtype", choices=[*NAMES], help="convert floats, rounded to nearest even (default: as they are)")
+    out("--config", metavar="DIR", help="hf: the model's folder, or its config.json")
+    out("--max-shard-size", metavar="SIZE", help="hf: of one file, 500MB or 2GiB, say (default: 5GB)")
+    out("--engine", default="", metavar="NAME", help="the weights of this engine, where the run had several")
+    out("--all", action="store_true", help="one file: every tensor under its own name, optimizer and generators too")
+    out("--force", action="store_true", help="one file: replace OUT if it exists")
+    add = parser.add_argument_group("from others' formats").add_argument
+    add("--from", dest="source", choices=["torch", "dcp", "deepspeed"], help="(default: what PATH looks like)")
+    add("--model-key", metavar="KEY", help="where the weights are in the file (default: model, state_dict, ...)")
+    add("--optimizer-key", metavar="KEY", help="where the optimizer's state is (default: optimizer, optim, ...)")
+    add("--scheduler-key", metavar="KEY", help="convert this schedule too (default: left out)")
+    add("--param-names", metavar="FILE", help="JSON list: names of the optimizer's parameters, in its order")
 
 
 def _add_prune(parser: Parser) -> None:

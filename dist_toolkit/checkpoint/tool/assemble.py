@@ -1,8 +1,9 @@
-"""Write tensors of a checkpoint as one safetensors file, a slice at a time: no tensor is made."""
+"""Write tensors of a checkpoint as one safetensors file, a slice at a time: no tensor is made, types may change."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from typing import BinaryIO
 from dist_toolkit.checkpoint.manifest import Chunk, Digest, Manifest, TensorEntry
 from dist_toolkit.checkpoint.tiling import Overlap
 from dist_toolkit.checkpoint.tool.boxes import runs
-from dist_toolkit.checkpoint.tool.tree import size_of
+from dist_toolkit.checkpoint.tool.cast import DoesNotFit, cast, cast_type, item_size
+from dist_toolkit.checkpoint.tool.outcome import UsageError
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import FileReader, Storage
 
@@ -21,15 +23,20 @@ _SLICE = 1 << 20
 
 def assemble(
     storage: Storage, folder: str, manifest: Manifest, tensors: Mapping[str, TensorEntry], target: Path,
-    about: Mapping[str, str], advance: Callable[[int], None],
+    about: Mapping[str, str], advance: Callable[[int], None], dtype: str | None = None,
 ) -> None:  # fmt: skip
     """Write `tensors`, by their names in the new file, comparing every digest; durably.
 
+    Args:
+        dtype: the safetensors name of the type that floats get; None: their own.
+
     Raises:
         CheckpointCorrupt: names file and tensor.
+        UsageError: a number does not fit into `dtype`.
         OSError: the target cannot be written.
     """
-    header, places = _layout(tensors, about)
+    types = {name: (tensor.dtype, cast_type(tensor.dtype, dtype)) for name, tensor in tensors.items()}
+    header, places = _layout(tensors, types, about)
     by_file: dict[str, list[tuple[str, Chunk, Chunk]]] = defaultdict(list)
     for name, place in places.items():
         for chunk in tensors[name].chunks:
@@ -41,7 +48,7 @@ def assemble(
             path = f"{folder}/{file}"
             with _open(storage, path, manifest.files[file].size) as reader:
                 for name, chunk, place in sorted(by_file[file], key=lambda row: row[1].begin):
-                    if _copy(reader, chunk, out, place, advance) != chunk.digest:
+                    if _copy(reader, name, chunk, out, place, types[name], advance) != chunk.digest:
                         raise CheckpointCorrupt(
                             path, f"{name}: bytes {chunk.begin} to {chunk.end} do not match their digest"
                         )
@@ -49,18 +56,21 @@ def assemble(
         os.fsync(out.fileno())
 
 
-def _layout(tensors: Mapping[str, TensorEntry], about: Mapping[str, str]) -> tuple[bytes, dict[str, Chunk]]:
+def new_size(tensor: TensorEntry, dtype: str | None = None) -> int:
+    """Bytes of a tensor in the new file."""
+    return math.prod(tensor.shape) * item_size(cast_type(tensor.dtype, dtype))
+
+
+def _layout(
+    tensors: Mapping[str, TensorEntry], types: Mapping[str, tuple[str, str]], about: Mapping[str, str]
+) -> tuple[bytes, dict[str, Chunk]]:
     """The safetensors header, and for each tensor its place in the new file; wide types first, so all are aligned."""
     entries: dict[str, object] = {"__metadata__": dict(about)}
     ends = [0]
-    names = sorted(tensors, key=lambda name: -_item(tensors[name]))
+    names = sorted(tensors, key=lambda name: -item_size(types[name][1]))
     for name in names:
-        ends.append(ends[-1] + size_of(tensors[name]))
-        entries[name] = {
-            "dtype": tensors[name].dtype,
-            "shape": list(tensors[name].shape),
-            "data_offsets": ends[-2:],
-        }
+        ends.append(ends[-1] + new_size(tensors[name], types[name][1]))
+        entries[name] = {"dtype": types[name][1], "shape": list(tensors[name].shape), "data_offsets": ends[-2:]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
@@ -72,33 +82,33 @@ def _layout(tensors: Mapping[str, TensorEntry], about: Mapping[str, str]) -> tup
     return header, places
 
 
-def _item(tensor: TensorEntry) -> int:
-    """Bytes of an element; 1 where there is none."""
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    return size_of(tensor) // count if count else 1
-
-
-def _copy(reader: FileReader, chunk: Chunk, out: BinaryIO, place: Chunk, advance: Callable[[int], None]) -> str:
-    """Copy the bytes of a chunk to where they belong in the whole tensor; their digest."""
+def _copy(
+    reader: FileReader, name: str, chunk: Chunk, out: BinaryIO, place: Chunk, types: tuple[str, str],
+    advance: Callable[[int], None],
+) -> str:  # fmt: skip
+    """Copy the bytes of a chunk to where they belong in the whole tensor; the digest of what was read."""
     seen = Digest()
-    count = 1
-    for size in chunk.sizes:
-        count *= size
-    if count == 0:
+    if math.prod(chunk.sizes) == 0:
         return seen.hex()
-    item = (chunk.end - chunk.begin) // count
+    item, new_item = (item_size(dtype) for dtype in types)
+    whole = place._replace(begin=0)  # positions in the tensor, in bytes of its saved type
     buffer = memoryview(bytearray(min(_SLICE, chunk.end - chunk.begin)))
-    for (source, target), length in runs(Overlap(chunk.offsets, chunk.sizes), (chunk, place), item):
-        out.seek(target)
+    for (source, position), length in runs(Overlap(chunk.offsets, chunk.sizes), (chunk, whole), item):
+        out.seek(place.begin + position // item * new_item)
         for start in range(0, length, _SLICE):  # runs follow the order of the chunk's own bytes
             view = buffer[: min(_SLICE, length - start)]
             reader.read_into(source + start, view)
             seen.update(view)
-            out.write(view)
+            out.write(view if types[0] == types[1] else _cast(name, view, types))
             advance(len(view))
     return seen.hex()
+
+
+def _cast(name: str, view: memoryview, types: tuple[str, str]) -> bytes:
+    try:
+        return cast(view, *types)
+    except DoesNotFit as error:
+        raise UsageError(f"{name}: {error}; bf16 has the range of fp32") from None
 
 
 def _open(storage: Storage, path: str, size: int) -> FileReader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete
-from dist_toolkit.checkpoint.layout import MANIFEST, deleted_dir
+from dist_toolkit.checkpoint.layout import MANIFEST
 from dist_toolkit.checkpoint.retention import retention_from
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome, UsageError
 from dist_toolkit.checkpoint.tool.places import directory
@@ -171,6 +171,5 @@ def _delete(storage: Storage, entry: Committed) -> bool:
             return False
     except FileNotFoundError:
         return False
-    storage.remove_tree(deleted_dir(entry.step))  # what a deletion that was killed left would be in the way
     delete(storage, entry)
     return True

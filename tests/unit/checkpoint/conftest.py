@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,12 @@ def ckpt(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., An
         return Answer(code, out.replace(str(tmp_path), "ROOT"), err.replace(str(tmp_path), "ROOT"))
 
     return call
+
+
+@pytest.fixture
+def same_variables() -> Iterator[None]:
+    """Take away variables that a package sets when it is first used, as torch's optimizers and transformers do."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]

@@ -43,7 +43,7 @@ def test_bad_arguments_are_one_line(ckpt, words):
     assert answer.err.startswith("dtk ckpt: error: ")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "convert"])
 def test_every_command_has_help(ckpt, capsys, command):
     with pytest.raises(SystemExit) as ended:
         ckpt(command, "--help")
@@ -62,7 +62,10 @@ def test_no_command_imports_torch(tmp_path):
     for step in (1, 2):
         write(tmp_path, step, [model()])
     out = ["convert", str(tmp_path), str(tmp_path / "model.safetensors"), "--all"]
-    calls = [out] + [[name, str(tmp_path), *more] for name, more in COMMANDS.items()]
+    (tmp_path / "config.json").write_text('{"model_type": "x"}')
+    folder = ["convert", str(tmp_path), str(tmp_path / "folder"), "--to", "hf"]
+    folder += ["--config", str(tmp_path / "config.json")]
+    calls = [out, folder] + [[name, str(tmp_path), *more] for name, more in COMMANDS.items()]
     calls[-1].append("--yes")
     source = (
         "import sys\nfrom dist_toolkit.checkpoint.tool.app import main\n"
@@ -70,7 +73,9 @@ def test_no_command_imports_torch(tmp_path):
         "heavy = {'torch', 'numpy', 'rich', 'click'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, timeout=60)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "step-00000002"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json", "folder", "model.safetensors", "step-00000002",
+    ]  # fmt: skip
 
 
 def test_every_command_in_the_documents_and_the_help_can_be_parsed():

@@ -25,7 +25,7 @@ MANIFEST = Manifest(
 
 
 def with_chunk(**changes: object) -> Manifest:
-    return replace(MANIFEST, tensors={"model.w": TensorEntry("F32", (2, 3), (replace(CHUNK, **changes),))})
+    return replace(MANIFEST, tensors={"model.w": TensorEntry("F32", (2, 3), (CHUNK._replace(**changes),))})
 
 
 def test_decode_is_the_inverse_of_encode() -> None:
