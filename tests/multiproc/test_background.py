@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,27 @@ def test_memory_does_not_grow_with_the_number_of_saves(tmp_path: Path, count: in
     for early, late in run_ranks(many_saves, 2, str(tmp_path), count):
         assert late - early < 8 * 2**20, f"{(late - early) / 2**20:.1f} MiB more after {count} saves"
     assert run_ranks(restored, 2, str(tmp_path)) == [(count - 1, count - 1.0)] * 2
+
+
+def train_by_itself(root: str) -> list[int]:
+    """The steps that `every="auto"` saves; rank 1's clock says other things than rank 0's."""
+    with dtk.init(seed=0) as rt:
+        engine = rt.setup(tiny, partial(torch.optim.AdamW, lr=0.1))
+        loader = rt.loader(torch.utils.data.TensorDataset(torch.arange(64.0)), global_batch_size=4)
+        ckpt = rt.checkpointer(root, engine=engine, loader=loader, every="auto", failures_per_day=1e9)
+        saved = []
+        for step, _ in ckpt.steps(loader, until=90):
+            fill(engine, float(step))
+            time.sleep(0.002 * (1 + 3 * rt.world.rank))
+            if ckpt._saved_step not in (None, *saved):
+                saved.append(ckpt._saved_step)
+        return [*saved, step]
+
+
+def test_an_interval_that_is_found_is_the_same_on_every_rank(tmp_path: Path) -> None:
+    first, second = run_ranks(train_by_itself, 2, str(tmp_path))
+    assert first == second
+    assert first[0] == 20, "which measures what a save costs"
+    assert len(first) > 2, "failures this often: as often as saves can follow one another"
+    assert [int(path.name[5:]) for path in sorted(tmp_path.glob("step-*"))] == first
+    assert run_ranks(restored, 2, str(tmp_path)) == [(90, 90.0)] * 2
