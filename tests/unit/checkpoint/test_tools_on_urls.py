@@ -42,9 +42,9 @@ def test_the_answers_are_those_on_a_directory(url, tmp_path, ckpt):
 
 
 def test_weights_are_converted_from_a_url(url, tmp_path, ckpt):
-    for place, out in ((url, "there"), (tmp_path, "here")):
+    for place, out in ((url, "there.safetensors"), (tmp_path, "here.safetensors")):
         assert ckpt("convert", place, tmp_path / out).code == 0
-    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+    assert (tmp_path / "there.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
 
 
 def test_damage_and_what_was_not_committed(url, ckpt):
@@ -88,3 +88,10 @@ def test_what_is_no_place_of_checkpoints(url, s3, ckpt):
     answer = ckpt("ls", url)
     assert answer.code == 2
     assert f"listing {url}: refused" in answer.err
+
+
+def test_nothing_is_converted_to_a_url(tmp_path, ckpt):
+    write(tmp_path, 10, [model()])
+    answer = ckpt("convert", tmp_path, "s3://bucket/model.safetensors")
+    assert answer.code == 2
+    assert "convert writes to this machine's files only" in answer.err
