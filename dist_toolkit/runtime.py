@@ -29,7 +29,7 @@ from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
 from dist_toolkit.metric_log import MetricLog
 from dist_toolkit.process_group import Group, open_group
-from dist_toolkit.storage import LocalStorage
+from dist_toolkit.storage import open_storage
 from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy, set_up
 from dist_toolkit.strategies.request import BatchWeight, ModelSource, OptimizerFactory, SchedulerFactory, SetupRequest
 from dist_toolkit.world import LaunchSettings, World
@@ -201,7 +201,8 @@ class Runtime(Decisions):
         """A checkpointer for these engines, loaders and other objects, and for the random generators of every rank.
 
         Args:
-            root: the directory, shared by all nodes; default: `checkpoints` in the run directory.
+            root: the directory, shared by all nodes, or a URL (`s3://bucket/run`); default: `checkpoints` in the run
+                directory.
             engine, loader: one, or several by name.
             state: other objects with state_dict and load_state_dict, by name; the same on every rank.
             every: steps between saves; `auto`: as often as loses least, by what a save is found to cost and by
@@ -219,7 +220,7 @@ class Runtime(Decisions):
         self._split_streams()
         checkpointer = build_checkpointer(
             self.group,
-            LocalStorage(self.run_dir / "checkpoints" if root is None else root),
+            open_storage(self.run_dir / "checkpoints" if root is None else root),
             named("engine", engine),
             named("loader", loader),
             state,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir
+from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import CheckpointCorrupt
@@ -25,12 +27,16 @@ class Committed:
     damage: str = ""
 
 
-def committed_checkpoints(storage: Storage) -> list[Committed]:
-    """All directories that hold a commit record, newest step first, by the step in the record."""
+def committed_checkpoints(storage: Storage, after: int = -1) -> list[Committed]:
+    """All directories that hold a commit record, newest step first, by the step in the record.
+
+    Args:
+        after: of later steps alone, by the names: for where reading a record costs a request.
+    """
     found: dict[int, Committed] = {}
     for folder in storage.list():
         parsed = parse_dir(folder)
-        if parsed is None or parsed[1] not in ("", ".old"):
+        if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
         entry = _examine(storage, folder, parsed[0])
         if entry is not None:
@@ -82,19 +88,82 @@ def set_newer_aside(storage: Storage, step: int) -> None:
 
     They are neither counted nor chosen any more; a person may look at them, rename them back or delete them.
     """
-    for entry in committed_checkpoints(storage):
+    for entry in committed_checkpoints(storage, -1 if storage.renames else step):
         if entry.step > step:
             _set_aside(storage, entry.folder, entry.step)
             _LOG.warning("%s/%s is of a later step than %d: set aside", storage.root, aside_dir(entry.step), step)
 
 
 def _set_aside(storage: Storage, folder: str, step: int) -> None:
-    storage.remove_tree(aside_dir(step))
-    storage.rename(folder, aside_dir(step))
+    _remove(storage, aside_dir(step))
+    _move(storage, folder, aside_dir(step))
 
 
 def delete(storage: Storage, entry: Committed) -> None:
-    """Delete one checkpoint: first it stops being one, by a rename, then the files go."""
-    storage.remove_tree(deleted_dir(entry.step))  # what a deletion that was killed left would be in the way
-    storage.rename(entry.folder, deleted_dir(entry.step))
-    storage.remove_tree(deleted_dir(entry.step))
+    """Delete one checkpoint: first it stops being one, by a rename or with its record, then the files go."""
+    if storage.renames:
+        storage.remove_tree(deleted_dir(entry.step))  # what a deletion that was killed left would be in the way
+        storage.rename(entry.folder, deleted_dir(entry.step))
+        storage.remove_tree(deleted_dir(entry.step))
+    else:
+        _remove(storage, entry.folder)
+
+
+def folders(storage: Storage) -> dict[str, list[str]]:
+    """Of an object store: the files in each folder of a checkpoint, in few requests."""
+    inside: dict[str, list[str]] = defaultdict(list)
+    for path in storage.files():
+        folder, _, name = path.partition("/")
+        if parse_dir(folder) is not None:
+            inside[folder].append(name)
+    return inside
+
+
+def clear(storage: Storage, inside: Mapping[str, Collection[str]]) -> None:
+    """`clean_up` of an object store, where an attempt lies in the folder of its step, and only the record counts.
+
+    Only files that `inside` names go: those of `folders`, of a moment when nobody else was saving. Folders with a
+    record and the files of one save are as a save leaves them, and cost no request of their own.
+    """
+    for folder, names in inside.items():
+        _, suffix = parse_dir(folder) or (0, ".old")
+        if suffix == ".old":  # comes from elsewhere, and counts while it has no successor
+            continue
+        if suffix in (".tmp", ".del"):
+            _remove(storage, folder)
+        elif MANIFEST not in names or len({token_of(name) for name in names if name != MANIFEST}) > 1:
+            sweep(storage, folder, names)
+
+
+def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
+    """Of an object store: delete those of the files `names` of a folder that its commit record does not name.
+
+    A record that cannot be understood keeps all.
+    """
+    try:
+        data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        kept = {MANIFEST, *decode(data, f"{storage.root}/{folder}/{MANIFEST}").files}
+    except FileNotFoundError:
+        kept = set()
+    except CheckpointCorrupt:
+        return
+    for name in names:
+        if name not in kept:
+            storage.remove_file(f"{folder}/{name}")
+
+
+def _move(storage: Storage, old: str, new: str) -> None:
+    """Rename; where there is no rename, copy, the record last, and then remove the old one, its record first."""
+    if storage.renames:
+        storage.rename(old, new)
+        return
+    for name in sorted(storage.list(old), key=lambda name: name == MANIFEST):
+        storage.copy_file(f"{old}/{name}", f"{new}/{name}")
+    _remove(storage, old)
+
+
+def _remove(storage: Storage, folder: str) -> None:
+    """Delete a folder; where there is no rename, its record first, so that no part of it is ever a checkpoint."""
+    if not storage.renames:
+        storage.remove_file(f"{folder}/{MANIFEST}")
+    storage.remove_tree(folder)

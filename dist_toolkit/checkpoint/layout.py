@@ -8,9 +8,11 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ATTEMPT = "attempt"
 """Holds the token of the save that made the directory: how ranks see that they share it."""
+ROOT_ATTEMPT = ".attempt"
+"""The same in an object store, for the whole place."""
 
 _STEP = re.compile(r"step-([0-9]{8,})(\.tmp|\.old|\.del|\.aside)?")
-_RANK_FILE = re.compile(r"rank-[0-9]{5,}\.safetensors")
+_RANK_FILE = re.compile(r"rank-[0-9]{5,}(-[0-9a-f]{16})?\.safetensors")
 
 
 def step_dir(step: int) -> str:
@@ -44,11 +46,17 @@ def parse_dir(name: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2] or "") if match else None
 
 
-def rank_file(rank: int) -> str:
-    """The file that a rank writes; no two ranks write one path."""
-    return f"rank-{rank:05d}.safetensors"
+def rank_file(rank: int, token: str = "") -> str:
+    """The file that a rank writes; no two ranks write one path, and with its `token` no two saves either."""
+    return f"rank-{rank:05d}{'-' if token else ''}{token}.safetensors"
 
 
 def is_rank_file(name: str) -> bool:
     """Whether a manifest may name this file."""
     return _RANK_FILE.fullmatch(name) is not None
+
+
+def token_of(name: str) -> str:
+    """The token of the save in the name of a data file; '' if there is none."""
+    match = _RANK_FILE.fullmatch(name)
+    return (match[1] or "")[1:] if match else ""

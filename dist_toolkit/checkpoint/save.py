@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import clean_up, set_newer_aside
-from dist_toolkit.checkpoint.layout import ATTEMPT, MANIFEST, rank_file, replaced_dir, step_dir, temporary_dir
+from dist_toolkit.checkpoint.attempt import Attempt, attempt
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
-from dist_toolkit.checkpoint.shared import check_shared, sees
+from dist_toolkit.checkpoint.shared import check_shared
 from dist_toolkit.checkpoint.writer import write_file
 from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError
 from dist_toolkit.process_group import Group
@@ -89,21 +88,15 @@ def write_snapshot(storage: Storage, group: Group, snapshot: Snapshot) -> None:
     Raises:
         PeerError, StorageNotShared: as `save_checkpoint`.
     """
-    token = _open_attempt(storage, group, snapshot.step)
+    opened = _open_attempt(storage, group, snapshot.step)
     try:
-        digests = _write_all(storage, group, snapshot)
-        _commit(storage, group, snapshot, token, digests)
+        digests = _write_all(storage, group, snapshot, opened)
+        _commit(group, snapshot, opened, digests)
     except Exception:
         if group.world.is_main:
-            _discard(storage, snapshot.step, token)
+            with suppress(OSError):
+                opened.discard()
         raise
-
-
-def _discard(storage: Storage, step: int, token: str) -> None:
-    """Remove what a failed save has written, as far as that can be done: it may be what has filled the disk."""
-    with suppress(OSError):
-        if sees(storage, f"{temporary_dir(step)}/{ATTEMPT}", token.encode()):
-            storage.remove_tree(temporary_dir(step))
 
 
 def _same_step(steps: Sequence[int]) -> None:
@@ -141,26 +134,25 @@ def _agree_or_raise(group: Group, what: str, error: Exception | None) -> None:
         raise
 
 
-def _open_attempt(storage: Storage, group: Group, step: int) -> str:
-    """Rank 0 makes the temporary directory; every rank finds rank 0's token in it, or the storage is not shared."""
+def _open_attempt(storage: Storage, group: Group, step: int) -> Attempt:
+    """Rank 0 makes room for the attempt; every rank finds rank 0's token there, or the storage is not shared."""
     token, error = secrets.token_hex(8), None
     if group.world.is_main:
         try:
-            clean_up(storage)
-            storage.make_dir(temporary_dir(step))
-            storage.write_file(f"{temporary_dir(step)}/{ATTEMPT}", [token.encode()])
-        except OSError as caught:
+            attempt(storage, step, token).open()
+        except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
     token, failure = group.broadcast_json([token, error])
     if failure is not None:
         raise PeerError(f"opening checkpoint {step}", {0: failure})
-    check_shared(storage, group, f"{temporary_dir(step)}/{ATTEMPT}", token.encode(), f"opening checkpoint {step}")
-    return str(token)
+    opened = attempt(storage, step, token)
+    check_shared(storage, group, opened.mark, opened.token.encode(), f"opening checkpoint {step}")
+    return opened
 
 
-def _write_all(storage: Storage, group: Group, snapshot: Snapshot) -> list[list[str]]:
+def _write_all(storage: Storage, group: Group, snapshot: Snapshot, opened: Attempt) -> list[list[str]]:
     """Every rank writes its file. The digests of all ranks' chunks. Collective."""
-    path = f"{temporary_dir(snapshot.step)}/{rank_file(group.world.rank)}"
+    path = opened.path(opened.file(group.world.rank))
     digests: list[str] = []
     error: Exception | None = None
     try:
@@ -171,13 +163,12 @@ def _write_all(storage: Storage, group: Group, snapshot: Snapshot) -> list[list[
     return group.all_gather_json(digests)
 
 
-def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, digests: list[list[str]]) -> None:
-    """Rank 0 writes the commit record and moves the directory into place; every rank learns the outcome."""
+def _commit(group: Group, snapshot: Snapshot, opened: Attempt, digests: list[list[str]]) -> None:
+    """Rank 0 writes the commit record and makes it count; every rank learns the outcome."""
     error = None
     if group.world.is_main:
         try:
-            manifest = _manifest(group, snapshot, token, digests)
-            _publish(storage, snapshot.step, token, manifest.encode())
+            opened.publish(_manifest(group, snapshot, opened, digests).encode())
         except (OSError, CheckpointError) as caught:
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
@@ -185,34 +176,21 @@ def _commit(storage: Storage, group: Group, snapshot: Snapshot, token: str, dige
         raise PeerError(f"committing checkpoint {snapshot.step}", {0: failure})
 
 
-def _publish(storage: Storage, step: int, token: str, manifest: bytes) -> None:
-    temporary, final, replaced = temporary_dir(step), step_dir(step), replaced_dir(step)
-    if not sees(storage, f"{temporary}/{ATTEMPT}", token.encode()):
-        raise CheckpointError(f"{storage.root}/{temporary} was taken over by another run; end one of the two")
-    storage.write_file(f"{temporary}/{MANIFEST}", [manifest])
-    storage.remove_file(f"{temporary}/{ATTEMPT}")
-    storage.sync_dir(temporary)
-    set_newer_aside(storage, step)
-    if final in storage.list():
-        storage.rename(final, replaced)
-    storage.rename(temporary, final)
-    storage.remove_tree(replaced)
-
-
-def _manifest(group: Group, snapshot: Snapshot, token: str, digests: Sequence[Sequence[str]]) -> Manifest:
+def _manifest(group: Group, snapshot: Snapshot, opened: Attempt, digests: Sequence[Sequence[str]]) -> Manifest:
     files: dict[str, FileEntry] = {}
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
     for rank, (layout, seen) in enumerate(zip(snapshot.plan.everyone, digests, strict=True)):
-        files[rank_file(rank)] = layout.entry
-        for box, chunk in layout.rows(rank_file(rank), seen):
+        file = opened.file(rank)
+        files[file] = layout.entry
+        for box, chunk in layout.rows(file, seen):
             kinds[box.name] = box.dtype, box.shape
             chunks[box.name].append(chunk)
     return Manifest(
         step=snapshot.step,
         world_size=group.world.world_size,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        token=token,
+        token=opened.token,
         files=files,
         tensors={name: TensorEntry(*kind, tuple(chunks[name])) for name, kind in kinds.items()},
         values=snapshot.values,

@@ -2,5 +2,6 @@
 
 from dist_toolkit.storage.base import FileReader, Storage
 from dist_toolkit.storage.local import LocalStorage
+from dist_toolkit.storage.place import is_url, open_storage
 
-__all__ = ["FileReader", "LocalStorage", "Storage"]
+__all__ = ["FileReader", "LocalStorage", "Storage", "is_url", "open_storage"]

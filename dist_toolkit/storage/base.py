@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -34,6 +35,9 @@ class Storage(ABC):
 
     root: str
     """The place, as a person would write it."""
+    renames: bool = True
+    """Whether `rename` moves a directory in one step. Where it is False there are no directories but in names, and
+    `replace_file`, `copy_file` and `files` are what a commit is built on."""
 
     @abstractmethod
     def write_file(self, name: str, pieces: Iterable[memoryview | bytes]) -> int:
@@ -65,7 +69,7 @@ class Storage(ABC):
 
     @abstractmethod
     def remove_file(self, name: str) -> None:
-        """Delete a file. FileNotFoundError if it is not there."""
+        """Delete a file. FileNotFoundError if it is not there, except where `renames` is False: then nothing."""
 
     @abstractmethod
     def remove_tree(self, name: str) -> None:
@@ -74,13 +78,30 @@ class Storage(ABC):
     def check_writable(self) -> None:  # noqa: B027  # a place where only writing tells
         """Raise OSError where it is known that nothing can be written here. Changes nothing."""
 
-    def claim(self, words: str, patience: float) -> str | None:  # a place without locks
+    def replace_file(self, name: str, data: bytes) -> None:
+        """Create a small file, or put another in its place: readers see the old bytes or the new ones, whole."""
+        raise io.UnsupportedOperation(f"{self.root}: no file can be replaced here")
+
+    def copy_file(self, old: str, new: str) -> None:
+        """Make `new` the same bytes as `old`, without moving them through this machine."""
+        raise io.UnsupportedOperation(f"{self.root}: no file can be copied here")
+
+    def files(self, name: str = "") -> Sequence[str]:
+        """All files below a directory, at any depth, by their names relative to it, sorted."""
+        raise io.UnsupportedOperation(f"{self.root}: files cannot be listed at once here")
+
+    def claim(self, words: str, patience: float, take_over: bool = True) -> str | None:  # a place without locks
         """Keep other programs from saving here until `release`; None, or who is saving here.
 
         Args:
             words: who this is, for them to read.
             patience: seconds to wait for another program to end.
+            take_over: where nobody can tell whether that program still runs, put this one in its place.
         """
+        return None
+
+    def taken_by(self) -> str | None:
+        """Who has claimed this place since `claim`, where two programs cannot be kept apart; None if nobody."""
         return None
 
     def release(self) -> None:  # noqa: B027  # a place without locks

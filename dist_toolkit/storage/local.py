@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from dist_toolkit.storage import lock
 from dist_toolkit.storage.base import FileReader, Storage
+
+_COPY = 1 << 20  # bytes that are copied at a time
 
 
 class LocalStorage(Storage):
@@ -93,8 +95,32 @@ class LocalStorage(Storage):
             number = errno.EROFS if read_only else errno.EACCES
             raise OSError(number, os.strerror(number), str(path))
 
-    def claim(self, words: str, patience: float) -> str | None:
-        """A lock on a file in the directory, which is created."""
+    def replace_file(self, name: str, data: bytes) -> None:
+        """A file beside it, one fsync, rename(2), fsync of the directory."""
+        target = self._root / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            self.write_file(str(temporary.relative_to(self._root)), [data])
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _fsync_dir(target.parent)
+
+    def copy_file(self, old: str, new: str) -> None:
+        """Copy the bytes, durably."""
+        with open(self._root / old, "rb") as source:
+            self.write_file(new, iter(lambda: source.read(_COPY), b""))
+
+    def files(self, name: str = "") -> Sequence[str]:
+        """All files below the directory."""
+        top = self._root / name
+        return sorted(
+            str((Path(folder) / file).relative_to(top)) for folder, _, names in os.walk(top) for file in names
+        )
+
+    def claim(self, words: str, patience: float, take_over: bool = True) -> str | None:
+        """A lock on a file in the directory, which is created; one that is held is never taken over."""
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except OSError:  # the save will say so

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,7 +41,7 @@ class FaultyStorage(Storage):
     """
 
     def __init__(self, inner: Storage, fault: Fault | None = None) -> None:
-        self.root = inner.root
+        self.root, self.renames = inner.root, inner.renames
         self.inner, self.fault = inner, fault
         self.visited: list[str] = []
         self.moved: list[tuple[str, str]] = []
@@ -92,8 +92,20 @@ class FaultyStorage(Storage):
     def check_writable(self) -> None:
         self._do("check", self.inner.check_writable)
 
-    def claim(self, words: str, patience: float) -> str | None:
-        return self._do("claim", lambda: self.inner.claim(words, patience))
+    def replace_file(self, name: str, data: bytes) -> None:
+        self._do(f"replace {name}", lambda: self.inner.replace_file(name, data))
+
+    def copy_file(self, old: str, new: str) -> None:
+        self._do(f"copy {old} to {new}", lambda: self.inner.copy_file(old, new))
+
+    def files(self, name: str = "") -> Sequence[str]:
+        return self._do(f"list all of {name}", lambda: self.inner.files(name))
+
+    def claim(self, words: str, patience: float, take_over: bool = True) -> str | None:
+        return self._do("claim", lambda: self.inner.claim(words, patience, take_over))
+
+    def taken_by(self) -> str | None:
+        return self._do("taken by", self.inner.taken_by)
 
     def release(self) -> None:
         self._do("release", self.inner.release)

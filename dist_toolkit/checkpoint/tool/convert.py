@@ -25,7 +25,7 @@ from dist_toolkit.checkpoint.tool.terminal import Progress, Style
 from dist_toolkit.checkpoint.tool.tree import size_of
 from dist_toolkit.checkpoint.tool.units import count_text, printable, size_text
 from dist_toolkit.errors import CheckpointCorrupt
-from dist_toolkit.storage import Storage
+from dist_toolkit.storage import Storage, is_url
 
 _ONLY_INTO_OURS = ("model_key", "optimizer_key", "scheduler_key", "param_names")
 _ONLY_FROM_OURS = ("to", "engine", "everything", "force", "config", "max_shard_size", "dtype")
@@ -59,6 +59,8 @@ def run(asked: Request, style: Style) -> Outcome:
     Raises:
         UsageError: what was given cannot be read as a checkpoint, does not fit, or the target may not be written.
     """
+    if is_url(asked.out):
+        raise UsageError(f"{asked.out}: convert writes to this machine's files only; pass a path, and copy from there")
     source = asked.source or detect(asked.path)
     if source is not None:
         _refuse_options(asked, _ONLY_FROM_OURS, f"a checkpoint of {source} is converted into format 1")

@@ -1,4 +1,4 @@
-"""From a path on the command line to the checkpoints meant."""
+"""From a path or a URL on the command line to the checkpoints meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 from dist_toolkit.checkpoint.tool.records import Record, read, survey
-from dist_toolkit.storage import LocalStorage, Storage
+from dist_toolkit.errors import ConfigError
+from dist_toolkit.storage import LocalStorage, Storage, is_url, open_storage
+
+_LOOKED_AT = 20  # places within a place, for a hint
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,16 @@ def find(path: str) -> Place:
     """A directory of checkpoints, or one checkpoint: one with such a name, or that holds a commit record.
 
     Raises:
-        UsageError: there is no such directory, or it is neither.
+        UsageError: there is no such directory, or it is neither; a URL that cannot be used.
     """
-    given = Path(path).absolute()
+    if is_url(path):
+        try:
+            storage = open_storage(path)
+        except ConfigError as error:
+            raise UsageError(str(error)) from None
+        if not isinstance(storage, LocalStorage):
+            return _find_objects(path.rstrip("/"), storage)
+    given = Path(storage.root if is_url(path) else path).absolute()
     if not given.exists():
         raise UsageError(f"{path} does not exist; pass the directory that the run gave to rt.checkpointer(...)")
     if not given.is_dir():
@@ -39,6 +49,21 @@ def find(path: str) -> Place:
             f"{path} holds no checkpoints: no step-N directories are in it{hint or '; pass the directory of a run'}"
         )
     return Place(LocalStorage(given))
+
+
+def _find_objects(url: str, storage: Storage) -> Place:
+    """The same in an object store, where a place without objects does not exist."""
+    inside = storage.list()
+    parent, _, name = url.rpartition("/")
+    if inside and (parse_dir(name) is not None or MANIFEST in inside):
+        return Place(open_storage(parent), name)
+    if any(parse_dir(child) is not None for child in inside):
+        return Place(storage)
+    if not inside:
+        raise UsageError(f"{url} holds nothing; pass the URL that the run gave to rt.checkpointer(...)")
+    children = [c for c in inside[:_LOOKED_AT] if any(parse_dir(one) is not None for one in storage.list(c))]
+    hint = f"did you mean {url}/{children[0]}?" if children else "pass the URL of a run"
+    raise UsageError(f"{url} holds no checkpoints: no step-N names are in it; {hint}")
 
 
 def directory(path: str) -> Storage:

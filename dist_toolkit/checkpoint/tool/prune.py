@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +55,7 @@ def run(root: str, rules: Rules, dry_run: bool, agree: Callable[[list[str], str]
         UsageError: not a directory of checkpoints, a run saves in it, or rules that cannot be.
     """
     storage = directory(root)
-    owner = None if dry_run else storage.claim(f"dtk ckpt prune (process {os.getpid()})", 0.0)
+    owner = None if dry_run else storage.claim(_who(), 0.0, take_over=False)
     if owner is not None:
         raise UsageError(str(DirectoryInUse(storage.root, owner)))
     try:
@@ -62,6 +63,10 @@ def run(root: str, rules: Rules, dry_run: bool, agree: Callable[[list[str], str]
     finally:
         if not dry_run:
             storage.release()
+
+
+def _who() -> str:
+    return f"dtk ckpt prune (process {os.getpid()} on {socket.gethostname()})"
 
 
 def _run(

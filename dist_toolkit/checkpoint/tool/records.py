@@ -56,12 +56,14 @@ def read(storage: Storage, folder: str) -> Record:
         data = storage.read_bytes(f"{folder}/{MANIFEST}")
         manifest = decode(data, path)
     except FileNotFoundError:
+        if not storage.renames and suffix == "":  # files of an attempt: there is no other place for them
+            suffix = ".tmp"
         damage = "" if suffix in (".tmp", ".del") else f"{MANIFEST} is missing"
         return Record(folder, step, suffix, None, damage, _size(storage, folder))
     except CheckpointCorrupt as error:
         return Record(folder, step, suffix, None, f"{MANIFEST}: {error.reason}", _size(storage, folder))
     except OSError as error:
-        return Record(folder, step, suffix, None, f"{MANIFEST} cannot be read: {error.strerror}", 0)
+        return Record(folder, step, suffix, None, f"{MANIFEST} cannot be read: {error.strerror or error}", 0)
     damage = _misfit(storage, folder, manifest)
     size = len(data) + sum(file.size for file in manifest.files.values())
     return Record(folder, manifest.step, suffix, manifest, damage, size)
@@ -76,7 +78,7 @@ def _misfit(storage: Storage, folder: str, manifest: Manifest) -> str:
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
+            return f"{name} cannot be read: {error.strerror or error}"
         if size != entry.size:
             return f"{name} has {size} bytes, should have {entry.size}"
     return ""
