@@ -16,7 +16,6 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 
 import dist_toolkit as dtk
 from dist_toolkit.checkpoint.tool.app import main
@@ -71,7 +70,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, rank: int = 0) -> 
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
 
 
 def truth(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
