@@ -72,9 +72,7 @@ def s3_process() -> Iterator[s3_server.S3Server | None]:
 def s3(s3_process: s3_server.S3Server | None, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3Server:
     """A server with a bucket, which s3:// finds by the environment; it fails no request yet."""
     if s3_process is None:
-        pytest.skip(
-            "needs s3fs and moto's server: pip install s3fs moto flask flask-cors (see docs/checkpoints.md, Tests)"
-        )
+        pytest.skip("needs s3fs and moto's server: pip install s3fs moto flask flask-cors")
     for name, value in {**s3_server.ENVIRONMENT, "AWS_ENDPOINT_URL": s3_process.endpoint}.items():
         monkeypatch.setenv(name, value)
     s3_process.reset()
