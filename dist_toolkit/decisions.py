@@ -12,7 +12,7 @@ import torch
 from dist_toolkit import objects
 from dist_toolkit.errors import ConfigError, PeerError
 from dist_toolkit.group import Group
-from dist_toolkit.signals import StopRequest
+from dist_toolkit.signals import Signals, StopRequest
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class Decisions:
     """The part of a Runtime that decides; `group` is the Runtime's."""
 
     group: Group
+    _signals: Signals
     _requested: StopRequest | None = None
 
     @property
@@ -84,7 +85,8 @@ class Decisions:
         closes, these signals end no rank. No call waits for other ranks: the answer is that of one call before.
         """
         if self._requested is None:
-            self._requested = StopRequest(self.group)
+            self._requested = StopRequest(self.group, self._signals)
+            self._signals.polled = True
             self._requested.__enter__()
         return self._requested.poll().stop
 

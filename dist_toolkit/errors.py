@@ -157,10 +157,11 @@ class Preempted(SystemExit):
 
     Attributes:
         step: the step of the checkpoint that holds all the work.
+        together: all ranks raise it at the same point; otherwise this rank alone, outside the training loop.
     """
 
     EXIT_CODE = 75
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, together: bool = True) -> None:
+        self.step, self.together = step, together
         super().__init__(self.EXIT_CODE)

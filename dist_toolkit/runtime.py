@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from dist_toolkit.devices import choose_device
 from dist_toolkit.errors import ConfigError, Preempted
 from dist_toolkit.metric_log import MetricLog
 from dist_toolkit.process_group import Group, open_group
+from dist_toolkit.signals import STOP_SIGNALS, Signals
 from dist_toolkit.storage import open_storage
 from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy, set_up
 from dist_toolkit.strategies.request import BatchWeight, ModelSource, OptimizerFactory, SchedulerFactory, SetupRequest
@@ -109,6 +111,8 @@ class Runtime(Decisions):
         self._streams_are_common = True
         self._loaders: list[Loader] = []
         self._checkpointers: list[Checkpointer] = []
+        self._signals = Signals()
+        self._signals.handle(signal.SIGUSR1)
         seeding.seed_all(seed)
 
     def setup(
@@ -229,7 +233,10 @@ class Runtime(Decisions):
             retention=retention_from(keep_last, keep_best, keep_every),
             waive=waive,
             background=background,
+            signals=self._signals,
         )
+        self._signals.leave = self._leave
+        self._signals.handle(*STOP_SIGNALS)
         self._checkpointers.append(checkpointer)
         return checkpointer
 
@@ -254,6 +261,7 @@ class Runtime(Decisions):
 
     def close(self, failed: bool = False) -> None:
         """End loader workers and the process group; `failed` if a peer may be gone. `with` does this."""
+        self._signals.listen()  # what has come to its end is not interrupted any more
         try:
             for checkpointer in self._checkpointers:
                 checkpointer.close(failed)
@@ -265,6 +273,7 @@ class Runtime(Decisions):
                 loader.close()
             self._end_requests(failed)
             self._end(failed)
+            self._signals.restore()
 
     def _end(self, failed: bool) -> None:
         self.log.close()
@@ -277,8 +286,17 @@ class Runtime(Decisions):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left_in_order = kind is None or (isinstance(value, SystemExit) and value.code in (None, 0, Preempted.EXIT_CODE))
-        self.close(failed=not left_in_order)
+        in_order = kind is None or (isinstance(value, SystemExit) and value.code in (None, 0, Preempted.EXIT_CODE))
+        alone = isinstance(value, Preempted) and not value.together
+        if alone:
+            self.logger.warning("preempted outside the training loop; start the same command again to go on")
+        self.close(failed=alone or not in_order)
+
+    def _leave(self) -> Preempted | None:
+        """What a signal outside the loop of `steps` ends this rank with; None: something is unsaved."""
+        if all(checkpointer.is_current for checkpointer in self._checkpointers):
+            return Preempted(max(checkpointer.step for checkpointer in self._checkpointers), together=False)
+        return None
 
     def _strategy(self, wanted: str | Strategy | None) -> str | Strategy:
         told = self.settings.strategy

@@ -11,14 +11,14 @@ from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.schedule import Schedule
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
-from dist_toolkit.signals import StopRequest
+from dist_toolkit.signals import Signals, StopRequest
 from dist_toolkit.storage import Storage
 
 
 def build_checkpointer(
     group: Group, storage: Storage, engines: Mapping[str, Any], loaders: Mapping[str, Any],
     state: Mapping[str, Any] | None, rng: Part, *, schedule: Schedule, retention: Retention, waive: Collection[str],
-    background: bool,
+    background: bool, signals: Signals,
 ) -> Checkpointer:  # fmt: skip
     """See `Runtime.checkpointer`.
 
@@ -38,7 +38,8 @@ def build_checkpointer(
         retention=retention,
         waive=waive,
         background=background,
-        stop=StopRequest(group),
+        stop=StopRequest(group, signals),
+        progress=lambda: [engine.steps_taken for engine in engines.values()],
     )
 
 

@@ -6,11 +6,11 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from dist_toolkit.checkpoint.background import Background
 from dist_toolkit.checkpoint.catalog import committed_checkpoints, delete
@@ -22,7 +22,7 @@ from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
 from dist_toolkit.checkpoint.staging import Staging
-from dist_toolkit.errors import CheckpointError, ConfigError, DirectoryInUse, PeerError, StateMismatch
+from dist_toolkit.errors import CheckpointError, ConfigError, DirectoryInUse, PeerError, Preempted, StateMismatch
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
@@ -36,6 +36,14 @@ class StopSource(Protocol):
 
     def poll(self, trouble: bool = False) -> Any:
         """Whether all ranks are to stop after this step, and whether some rank said `trouble`. Collective."""
+        ...
+
+    def asked_by_now(self) -> bool:
+        """Whether all ranks are to stop. Collective; waits for the others."""
+        ...
+
+    def noting(self) -> AbstractContextManager[None]:
+        """A context in which requests end nobody; they are there to be asked for later."""
         ...
 
     def __enter__(self) -> Any: ...
@@ -61,6 +69,7 @@ class Checkpointer:
         waive: Collection[str] = (),
         background: bool = True,
         stop: StopSource,
+        progress: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         if isinstance(waive, str):
             raise ConfigError(f"waive={waive!r} is a string; pass a list of names: waive=[{waive!r}]")
@@ -79,12 +88,19 @@ class Checkpointer:
         self._metrics: dict[str, float] = {}
         self._saved_step: int | None = None
         self._saved_metrics: dict[str, float] = {}
-        self._knows_the_run = self._has_claim = False
+        self._knows_the_run = self._has_claim = self._in_steps = False
+        self._progress, self._kept = progress, list(progress())
 
     @property
     def root(self) -> str:
         """The checkpoint directory."""
         return self._storage.root
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no engine has taken a step that is not in a committed checkpoint: nothing would be lost now."""
+        progress = list(self._progress())
+        return bool(progress) and progress == self._kept and not self._background.is_busy
 
     def save(self, step: int | None = None, *, wait: bool = True) -> None:
         """Write a checkpoint of `step` (default: the current one), then delete what retention gives up. Collective.
@@ -100,7 +116,14 @@ class Checkpointer:
             ConfigError: a negative step.
             DirectoryInUse: another program saves in this directory.
             PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
+            Preempted: outside `steps`: saved and waited for, after a request to stop.
         """
+        with self._stop.noting():
+            self._save(step, wait)
+            if wait:
+                self._leave_if_asked()
+
+    def _save(self, step: int | None, wait: bool) -> None:
         step = self.step if step is None else step
         if not isinstance(step, int) or step < 0:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
@@ -117,6 +140,7 @@ class Checkpointer:
             else:
                 self._start(snapshot)
         self._saved_step, self._saved_metrics, self._metrics = step, metrics, {}
+        self._kept = list(self._progress())
         self._schedule.saved(step, time.monotonic() - began, self._group)
 
     def wait(self) -> None:
@@ -154,11 +178,19 @@ class Checkpointer:
 
         Raises:
             CheckpointNotFound, AllCheckpointsCorrupt, StateMismatch, StorageNotShared: nothing was installed.
+            Preempted: outside `steps`, after a request to stop.
         """
+        with self._stop.noting():
+            restored = self._restore(step)
+            self._leave_if_asked()
+        return restored
+
+    def _restore(self, step: int | None) -> int | None:
         self.wait()
         with self._group.watched("checkpointer.restore"):
             manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
         self._knows_the_run = True
+        self._kept = list(self._progress())
         if manifest is None:
             return None
         self.step = self._group.step = manifest.step
@@ -195,13 +227,33 @@ class Checkpointer:
             ConfigError: neither or both of `until` and `epochs`, or a loader without batches.
             Preempted: saved after a request to stop (a SystemExit).
         """
-        loop = Loop(self, loader, until, epochs, self._group.world.is_main)
+        loop = Loop(self, loader, until, epochs)
         with self._stop:
-            with self._group.watched("checkpointer.steps"):
-                self._claim()
-            self.restore()
-            self._schedule.start(self.step)
-            yield from loop.run()
+            self._in_steps = True
+            try:
+                with self._group.watched("checkpointer.steps"):
+                    self._claim()
+                self.restore()
+                self._schedule.start(self.step)
+                yield from loop.run()
+            finally:
+                self._in_steps = False
+            self._leave_if_asked()  # in the last step, too late for its poll
+
+    def _leave_if_asked(self) -> None:
+        """Outside the loop, which asks for itself: leave with all ranks, as nothing is unsaved."""
+        if not self._in_steps and self._stop.asked_by_now():
+            self.leave()
+
+    def leave(self) -> NoReturn:
+        """Leave the program with all ranks, as the current step is saved; `steps` does this."""
+        if self._group.world.is_main and self.step:
+            _LOG.warning(
+                "preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root
+            )
+        elif self._group.world.is_main:
+            _LOG.warning("preempted before the first step; start the same command again")
+        raise Preempted(self.step)
 
     def begin_step(self) -> None:
         """Count a step; `steps` does this."""

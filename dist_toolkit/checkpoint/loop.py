@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from dist_toolkit.errors import ConfigError, Preempted
-
-_LOG = logging.getLogger("dist_toolkit")
+from dist_toolkit.errors import ConfigError
 
 
 class Batches(Protocol):
@@ -23,11 +20,6 @@ class Saves(Protocol):
     """What the loop needs of a checkpointer."""
 
     step: int
-
-    @property
-    def root(self) -> str:
-        """The directory."""
-        ...
 
     def begin_step(self) -> None:
         """Count a step."""
@@ -45,18 +37,22 @@ class Saves(Protocol):
         """Save the current step, and wait for it."""
         ...
 
+    def leave(self) -> NoReturn:
+        """Leave the program with all ranks, as the current step is saved."""
+        ...
+
 
 class Loop:
     """One run of `Checkpointer.steps`."""
 
-    def __init__(self, saves: Saves, loader: Any, until: int | None, epochs: int | None, is_main: bool) -> None:
+    def __init__(self, saves: Saves, loader: Any, until: int | None, epochs: int | None) -> None:
         if (until is None) == (epochs is None):
             raise ConfigError("pass one of until=STEPS and epochs=N")
         if not getattr(loader, "train", True):
             raise ConfigError(
                 "this loader starts from the first sample each time, and so would a resume; pass train=True"
             )
-        self._saves, self._loader, self._epochs, self._is_main = saves, loader, epochs or 0, is_main
+        self._saves, self._loader, self._epochs = saves, loader, epochs or 0
         self._last = until if epochs is None else _steps_of(loader, epochs)
 
     def run(self) -> Iterator[tuple[int, Any]]:
@@ -88,12 +84,7 @@ class Loop:
             yield self._saves.step, batch
             last = is_last()
             if self._saves.end_step(last) and not last:
-                if self._is_main:
-                    _LOG.warning(
-                        "preempted: step %d is saved in %s; start the same command again to go on",
-                        self._saves.step, self._saves.root,
-                    )  # fmt: skip
-                raise Preempted(self._saves.step)
+                self._saves.leave()
             if last:
                 return
 

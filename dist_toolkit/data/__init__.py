@@ -2,10 +2,10 @@
 
 from dist_toolkit.data.adopt import shard
 from dist_toolkit.data.build import Choices, Place, build_loader, on_every_rank
-from dist_toolkit.data.feeds import WorkerOptions
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder
 from dist_toolkit.data.splitting import Sharded
+from dist_toolkit.data.workers import WorkerOptions
 
 __all__ = [
     "Choices", "GlobalOrder", "Loader", "Place", "Sharded", "WorkerOptions", "build_loader", "on_every_rank", "shard",

@@ -19,12 +19,13 @@ from torch.utils.data import (
 )
 
 from dist_toolkit.data.build import Choices, Place, build_loader, is_iterable, source_of
-from dist_toolkit.data.feeds import MapFeed, WorkerOptions
+from dist_toolkit.data.feeds import MapFeed
 from dist_toolkit.data.listed import ListedOrder, Listing, OwnBatches, parts_of
 from dist_toolkit.data.loader import Loader
 from dist_toolkit.data.order import GlobalOrder, Order
 from dist_toolkit.data.sampler import BatchSource, SampleKey, Share
 from dist_toolkit.data.weighted import WeightedOrder, checked_weights
+from dist_toolkit.data.workers import WorkerOptions
 from dist_toolkit.errors import ConfigError
 
 _LOG = logging.getLogger("dist_toolkit")

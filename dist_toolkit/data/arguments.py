@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-from dist_toolkit.data.feeds import WorkerOptions
+from dist_toolkit.data.workers import WorkerOptions
 from dist_toolkit.errors import ConfigError
 
 _INSTEAD = {

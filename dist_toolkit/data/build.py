@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from dist_toolkit.data.arguments import positive
 from dist_toolkit.data.buckets import BucketedOrder, checked_lengths
-from dist_toolkit.data.feeds import MapFeed, WorkerOptions
+from dist_toolkit.data.feeds import MapFeed
 from dist_toolkit.data.fetch import is_hugging_face
 from dist_toolkit.data.iterable import StreamFeed, StreamSpec
 from dist_toolkit.data.listed import ListedBatches, Listing
@@ -22,6 +22,7 @@ from dist_toolkit.data.sampler import BatchSource, Division, ShareSampler
 from dist_toolkit.data.splitting import Sharded, choose_splitting, say_what_is_lost
 from dist_toolkit.data.streams import Reading
 from dist_toolkit.data.weighted import WeightedOrder, checked_weights
+from dist_toolkit.data.workers import WorkerOptions
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.process_group import Group
 from dist_toolkit.world import World

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
-import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from dist_toolkit.data.fetch import (
     KeyedDataset,
     KeyedTensors,
     SeededCollate,
-    WorkerInit,
     as_it_is,
     draws_nothing,
     is_tensors,
 )
 from dist_toolkit.data.sampler import BatchSource, SampleKey
-
-
-class WorkerOptions(TypedDict, total=False):
-    """What is handed to torch's DataLoader as it is; see its documentation."""
-
-    num_workers: int
-    collate_fn: Callable[[list[Any]], Any] | None
-    pin_memory: bool
-    timeout: float
-    worker_init_fn: Callable[[int], None] | None
-    multiprocessing_context: Any
-    prefetch_factor: int | None
-    persistent_workers: bool
+from dist_toolkit.data.workers import WorkerOptions, end_workers, torch_loader
 
 
 class Ready(NamedTuple):
@@ -146,19 +132,3 @@ class _Shares:
             if keys:
                 drawn.append((stop, weight))
                 yield keys
-
-
-def torch_loader(dataset: Dataset[Any], requests: Any, options: WorkerOptions) -> DataLoader[Any]:
-    """torch's loader, fetching from `dataset` what `requests` names."""
-    if options.get("num_workers", 0) > 0:
-        options = {**options, "worker_init_fn": WorkerInit(options.get("worker_init_fn"))}
-    # A generator of its own: torch's loader draws a seed from it at each epoch, which must not move the training's.
-    return DataLoader(dataset, batch_sampler=requests, generator=torch.Generator(), **options)
-
-
-def end_workers(loader: DataLoader[Any]) -> None:
-    """End the workers of torch's loader, if any are running."""
-    iterator = getattr(loader, "_iterator", None)
-    if iterator is not None and hasattr(iterator, "_shutdown_workers"):
-        iterator._shutdown_workers()
-    loader._iterator = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset, get_worker_info
-from torch.utils.data._utils import worker as worker_state
 
 from dist_toolkit.data.sampler import SampleKey
 from dist_toolkit.seeding import derive
@@ -155,33 +153,3 @@ def draws_nothing(dataset: Any) -> bool:
 def is_hugging_face(dataset: Any) -> bool:
     """Whether `dataset` is one of the package `datasets`, found out without importing it."""
     return type(dataset).__module__.partition(".")[0] == "datasets"
-
-
-class WorkerInit:
-    """Starts a loader worker: in a process group of its own, so that a signal to the rank's group is the rank's alone.
-
-    torch's workers die of a SIGTERM to the group, and the rank dies of their death before it could save.
-
-    While the user's function runs, get_worker_info().dataset is the user's data set, of which torch has a wrapper here.
-    """
-
-    def __init__(self, then: Callable[[int], None] | None) -> None:
-        self.then = then
-
-    def __call__(self, worker_id: int) -> None:
-        """Run in the worker, before its first batch."""
-        os.setpgid(0, 0)
-        if self.then is None:
-            return
-        info: Any = get_worker_info()
-        wrapper = info.dataset
-        describe = getattr(wrapper, "starting_worker", _as_numbered)
-        try:
-            worker_state._worker_info = describe(info, wrapper.dataset)
-            self.then(worker_id)
-        finally:
-            worker_state._worker_info = info
-
-
-def _as_numbered(info: Any, dataset: Any) -> Any:
-    return worker_state.WorkerInfo(id=info.id, num_workers=info.num_workers, seed=info.seed, dataset=dataset)

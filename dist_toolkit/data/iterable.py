@@ -13,10 +13,11 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from dist_toolkit.data.agreed import Local, in_step
-from dist_toolkit.data.feeds import Ready, WorkerOptions, end_workers, torch_loader
+from dist_toolkit.data.feeds import Ready
 from dist_toolkit.data.heads import HeadCheck
 from dist_toolkit.data.splitting import shuffle_digest
 from dist_toolkit.data.streams import Fetched, Reading, StreamCollate, StreamDataset, StreamRequest
+from dist_toolkit.data.workers import WorkerOptions, end_workers, torch_loader
 from dist_toolkit.process_group import Group
 
 

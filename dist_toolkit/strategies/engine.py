@@ -63,6 +63,11 @@ class Engine(EngineState):
         self._steps = 0
 
     @property
+    def steps_taken(self) -> int:
+        """Calls of `step` on this object, skipped updates included."""
+        return self._steps
+
+    @property
     def device(self) -> torch.device:
         """The device that the model is on."""
         return self.group.device

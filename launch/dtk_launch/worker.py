@@ -23,7 +23,7 @@ import signal
 import socket
 import time
 import traceback
-from types import CodeType, ModuleType, TracebackType
+from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any
 
 
@@ -58,6 +58,17 @@ def redirect(folder: str, rank: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, target)
         os.close(descriptor)
+
+
+def note_early_stop() -> None:
+    """Have SIGUSR1, which dtk starts ranks with ignored, noted for `dist_toolkit.init` (docs/wire.md)."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        os.environ["DTK_STOP"] = signal.Signals(number).name
+
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN:
+        note.dtk_bootstrap = True  # type: ignore[attr-defined]  # not the user's
+        signal.signal(signal.SIGUSR1, note)
 
 
 class Record:
@@ -187,6 +198,8 @@ def bootstrap() -> None:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         if supervisor is not None:
             redirect(folder, rank)
+    if supervisor is not None:
+        note_early_stop()
     record = Record(folder, rank, supervisor)
     record.start()
     try:
