@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -158,10 +159,11 @@ class Preempted(SystemExit):
     Attributes:
         step: the step of the checkpoint that holds all the work.
         together: all ranks raise it at the same point; otherwise this rank alone, outside the training loop.
+        time_ns: when it was raised (Unix time): before the failures of ranks that this one left alone.
     """
 
     EXIT_CODE = 75
 
     def __init__(self, step: int, together: bool = True) -> None:
-        self.step, self.together = step, together
+        self.step, self.together, self.time_ns = step, together, time.time_ns()
         super().__init__(self.EXIT_CODE)

@@ -93,13 +93,15 @@ class Record:
         self._write()
         atexit.register(self.end, 0)
 
-    def end(self, code: int, kind: str | None = None, message: str = "", trace: str = "") -> None:
-        """Write how the rank ended. The first call counts; a forked child's does not."""
+    def end(
+        self, code: int, kind: str | None = None, message: str = "", trace: str = "", time_ns: int | None = None
+    ) -> None:
+        """Write how the rank ended, at `time_ns` or now. The first call counts; a forked child's does not."""
         if self._exited or os.getpid() != self._pid:
             return
         self._exited = True
-        fields = {"code": code, "type": kind, "message": message, "traceback": trace, "time_ns": time.time_ns()}
-        self._entry["exit"] = fields
+        when = time.time_ns() if time_ns is None else time_ns
+        self._entry["exit"] = {"code": code, "type": kind, "message": message, "traceback": trace, "time_ns": when}
         self._write()
 
     def _write(self) -> None:
@@ -129,7 +131,8 @@ def record_error(record: Record, error: BaseException, trace: TracebackType | No
     message = ""
     with contextlib.suppress(Exception):  # a __str__ of the user's
         message = str(error)
-    record.end(code, type(error).__name__, message[-2000:], text[-8000:])
+    when = getattr(error, "time_ns", None)
+    record.end(code, type(error).__name__, message[-2000:], text[-8000:], when if isinstance(when, int) else None)
 
 
 def own_frames_cut(trace: TracebackType | None) -> TracebackType | None:

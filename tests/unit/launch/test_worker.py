@@ -139,6 +139,14 @@ def test_the_record_tells_what_was_raised(tmp_path):
     assert before < record["started_ns"] < end["time_ns"] < time.time_ns()
 
 
+def test_an_exception_may_say_when_it_was_raised(tmp_path):
+    (tmp_path / "t.py").write_text("class Early(SystemExit): time_ns = 5\nraise Early(75)\n")
+    environ = {**os.environ, "DTK_RUN_DIR": str(tmp_path), "RANK": "0"}
+    subprocess.run([sys.executable, str(worker_path()), "t.py"], cwd=tmp_path, env=environ, check=False)
+    ended = json.loads((tmp_path / "ranks" / "0.json").read_text())["exit"]
+    assert (ended["code"], ended["time_ns"]) == (75, 5)
+
+
 def test_a_forked_child_does_not_end_the_record(tmp_path):
     (tmp_path / "fork.py").write_text(
         "import os, sys\npid = os.fork()\nif pid == 0:\n    sys.exit(9)\n"
