@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psutil
 import pytest
 
+import dist_toolkit as dtk
 from dist_toolkit.testing import run_ranks
 from tests.multiproc.preemption import Target, train
 
@@ -45,3 +52,57 @@ def test_signals_at_random_times() -> None:
 @pytest.mark.timeout(3600)
 def test_two_hundred_signals_at_random_times() -> None:
     bombard(200, seed=random.randrange(1 << 30))
+
+
+class Hanging(list):
+    """Sample 5 never comes."""
+
+    def __getitem__(self, index: int) -> int:
+        if index == 5:
+            time.sleep(600)
+        return index
+
+
+def leave_with_hanging_workers(folder: str, method: str) -> None:
+    """Signal all workers, which must not mind, and leave without closing anything while one of them hangs."""
+    rt = dtk.init()
+    data = Hanging(range(64))
+    batches = iter(
+        rt.loader(
+            data, global_batch_size=1, shuffle=False, num_workers=2, prefetch_factor=4, multiprocessing_context=method
+        )
+    )
+    seen = [next(batches) for _ in range(2)]
+    workers = psutil.Process().children(recursive=True)
+    for number in (signal.SIGTERM, signal.SIGUSR1) * 5:
+        for worker in workers:
+            if "resource_tracker" not in " ".join(worker.cmdline()):
+                worker.send_signal(number)
+    time.sleep(0.3)
+    seen += [next(batches) for _ in range(2)]
+    assert [int(batch) for batch in seen] == [0, 1, 2, 3]
+    Path(folder, "workers").write_text(" ".join(str(worker.pid) for worker in workers))
+    kept.append(batches)  # until the interpreter ends
+
+
+kept: list[object] = []
+
+
+@pytest.mark.parametrize(("way", "method"), [("rank", "fork"), ("script", "spawn")])
+def test_workers_deaf_to_signals_end_with_their_rank(way: str, method: str, tmp_path: Path) -> None:
+    if way == "rank":
+        run_ranks(leave_with_hanging_workers, 1, str(tmp_path), method, timeout=60.0)
+    else:
+        call = f"leave_with_hanging_workers({str(tmp_path)!r}, {method!r})"
+        text = f"from {__name__} import *\nif __name__ == '__main__':\n    {call}\n"
+        (tmp_path / "script.py").write_text(text)
+        root = Path(__file__).parents[2]
+        env = {**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
+        done = subprocess.run([sys.executable, tmp_path / "script.py"], env=env, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+    pids = [int(pid) for pid in (tmp_path / "workers").read_text().split()]
+    deadline = time.monotonic() + 10.0
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) >= 2
+    assert not any(map(psutil.pid_exists, pids))
