@@ -20,16 +20,16 @@ from dist_toolkit.testing import run_ranks
 from tests.multiproc.preemption import Target, train
 
 pytestmark = pytest.mark.multiproc
-RANKS, WORKERS = 2, 2
+WORKERS = 2
 
 
-def bombard(shots: int, seed: int) -> list[str]:
+def bombard(shots: int, seed: int, ranks: int = 2, strategy: str = "ddp") -> list[str]:
     """Signal runs at random times until so many have been hit; what happened to each. Every run must end the same."""
     draw = random.Random(seed)
-    expected = run_ranks(train, RANKS, mkdtemp(prefix="dtk-whole-"), 0)[0]
+    expected = run_ranks(train, ranks, mkdtemp(prefix="dtk-whole-"), 0, strategy)[0]
     done: list[str] = []
     while len(done) < shots:
-        target = Target(Path(mkdtemp(prefix="dtk-shot-")), RANKS, WORKERS)
+        target = Target(Path(mkdtemp(prefix="dtk-shot-")), ranks, WORKERS, strategy)
         while len(done) < shots:
             shot = target.shoot(draw)
             if shot is None:
@@ -38,7 +38,7 @@ def bombard(shots: int, seed: int) -> list[str]:
             print(shot)
             if target.check(shot):
                 break
-        assert run_ranks(train, RANKS, str(target.root), WORKERS) == [expected] * RANKS
+        assert run_ranks(train, ranks, str(target.root), WORKERS, strategy) == [expected] * ranks
         assert target.newest() == expected["step"]
         shutil.rmtree(target.root)
     return done
@@ -50,8 +50,9 @@ def test_signals_at_random_times() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_two_hundred_signals_at_random_times() -> None:
-    bombard(200, seed=random.randrange(1 << 30))
+@pytest.mark.parametrize(("shots", "ranks", "strategy"), [(140, 2, "ddp"), (30, 1, "single"), (30, 2, "fsdp")])
+def test_two_hundred_signals_at_random_times(shots: int, ranks: int, strategy: str) -> None:
+    bombard(shots, random.randrange(1 << 30), ranks, strategy)
 
 
 class Hanging(list):

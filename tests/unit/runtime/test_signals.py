@@ -18,6 +18,13 @@ import dist_toolkit as dtk
 def hit(name):
     os.kill(os.getpid(), getattr(signal, name))
 
+class Hitter:
+    armed = False
+    def state_dict(self):
+        return self.armed and hit("SIGTERM") or {{}}
+    def load_state_dict(self, state):
+        self.armed and hit("SIGTERM")
+
 {before}
 with dtk.init(seed=0) as rt:
     logging.getLogger("dist_toolkit").addHandler(logging.FileHandler("said"))
@@ -27,6 +34,7 @@ with dtk.init(seed=0) as rt:
 say("the end")
 """
 CKPT = "ckpt = rt.checkpointer('ckpt', engine=engine, loader=loader); "
+HITTER = "hits = Hitter(); ckpt = rt.checkpointer('ckpt', engine=engine, state={'hits': hits}); "
 ASKS = "rt.stop_requested(); hit('SIGTERM'); ckpt.save(1); say(rt.stop_requested())"
 STEP = "engine.backward(engine(torch.ones(2, 2)).mean()); engine.step(); "
 LOOP = "[(engine.backward(engine(x).mean()), engine.step(), say(step)) for step, (x,) in ckpt.steps(loader, until=4)]; "
@@ -43,6 +51,8 @@ CASES = {
     "SIGUSR1 in a loop of one's own": (CKPT + STEP + "hit('SIGUSR1'); ckpt.save(1)", 75, ""),
     "SIGTERM after a save of one's own": (CKPT + STEP + "ckpt.save(1); hit('SIGTERM')", 75, ""),
     "SIGTERM after a begun save": (CKPT + STEP + "ckpt.save(1, wait=False); hit('SIGTERM')", -signal.SIGTERM, ""),
+    "SIGTERM in a restore": (HITTER + "ckpt.save(1); hits.armed = True; ckpt.restore(); say('restored')", 75, ""),
+    "SIGTERM in a save": (HITTER + "hits.armed = True; ckpt.save(1); say('saved')", 75, ""),
     "a script that asks": (CKPT + ASKS, 0, "True\nthe end"),
     "in the last step": (CKPT + LOOP.replace("say(step)", "step == 4 and hit('SIGTERM')"), 75, ""),
 }  # fmt: skip
