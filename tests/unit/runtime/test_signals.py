@@ -79,6 +79,8 @@ def run(tmp_path: Path, body: str, before: str = "", **env: str) -> tuple[int, s
 def test_a_signal(case: str, tmp_path: Path) -> None:
     body, code, out = CASES[case]
     assert run(tmp_path, body) == (code, out)
+    if "save" in case and code == 75:
+        assert (tmp_path / "ckpt/step-00000001/manifest.json").exists()
     assert ("start the same command again" in (tmp_path / "said").read_text()) == (code == 75)
 
 
