@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
@@ -45,10 +46,15 @@ class Signals:
         return self._listeners > 0
 
     def handle(self, *numbers: int) -> None:
-        """Take charge of these signals. Does nothing outside the main thread, as only that may."""
+        """Take charge of these signals. Does nothing outside the main thread, as only that may.
+
+        A handler in C (`faulthandler.register`'s) stays: Python could neither call it nor put it back.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         for number in numbers:
+            if _is_handled_in_c(number):
+                continue
             before = signal.signal(number, self._on_signal)
             if before != self._on_signal:
                 self._previous[number] = before
@@ -83,6 +89,18 @@ class Signals:
         if number == signal.SIGTERM and previous is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _is_handled_in_c(number: int) -> bool:
+    """Whether the process has a handler for it that Python does not know of."""
+    known = signal.getsignal(number)
+    if callable(known):
+        return False
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+        return bool(caught >> (number - 1) & 1)
+    return known is None
 
 
 class Asked(NamedTuple):

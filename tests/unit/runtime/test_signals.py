@@ -90,5 +90,11 @@ def test_a_handler_of_the_scripts_own_is_in_charge_outside_the_loop(tmp_path: Pa
     assert run(tmp_path, body, before) == (75, "mine\n1"), "the loop still acts on it"
 
 
+def test_a_handler_in_c_stays(tmp_path: Path) -> None:
+    before = "import faulthandler; faulthandler.register(signal.SIGUSR1, open('stacks', 'w'))"
+    assert run(tmp_path, CKPT + LOOP.replace("say(step)", "hit('SIGUSR1')"), before) == (0, "the end")
+    assert (tmp_path / "stacks").read_text().count("most recent call first") == 4
+
+
 def test_a_notice_before_init_is_a_request(tmp_path: Path) -> None:
     assert run(tmp_path, CKPT + LOOP, DTK_STOP="SIGUSR1") == (75, "1")
