@@ -1,11 +1,13 @@
 """Saved by any strategy on any number of ranks, restored by any other on any other: the same to the last bit.
 
-Each number of ranks is started twice: once all strategies save, once all restore what all have saved.
+Each number of ranks is started twice, and with the others: once all strategies save, once all restore what all have
+saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dist_toolkit.testing import run_ranks
+from dist_toolkit.testing import RanksFailed, start_ranks
 from tests.multiproc.matrix import CASES, KINDS, RANKS, restore_all, save_all
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(900)]
@@ -27,17 +29,23 @@ CAST_WHOLE = ("fsdp", "hybrid")
 @cache
 def ran() -> tuple[dict[tuple[str, int], list[dict[str, Any]]], dict[tuple[str, int], list[dict[str, Any]]]]:
     """By case, and by rank: what was saved; and by case, rank and folder: what was restored."""
-    saved, restored = {}, {}
     with TemporaryDirectory(prefix="dtk-matrix-") as root:
-        for ranks in RANKS:
-            saved |= _by_case(run_ranks(save_all, ranks, root, ranks, timeout=240), ranks)
-        for ranks in RANKS:
-            restored |= _by_case(run_ranks(restore_all, ranks, root, ranks, timeout=280), ranks)
-    return saved, restored
+        return _on_all(save_all, root), _on_all(restore_all, root)
 
 
-def _by_case(found: list[dict[str, Any]], ranks: int) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    return {(name, ranks): [rank[name] for rank in found] for name in found[0]}
+def _on_all(program: Callable[..., Any], root: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """By case, and by rank. All numbers of ranks run at once, since ranks wait for each other most of the time."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    with ExitStack() as stack:
+        started = {ranks: start_ranks(program, ranks, root, ranks) for ranks in RANKS}
+        for each in started.values():
+            stack.callback(each.kill)
+        for ranks, each in started.items():
+            outcomes = each.wait(timeout=400)
+            if any(outcome.exitcode or outcome.error for outcome in outcomes):
+                raise RanksFailed(outcomes)
+            found |= {(name, ranks): [outcome.value[name] for outcome in outcomes] for name in outcomes[0].value}
+    return found
 
 
 def pairs(first: str, second: str) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
