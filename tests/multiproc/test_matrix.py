@@ -7,7 +7,6 @@ saved.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from dist_toolkit.testing import RanksFailed, start_ranks
+from dist_toolkit.testing import RanksFailed
 from tests.multiproc.matrix import CASES, KINDS, RANKS, restore_all, save_all
+from tests.multiproc.together import Call, run_together
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(900)]
 
@@ -34,17 +34,13 @@ def ran() -> tuple[dict[tuple[str, int], list[dict[str, Any]]], dict[tuple[str, 
 
 
 def _on_all(program: Callable[..., Any], root: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """By case, and by rank. All numbers of ranks run at once, since ranks wait for each other most of the time."""
+    """By case, and by rank."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    with ExitStack() as stack:
-        started = {ranks: start_ranks(program, ranks, root, ranks) for ranks in RANKS}
-        for each in started.values():
-            stack.callback(each.kill)
-        for ranks, each in started.items():
-            outcomes = each.wait(timeout=400)
-            if any(outcome.exitcode or outcome.error for outcome in outcomes):
-                raise RanksFailed(outcomes)
-            found |= {(name, ranks): [outcome.value[name] for outcome in outcomes] for name in outcomes[0].value}
+    calls = {ranks: Call(program, ranks, (root, ranks)) for ranks in RANKS}
+    for ranks, seen in run_together(calls, timeout=400).items():
+        if isinstance(seen, RanksFailed):
+            raise seen
+        found |= {(name, ranks): [rank[name] for rank in seen] for name in seen[0]}
     return found
 
 
