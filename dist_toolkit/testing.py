@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,6 +20,9 @@ from dist_toolkit.errors import DistToolkitError
 
 _GRACE = 10.0
 """Seconds that the other ranks have to end after the first one failed."""
+
+_PRELOAD = ["dist_toolkit.runtime", "dist_toolkit.strategies.ddp", "torch._dynamo"]
+"""What the server imports, and no rank again: torch imports its compiler when the first optimizer is made."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,7 @@ def start_ranks(function: Callable[..., Any], nproc: int, *args: Any, env: Mappi
     ranks are forked from a server process that has imported torch once, so starting them takes a fraction of a second.
     """
     context = multiprocessing.get_context("forkserver")
-    # torch imports its compiler (a second) when the first optimizer is made
-    context.set_forkserver_preload(["dist_toolkit.runtime", "dist_toolkit.strategies.ddp", "torch._dynamo"])
+    context.set_forkserver_preload(_PRELOAD)
     folder = tempfile.TemporaryDirectory(prefix="dtk-ranks-")
     processes, pipes = [], []
     for rank in range(nproc):
@@ -180,6 +183,7 @@ def _rank_main(
 ) -> None:
     import torch
 
+    gc.freeze()  # what came with the fork: to look through it copies its pages, again and again
     place.enter()
     torch.set_num_threads(1)
     try:

@@ -206,9 +206,11 @@ def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
     assert report.count("| identical |") >= len(in_memory) - 1
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_an_interrupted_overhead_run_keeps_what_it_measured(tmp_path, mark):
+    """By the code that the interrupted runs of throughput (the driver) and checkpoint (its ranks) go through too."""
     argv = ["--loops", "dtk-steps", "--width", "8", "--steps", "2", "--rounds", "99999", "--device", "cpu"]
     process = start([*argv, "--nproc", "2", "--out", "out"], mark, tmp_path, OVERHEAD)
     wait_for_blocks(process, tmp_path / "out", 8)

@@ -77,7 +77,7 @@ def test_commands_of_the_readme_run(tmp_path: Path, line: str) -> None:
 
 @pytest.mark.parametrize("launcher", [["dtk", "launch", "--nproc", "2"], [sys.executable]], ids=["dtk", "python"])
 def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str]) -> None:
-    """With fewer steps, else as it stands; started twice, the second time there is nothing left to do."""
+    """With fewer steps, else as it stands; started again, on one process, there is nothing left to do."""
     script = blocks("python")[0]
     shorter = script.replace("until=10_000", "until=100").replace("every=1000", "every=20")
     assert shorter.count("until=100") == shorter.count("every=20") == 1
@@ -88,7 +88,7 @@ def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str
     assert re.findall(r"step (\d+)  loss 0\.\d+", done.stdout) == ["50", "100"], done.stdout
     kept = sorted(path.name for path in (tmp_path / "runs" / "demo").iterdir() if path.name.startswith("step-"))
     assert kept == ["step-00000060", "step-00000080", "step-00000100"]
-    again = run([*launcher, "train.py"], tmp_path)
+    again = run([sys.executable, "train.py"], tmp_path)
     assert again.returncode == 0, again.stderr
     assert "restored step 100" in again.stderr
     assert "loss" not in again.stdout

@@ -39,7 +39,11 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.suffix: path for path in out.iterdir() if path.suffix in (".whl", ".gz")}
 
 
-@pytest.fixture(scope="module", params=[".whl", ".gz"], ids=["wheel", "sdist"])
+# The wheel is itself built from the sdist, so the sdist is installed by the long runs alone.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(".whl", id="wheel"), pytest.param(".gz", id="sdist", marks=pytest.mark.slow)],
+)
 def installed(
     request: pytest.FixtureRequest, artifacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

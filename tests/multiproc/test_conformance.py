@@ -12,8 +12,9 @@ import pytest
 import dist_toolkit as dtk
 from dist_toolkit.testing import RanksFailed, run_ranks
 from tests.multiproc.conformance import Case, run_checks, train_two
+from tests.multiproc.together import Call, run_together
 
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(600)]
 
 CASES = {
     "data_parallel": Case(dtk.DataParallel(), 1),
@@ -26,15 +27,25 @@ CASES = {
 }
 
 
+GROUPS = (("single", "data_parallel", "ddp", "fsdp"), ("zero0", "zero1", "zero2", "zero3"))
+"""What runs at once."""
+
+
 @cache
-def seen(name: str) -> list[dict[str, Any]] | RanksFailed:
+def of_group(names: tuple[str, ...]) -> dict[str, list[dict[str, Any]] | RanksFailed]:
     """What each rank saw in each check; the ranks of a strategy are started once, also if they fail."""
-    case = CASES[name] if name != "single" else Case(dtk.Single(), 1)
-    with TemporaryDirectory(prefix="dtk-conformance-") as folder:
-        try:
-            return run_ranks(run_checks, case.ranks, case.strategy, folder, timeout=240, env=case.env)
-        except RanksFailed as failure:
-            return failure
+    cases = {"single": Case(dtk.Single(), 1)} | CASES
+    with TemporaryDirectory(prefix="dtk-conformance-") as root:
+        calls = {}
+        for name in names:
+            folder = Path(root, name)
+            folder.mkdir()
+            calls[name] = Call(run_checks, cases[name].ranks, (cases[name].strategy, str(folder)), cases[name].env)
+        return run_together(calls, timeout=400)
+
+
+def seen(name: str) -> list[dict[str, Any]] | RanksFailed:
+    return of_group(next(group for group in GROUPS if name in group))[name]
 
 
 def each_rank(name: str, check: str) -> list[Any]:

@@ -1,11 +1,12 @@
 """Saved by any strategy on any number of ranks, restored by any other on any other: the same to the last bit.
 
-Each number of ranks is started twice: once all strategies save, once all restore what all have saved.
+Each number of ranks is started twice, and with the others: once all strategies save, once all restore what all have
+saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from dist_toolkit.testing import run_ranks
+from dist_toolkit.testing import RanksFailed
 from tests.multiproc.matrix import CASES, KINDS, RANKS, restore_all, save_all
+from tests.multiproc.together import Call, run_together
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(900)]
 
@@ -27,17 +29,19 @@ CAST_WHOLE = ("fsdp", "hybrid")
 @cache
 def ran() -> tuple[dict[tuple[str, int], list[dict[str, Any]]], dict[tuple[str, int], list[dict[str, Any]]]]:
     """By case, and by rank: what was saved; and by case, rank and folder: what was restored."""
-    saved, restored = {}, {}
     with TemporaryDirectory(prefix="dtk-matrix-") as root:
-        for ranks in RANKS:
-            saved |= _by_case(run_ranks(save_all, ranks, root, ranks, timeout=240), ranks)
-        for ranks in RANKS:
-            restored |= _by_case(run_ranks(restore_all, ranks, root, ranks, timeout=280), ranks)
-    return saved, restored
+        return _on_all(save_all, root), _on_all(restore_all, root)
 
 
-def _by_case(found: list[dict[str, Any]], ranks: int) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    return {(name, ranks): [rank[name] for rank in found] for name in found[0]}
+def _on_all(program: Callable[..., Any], root: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """By case, and by rank."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    calls = {ranks: Call(program, ranks, (root, ranks)) for ranks in RANKS}
+    for ranks, seen in run_together(calls, timeout=400).items():
+        if isinstance(seen, RanksFailed):
+            raise seen
+        found |= {(name, ranks): [rank[name] for rank in seen] for name in seen[0]}
+    return found
 
 
 def pairs(first: str, second: str) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
