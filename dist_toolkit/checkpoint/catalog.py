@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from dist_toolkit.checkpoint.heads import decode_head
+from dist_toolkit.checkpoint.heads import decode_head, decode_whole
 from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.checkpoint.unreadable import is_damage
@@ -40,7 +40,7 @@ def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False
         parsed = parse_dir(folder)
         if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
-        entry = _examine(storage, folder, parsed[0], decode_head if heads else decode)
+        entry = _examine(storage, folder, parsed[0], decode_head if heads else decode_whole)
         if entry is not None:
             found[entry.step] = max(found.get(entry.step, entry), entry, key=_standing)
     return sorted(found.values(), key=lambda entry: -entry.step)

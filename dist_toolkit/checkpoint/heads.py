@@ -29,6 +29,13 @@ def decode_head(data: bytes, path: str) -> Manifest:
     return remember(data, decode(data, path)) if head is None else head
 
 
+def decode_whole(data: bytes, path: str) -> Manifest:
+    """`manifest.decode`, of which the head is kept: what a restore looks at, a save need not decode."""
+    manifest = decode(data, path)
+    remember(data, manifest)
+    return manifest
+
+
 def remember(data: bytes, manifest: Manifest) -> Manifest:
     """The head of `manifest`, kept for a record of these bytes, which would be found whole."""
     head = replace(manifest, files={}, tensors={}, values={})

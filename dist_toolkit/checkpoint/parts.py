@@ -79,7 +79,7 @@ class EnginePart:
         """New tensors like the engine's, compared with the saved ones by name, shape and type."""
         mine = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
         template = self._engine.load_template(mine, unflatten(values, {}))
-        return {self._prefix + key: tensor.detach() for key, tensor in template.items()}
+        return {self._prefix + key: t.detach() if t.requires_grad else t for key, t in template.items()}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
         """Hand tensors and plain values over."""

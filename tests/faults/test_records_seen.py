@@ -1,4 +1,4 @@
-"""Records that a program has looked at are not decoded again while they stay the same; a changed one is seen at once."""
+"""Records that a program has looked at are not decoded again while they stay the same; a change is seen at once."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def test_a_save_decodes_no_record_that_it_knows(tmp_path: Path, decoded: list[st
     results(tmp_path, lambda program: [program.save(step, 1.0) for step in (3, 4, 5)], retention=Retention(2))
     assert sorted(Path(path).parent.name for path in decoded) == ["step-00000001", "step-00000002"], "each one once"
     assert steps(tmp_path) == ["step-00000004", "step-00000005"]
+
+
+def test_a_restore_has_looked_at_them_for_the_save(tmp_path: Path, decoded: list[str]) -> None:
+    results(tmp_path, lambda program: [program.save(step, 1.0) for step in (1, 2)])
+    heads._known.clear()
+    decoded.clear()
+    results(tmp_path, lambda program: [program.restore(), program.save(3, 1.0)], retention=Retention(2))
+    assert sorted(Path(path).parent.name for path in decoded) == ["step-00000001", "step-00000002"]
+    assert steps(tmp_path) == ["step-00000002", "step-00000003"]
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "of an earlier step", "missing", "a directory"])
