@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from dist_toolkit.checkpoint.heads import decode_head, decode_whole
 from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.checkpoint.unreadable import is_damage
@@ -27,18 +28,19 @@ class Committed:
     damage: str = ""
 
 
-def committed_checkpoints(storage: Storage, after: int = -1) -> list[Committed]:
+def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False) -> list[Committed]:
     """All directories that hold a commit record, newest step first, by the step in the record.
 
     Args:
         after: of later steps alone, by the names: for where reading a record costs a request.
+        heads: the manifests may lack files, tensors and values; records that have not changed are not decoded again.
     """
     found: dict[int, Committed] = {}
     for folder in storage.list():
         parsed = parse_dir(folder)
         if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
-        entry = _examine(storage, folder, parsed[0])
+        entry = _examine(storage, folder, parsed[0], decode_head if heads else decode_whole)
         if entry is not None:
             found[entry.step] = max(found.get(entry.step, entry), entry, key=_standing)
     return sorted(found.values(), key=lambda entry: -entry.step)
@@ -49,12 +51,14 @@ def _standing(entry: Committed) -> tuple[bool, bool, bool]:
     return entry.manifest is not None, entry.folder == step_dir(entry.step), not entry.folder.endswith(".old")
 
 
-def _examine(storage: Storage, folder: str, step: int) -> Committed | None:
+def _examine(
+    storage: Storage, folder: str, step: int, understand: Callable[[bytes, str], Manifest]
+) -> Committed | None:
     """What the record says; None if there is none."""
     path, data = f"{folder}/{MANIFEST}", b""
     try:
         data = storage.read_bytes(path)
-        manifest = decode(data, f"{storage.root}/{path}")
+        manifest = understand(data, f"{storage.root}/{path}")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except CheckpointCorrupt as error:
@@ -76,7 +80,7 @@ def clean_up(storage: Storage) -> None:
         step, suffix = parsed
         if suffix == ".old" and step_dir(step) not in names:
             storage.rename(folder, step_dir(step))
-        elif suffix == ".old" and folder in {entry.folder for entry in committed_checkpoints(storage)}:
+        elif suffix == ".old" and folder in {entry.folder for entry in committed_checkpoints(storage, heads=True)}:
             _set_aside(storage, step_dir(step), step)  # has no whole record, or one of another step: no successor
             storage.rename(folder, step_dir(step))
         else:
@@ -88,7 +92,7 @@ def set_newer_aside(storage: Storage, step: int) -> None:
 
     They are neither counted nor chosen any more; a person may look at them, rename them back or delete them.
     """
-    for entry in committed_checkpoints(storage, -1 if storage.renames else step):
+    for entry in committed_checkpoints(storage, -1 if storage.renames else step, heads=True):
         if entry.step > step:
             _set_aside(storage, entry.folder, entry.step)
             _LOG.warning("%s/%s is of a later step than %d: set aside", storage.root, aside_dir(entry.step), step)

@@ -328,7 +328,7 @@ class Checkpointer:
         error = None
         if group.world.is_main and self._retention.keep_last is not None:
             try:
-                for entry in self._retention.surplus(committed_checkpoints(self._storage)):
+                for entry in self._retention.surplus(committed_checkpoints(self._storage, heads=True)):
                     delete(self._storage, entry)
             except OSError as caught:
                 error = f"{type(caught).__name__}: {caught}"

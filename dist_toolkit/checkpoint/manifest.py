@@ -22,6 +22,7 @@ _START = re.compile(rb'\{"format": (\d{1,18}), "digest": "xxh3_128:([0-9a-f]{32}
 _END = b"}\n"
 _LARGEST = 2**63 - 1
 _ENCODE = json.JSONEncoder().encode
+_TEXT = json.encoder.encode_basestring_ascii
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8, "C64": 64,
@@ -82,13 +83,11 @@ class Manifest:
             "metrics": dict(self.metrics),
         }
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in plain.items()]
-        lines.append(_block("values", self.values))
-        lines.append(_block("files", {name: [f.size, f.header, f.digest] for name, f in self.files.items()}))
-        rows = {
-            name: {"dtype": t.dtype, "shape": t.shape, "chunks": [_chunk_row(c) for c in t.chunks]}
-            for name, t in self.tensors.items()
-        }
-        body = ("{\n" + ",\n".join([*lines, _block("tensors", rows)]) + "\n}").encode()
+        files = {name: _ENCODE([f.size, f.header, f.digest]) for name, f in self.files.items()}
+        lines.append(_block("values", {name: _ENCODE(value) for name, value in self.values.items()}))
+        lines.append(_block("files", files))
+        lines.append(_block("tensors", {name: _tensor_row(tensor) for name, tensor in self.tensors.items()}))
+        body = ("{\n" + ",\n".join(lines) + "\n}").encode()
         return f'{{"format": {FORMAT}, "digest": "{DIGEST}:{digest(body)}", "body": '.encode() + body + _END
 
 
@@ -149,16 +148,21 @@ def _other_format(version: Any) -> str:
     return f"checkpoint format {version!r}; this version of dist-toolkit reads format {FORMAT}"
 
 
-def _block(key: str, rows: Mapping[str, Any]) -> str:
-    """`"key": {...}` with a line for each row."""
+def _block(key: str, rows: Mapping[str, str]) -> str:
+    """`"key": {...}` with a line for each row, which is JSON already."""
     if not rows:
         return f"{json.dumps(key)}: {{}}"
-    lines = ",\n".join(f"{_ENCODE(name)}: {_ENCODE(row)}" for name, row in rows.items())
+    lines = ",\n".join(f"{_TEXT(name)}: {row}" for name, row in rows.items())
     return f"{json.dumps(key)}: {{\n{lines}\n}}"
 
 
-def _chunk_row(chunk: Chunk) -> list[Any]:
-    return [chunk.file, chunk.begin, chunk.end, list(chunk.offsets), list(chunk.sizes), chunk.digest]
+def _tensor_row(tensor: TensorEntry) -> str:
+    """As JSON. With thousands of tensors a call of the encoder for each would cost more than all the rest."""
+    chunks = ", ".join(
+        f"[{_TEXT(file)}, {begin}, {end}, {[*offsets]}, {[*sizes]}, {_TEXT(seen)}]"
+        for file, begin, end, offsets, sizes, seen in tensor.chunks
+    )
+    return f'{{"dtype": {_TEXT(tensor.dtype)}, "shape": {[*tensor.shape]}, "chunks": [{chunks}]}}'
 
 
 def _from_body(body: Mapping[str, Any]) -> Manifest:
@@ -202,23 +206,32 @@ def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:
     if not _are_counts(tensor) or math.prod(filter(None, tensor.shape)) * bits > 8 * _LARGEST:
         return "a size or a place that is not a count, or too large a shape"
     size = math.prod(tensor.shape)
-    covered = 0
-    for chunk in tensor.chunks:
-        holder = files.get(chunk.file)
-        within = holder is not None and holder.header <= chunk.begin <= chunk.end <= holder.size
-        if not within or not _is_digest(chunk.digest):
+    rank, covered, row = len(tensor.shape), 0, 0
+    for file, begin, end, offsets, sizes, seen in tensor.chunks:
+        holder = files.get(file)
+        if holder is None or not holder.header <= begin <= end <= holder.size or not _is_digest(seen):
             return "a chunk lies outside its file, or has no digest"
-        if not _inside(chunk, tensor.shape):
+        if not (len(offsets) == len(sizes) == rank and all(map(_fits, offsets, sizes, tensor.shape))):
             return f"a chunk lies outside the tensor's shape {list(tensor.shape)}"
-        elements = math.prod(chunk.sizes)
-        if 8 * (chunk.end - chunk.begin) != elements * bits:
-            return f"{chunk.end - chunk.begin} bytes for shape {list(chunk.sizes)} of {tensor.dtype}"
+        elements = math.prod(sizes)
+        if 8 * (end - begin) != elements * bits:
+            return f"{end - begin} bytes for shape {list(sizes)} of {tensor.dtype}"
         covered += elements
+        if rank and row == offsets[0] and sizes[1:] == tensor.shape[1:]:
+            row += sizes[0]
+        else:
+            row = -1
     if covered != size:
         return f"the chunks hold {covered} of {size} elements"
-    if len(tensor.chunks) > 1 and not tile([chunk for chunk in tensor.chunks if math.prod(chunk.sizes)]):
+    in_rows = rank and row == tensor.shape[0]  # one behind the other, as most are cut
+    if len(tensor.chunks) > 1 and not in_rows and not tile([c for c in tensor.chunks if math.prod(c.sizes)]):
         return "two chunks hold the same elements, and others are missing"
     return ""
+
+
+def _fits(offset: int, size: int, length: int) -> bool:
+    """Within a dimension; all are counts."""
+    return offset + size <= length
 
 
 def _check_places(manifest: Manifest, path: str) -> None:
@@ -250,12 +263,3 @@ def _are_counts(tensor: TensorEntry) -> bool:
 
 def _is_digest(value: Any) -> bool:
     return type(value) is str and value != ""
-
-
-def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:
-    if not len(chunk.offsets) == len(chunk.sizes) == len(shape):
-        return False
-    for offset, size, length in zip(chunk.offsets, chunk.sizes, shape, strict=True):
-        if offset < 0 or size < 0 or offset + size > length:
-            return False
-    return True

@@ -63,11 +63,13 @@ class EnginePart:
 
     def capture(self, step: int) -> tuple[dict[str, torch.Tensor], Any]:
         """Live tensors; they must not change until they are written."""
-        state = self._engine.state_dict()
-        tensors = {
-            self._prefix + key: value.detach() for key, value in state.items() if isinstance(value, torch.Tensor)
-        }
-        plain = {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
+        tensors: dict[str, torch.Tensor] = {}
+        plain: dict[str, Any] = {}
+        for key, value in self._engine.state_dict().items():
+            if isinstance(value, torch.Tensor):
+                tensors[self._prefix + key] = value
+            else:
+                plain[key] = value
         nested, values = flatten(self.name, plain)
         for key, tensor in nested.items():  # lists of tensors in an optimizer's state, tensors as extra state
             raise NotSerializable(key, tensor)
@@ -77,7 +79,7 @@ class EnginePart:
         """New tensors like the engine's, compared with the saved ones by name, shape and type."""
         mine = {key[len(self._prefix) :]: meta for key, meta in saved.items() if self._owns(key)}
         template = self._engine.load_template(mine, unflatten(values, {}))
-        return {self._prefix + key: tensor.detach() for key, tensor in template.items()}
+        return {self._prefix + key: t.detach() if t.requires_grad else t for key, t in template.items()}
 
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
         """Hand tensors and plain values over."""

@@ -46,12 +46,13 @@ class SavePlans:
         Raises:
             ValueError: a DTensor that cannot be saved.
         """
-        named = [(name, share) for name, tensor in tensors.items() for share in self._shares.all_of(tensor)]
-        shares = [share for _, share in named]
-        held = [
-            Held(name, DTYPE_NAMES[share.data.dtype], share.shape, share.offsets, tuple(share.data.shape))
-            for name, share in named
-        ]
+        shares: list[Share] = []
+        held: list[Held] = []
+        for name, tensor in tensors.items():
+            for share in self._shares.all_of(tensor):
+                data, shape, offsets = share
+                shares.append(share)
+                held.append(Held(name, DTYPE_NAMES[data.dtype], shape, offsets, tuple(data.shape)))
         return Seen(shares, held, self._plan is not None and held == self._held)
 
     def plan(self, seen: Seen, same: bool, group: Group) -> tuple[SavePlan, list[torch.Tensor]]:

@@ -43,7 +43,11 @@ def plan_reads(manifest: Manifest, template: Mapping[str, torch.Tensor]) -> dict
     found: dict[str, list[Read]] = defaultdict(list)
     for name, tensor in template.items():
         mine = [share for share in shares.all_of(tensor) if share.data.numel()]
-        for chunk in manifest.tensors[name].chunks if mine else ():
+        chunks = manifest.tensors[name].chunks if mine else ()
+        if len(mine) == 1:  # saved as it is held: the others are for other ranks, as no two chunks overlap
+            box = mine[0].offsets, mine[0].sizes
+            chunks = next(((chunk,) for chunk in chunks if (chunk.offsets, chunk.sizes) == box), chunks)
+        for chunk in chunks:
             reads = [read for share in mine if (read := meet(name, chunk, share)) is not None]
             if reads:
                 found[chunk.file].append(reads[0]._replace(more=tuple(reads[1:])))

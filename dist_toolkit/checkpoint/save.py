@@ -7,13 +7,16 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from dist_toolkit.checkpoint.attempt import Attempt, attempt
-from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
+from dist_toolkit.checkpoint.canonical import tensor_keys
+from dist_toolkit.checkpoint.heads import remember
+from dist_toolkit.checkpoint.layout import MANIFEST
+from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry, decode
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
 from dist_toolkit.checkpoint.shared import check_shared
@@ -121,7 +124,9 @@ def _storable(tensor: torch.Tensor) -> bool:
     """Of a type that safetensors has, dense, and not an expanded view, which could not be read back into."""
     if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
         return False
-    return all(stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.is_contiguous() or all(
+        stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def _agree_or_raise(group: Group, what: str, error: Exception | None) -> None:
@@ -168,12 +173,28 @@ def _commit(group: Group, snapshot: Snapshot, opened: Attempt, digests: list[lis
     error = None
     if group.world.is_main:
         try:
-            opened.publish(_manifest(group, snapshot, opened, digests).encode())
-        except (OSError, CheckpointError) as caught:
+            record = _record(_manifest(group, snapshot, opened, digests))
+            opened.publish(record)
+        except Exception as caught:  # a user's values may be anything, and the others wait for the outcome
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
     if failure is not None:
         raise PeerError(f"committing checkpoint {snapshot.step}", {0: failure})
+
+
+def _record(manifest: Manifest) -> bytes:
+    """Its bytes, which a restore will understand.
+
+    The tensors were checked when the save was planned; all the rest, which is a user's in part, is decoded again.
+
+    Raises:
+        CheckpointCorrupt: no restore would take it.
+    """
+    data = manifest.encode()
+    named = tensor_keys(manifest.values)
+    rest = replace(manifest, tensors={name: entry for name, entry in manifest.tensors.items() if name in named})
+    remember(data, decode(rest.encode(), MANIFEST))
+    return data
 
 
 def _manifest(group: Group, snapshot: Snapshot, opened: Attempt, digests: Sequence[Sequence[str]]) -> Manifest:

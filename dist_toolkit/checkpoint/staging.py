@@ -14,6 +14,7 @@ class Staging:
     def __init__(self) -> None:
         self._memory: list[torch.Tensor] = []
         self._kinds: list[tuple[torch.device, torch.dtype, torch.Size]] = []
+        self._alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
 
     def hold(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The same tensors, in memory that nobody changes until the next `hold`. Waits for copies from a GPU."""
@@ -22,12 +23,12 @@ class Staging:
             self._memory = []  # before there is new memory
             self._memory = [torch.empty(s, dtype=t, pin_memory=d.type == "cuda") for d, t, s in kinds]
             self._kinds = kinds
-        alike: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-        for number, (device, dtype, _) in enumerate(kinds):
-            alike[device, dtype].append(number)
-        for numbers in alike.values():
+            self._alike = defaultdict(list)
+            for number, (device, dtype, _) in enumerate(kinds):
+                self._alike[device, dtype].append(number)
+        for numbers in self._alike.values():
             # one call for all of a kind: with many small tensors the calls would cost more than the bytes
             torch._foreach_copy_([self._memory[n] for n in numbers], [tensors[n] for n in numbers], non_blocking=True)
-        for device in {device for device, _ in alike if device.type == "cuda"}:
+        for device in {device for device, _ in self._alike if device.type == "cuda"}:
             torch.cuda.current_stream(device).synchronize()
         return self._memory

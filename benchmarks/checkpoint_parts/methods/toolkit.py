@@ -19,6 +19,7 @@ class _Holder:
     """What an engine is to the checkpointer, without a model: new tensors are read into, and then kept."""
 
     prefixes = ("model.",)
+    steps_taken = 0
 
     def __init__(self, state: State) -> None:
         self._tensors = {f"model.{name}": tensor for name, tensor in state.sharded.items()}

@@ -1,0 +1,50 @@
+"""Heads of commit records: what retention goes by. The same bytes are looked at once, however often they are read.
+
+With thousands of tensors to decode and check, a record takes a tenth of a second, and a save looks at all of a
+directory. Heads are kept by the digest of the record's bytes, so one that has changed in any way is decoded anew; a
+damaged one is decoded each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Lock
+
+from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
+
+_MOST = 4096  # heads that are kept, a kilobyte each
+
+_known: dict[tuple[int, str], Manifest] = {}
+_lock = Lock()
+
+
+def decode_head(data: bytes, path: str) -> Manifest:
+    """The manifest without files, tensors and values, all of which were checked.
+
+    Raises:
+        CheckpointCorrupt: as `manifest.decode`.
+    """
+    with _lock:
+        head = _known.get(_key(data))
+    return remember(data, decode(data, path)) if head is None else head
+
+
+def decode_whole(data: bytes, path: str) -> Manifest:
+    """`manifest.decode`, of which the head is kept: what a restore looks at, a save need not decode."""
+    manifest = decode(data, path)
+    remember(data, manifest)
+    return manifest
+
+
+def remember(data: bytes, manifest: Manifest) -> Manifest:
+    """The head of `manifest`, kept for a record of these bytes, which would be found whole."""
+    head = replace(manifest, files={}, tensors={}, values={})
+    with _lock:
+        _known[_key(data)] = head
+        if len(_known) > _MOST:
+            del _known[next(iter(_known))]
+    return head
+
+
+def _key(data: bytes) -> tuple[int, str]:
+    return len(data), digest(data)
