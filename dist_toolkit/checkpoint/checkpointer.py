@@ -21,7 +21,7 @@ from dist_toolkit.checkpoint.restore import restore_checkpoint
 from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
-from dist_toolkit.checkpoint.staging import Staging
+from dist_toolkit.checkpoint.staging import Lacking, Staging
 from dist_toolkit.errors import CheckpointError, ConfigError, DirectoryInUse, PeerError, Preempted, StateMismatch
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
@@ -280,7 +280,11 @@ class Checkpointer:
         """Copy the state, and write the copies in the background."""
         if self._side is None:
             self._side = self._group.side_channel()
-        side, held = self._side, replace(snapshot, data=self._staging.hold(snapshot.data))
+        side = self._side
+        try:
+            held = replace(snapshot, data=self._staging.hold(snapshot.data))
+        except Exception as error:  # no memory, on one rank only: all hear of it where the file would be written
+            held = replace(snapshot, data=Lacking(error))
         self._background.start(lambda: self._write(side, held))
 
     def _write(self, group: Group, snapshot: Snapshot) -> None:
@@ -296,7 +300,7 @@ class Checkpointer:
             self._storage.check_writable()
             if self._group.world.is_main:
                 owner = self._storage.claim(_who(), _PATIENCE)
-        except OSError as caught:
+        except Exception as caught:
             error = caught
         self._group.agree(f"preparing to save in {self.root}", error)
         owner = self._group.broadcast_json(owner)
@@ -314,10 +318,10 @@ class Checkpointer:
                 for part in marks if found else ():
                     if part.name in found[0].values and part.name not in self._waive:
                         part.template({}, found[0].values[part.name])
-            except OSError:
-                error = None  # the save itself will say it
             except StateMismatch as caught:
                 error = str(caught)
+            except Exception:
+                error = None  # the save itself will say it
         error = self._group.broadcast_json(error)
         if error is not None:
             raise StateMismatch("strategy", error)
@@ -330,7 +334,7 @@ class Checkpointer:
             try:
                 for entry in self._retention.surplus(committed_checkpoints(self._storage)):
                     delete(self._storage, entry)
-            except OSError as caught:
+            except Exception as caught:  # no memory for a record, too
                 error = f"{type(caught).__name__}: {caught}"
         failure = group.broadcast_json(error)
         if failure is not None:

@@ -75,10 +75,18 @@ def take_snapshot(
         if error is not None and not isinstance(error, OSError):
             raise error
         raise PeerError(f"capturing step {step}", failures) from error
+    same, made = all(answer[2] for answer in answers), None
     try:
-        plan, data = plans.plan(seen, all(answer[2] for answer in answers), group)
+        made = plans.plan(seen, same, group)
     except ValueError as caught:
-        raise CheckpointError(f"step {step} cannot be saved: {caught}") from None
+        error = CheckpointError(f"step {step} cannot be saved: {caught}")
+    except Exception as caught:  # no memory, on one rank only
+        error = caught
+    if not same:
+        _agree_or_raise(group, f"planning checkpoint {step}", error)
+    if made is None:
+        raise error or AssertionError
+    plan, data = made
     return Snapshot(step, plan, data, values, metrics or {})
 
 
@@ -140,7 +148,7 @@ def _open_attempt(storage: Storage, group: Group, step: int) -> Attempt:
     if group.world.is_main:
         try:
             attempt(storage, step, token).open()
-        except (OSError, CheckpointError) as caught:
+        except Exception as caught:  # no memory, too: the others wait for the outcome
             error = f"{type(caught).__name__}: {caught}"
     token, failure = group.broadcast_json([token, error])
     if failure is not None:
@@ -169,7 +177,7 @@ def _commit(group: Group, snapshot: Snapshot, opened: Attempt, digests: list[lis
     if group.world.is_main:
         try:
             opened.publish(_manifest(group, snapshot, opened, digests).encode())
-        except (OSError, CheckpointError) as caught:
+        except Exception as caught:  # no memory, too: the others wait for the outcome
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
     if failure is not None:

@@ -19,14 +19,14 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at operation number `at`; without `error`, the number of an OSError, the program is killed."""
+    """What happens at operation number `at`: `error` (a number: that OSError); without one, the program is killed."""
 
     at: int
     when: When = "before"
-    error: int | None = None
+    error: int | Exception | None = None
 
     def __str__(self) -> str:
-        what = "killed" if self.error is None else os.strerror(self.error)
+        what = os.strerror(self.error) if isinstance(self.error, int) else repr(self.error or "killed")
         return f"{what} {self.when} operation {self.at}"
 
 
@@ -137,6 +137,8 @@ class FaultyStorage(Storage):
         return self.fault is not None and len(self.visited) - 1 == self.fault.at
 
     def _blow(self, words: str) -> BaseException:
+        if self.fault is not None and isinstance(self.fault.error, Exception):
+            return self.fault.error
         if self.fault is not None and self.fault.error is not None:
             return OSError(self.fault.error, os.strerror(self.fault.error), f"{self.root}: {words}")
         self.dead = True
