@@ -106,7 +106,7 @@ class Checkpointer:
         """Write a checkpoint of `step` (default: the current one), then delete what retention gives up. Collective.
 
         In the loop of `steps`, call it after `engine.step()`. Checkpoints of later steps, left behind by a run that
-        went back, are renamed to `step-N.aside`.
+        went back, are renamed to `step-N.aside` once it is committed.
 
         Args:
             wait: until it is committed. False: only until the state is copied; the rest is done in the background, and

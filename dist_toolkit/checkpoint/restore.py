@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, left_behind
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.parts import Part
@@ -87,9 +87,11 @@ def _candidates(
 
 
 def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
-    for folder in storage.list():
+    names = storage.list()
+    left = left_behind(storage, names)
+    for folder in names:
         parsed = parse_dir(folder)
-        if parsed is not None and not parsed[1] and folder not in known:
+        if parsed is not None and not parsed[1] and folder not in known and folder not in left:
             _LOG.warning("%s/%s has no commit record of its own and is not used", storage.root, folder)
 
 

@@ -49,6 +49,10 @@ def _save(*pairs: Found) -> Callable[[Program], None]:
     return body
 
 
+def _start_anew(program: Program) -> None:
+    program.save(2, 22.0)
+
+
 def _in_background(program: Program) -> None:
     program.save(2, 20.0, wait=False)
     program.fill(99.0)  # training goes on
@@ -89,8 +93,10 @@ SCENARIOS = {
         "step-00000002",
         (4, 40.0),
         (2, 22.0),
-        between=frozenset({(3, 30.0), (2, 20.0)}),
         stays=NEWER,
+    ),
+    "going back behind all": Scenario(
+        _save((3, 30.0), (4, 40.0)), _start_anew, "step-00000002", (4, 40.0), (2, 22.0), stays=NEWER
     ),
     "background": Scenario(_save((1, 10.0)), _in_background, "step-00000002", (1, 10.0), (2, 20.0)),
     "training loop": Scenario(
