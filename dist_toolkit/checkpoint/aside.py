@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, aside_number
+from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, aside_dir, aside_number
 from dist_toolkit.checkpoint.manifest import digest
+from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.storage import Storage
 
 _LOG = logging.getLogger("dist_toolkit")
@@ -37,11 +38,15 @@ class Note:
 
 
 def read_note(storage: Storage) -> Note | None:
-    """The note; None if there is none, or half of one, whose save was killed before its commit."""
+    """The note; None if there is none, or half of one, whose save was killed before its commit, or a damaged one."""
     try:
-        body = json.loads(storage.read_bytes(NOTE))
+        body = json.loads(storage.read_bytes(NOTE, _NOTE_BYTES))
         note = Note(int(body["step"]), str(body["token"]), {str(k): str(v) for k, v in body["left"].items()})
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    except OSError as error:
+        if not is_damage(error):
+            raise
         return None
     return note
 
@@ -89,5 +94,5 @@ def _move(storage: Storage, old: str, new: str) -> None:
 
 def _record_digest(storage: Storage, folder: str) -> str | None:
     with suppress(FileNotFoundError):
-        return digest(storage.read_bytes(f"{folder}/{MANIFEST}"))
+        return digest(storage.read_bytes(f"{folder}/{MANIFEST}", MANIFEST_BYTES))
     return None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dist_toolkit.checkpoint.aside import NOTE, Note, read_note, remove, set_aside
-from dist_toolkit.checkpoint.layout import MANIFEST, deleted_dir, parse_dir, step_dir, token_of
+from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import CheckpointCorrupt
@@ -57,7 +57,7 @@ def _examine(storage: Storage, folder: str, step: int) -> Committed | None:
     """What the record says; None if there is none."""
     path, data = f"{folder}/{MANIFEST}", b""
     try:
-        data = storage.read_bytes(path)
+        data = storage.read_bytes(path, MANIFEST_BYTES)
         manifest = decode(data, f"{storage.root}/{path}")
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -184,7 +184,7 @@ def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
     A record that cannot be understood keeps all.
     """
     try:
-        data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        data = storage.read_bytes(f"{folder}/{MANIFEST}", MANIFEST_BYTES)
         kept = {MANIFEST, *decode(data, f"{storage.root}/{folder}/{MANIFEST}").files}
     except FileNotFoundError:
         kept = set()

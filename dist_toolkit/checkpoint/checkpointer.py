@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 
 from dist_toolkit.checkpoint.background import Background
 from dist_toolkit.checkpoint.catalog import committed_checkpoints, delete
+from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.loop import Batches, Loop
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlans
@@ -200,7 +201,9 @@ class Checkpointer:
             if ignored:
                 _LOG.warning("the checkpoint also holds %s, which this run does not go on with", ", ".join(ignored))
             _LOG.info("restored step %d from %s", manifest.step, self.root)
-            if ranks != self._group.world.world_size:
+            if manifest.values.get("strategy") == {"name": CONVERTED}:
+                _LOG.info("it was converted from another program's: new random streams (dropout)")
+            elif ranks != self._group.world.world_size:
                 _LOG.info(
                     "saved on %d ranks, resumed on %d: the same sample order, new random streams (dropout)",
                     ranks, self._group.world.world_size,

@@ -6,10 +6,15 @@ import re
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 1 << 30
+"""A larger manifest is neither written nor read: this one has about ten million chunks."""
 ATTEMPT = "attempt"
 """Holds the token of the save that made the directory: how ranks see that they share it."""
 ROOT_ATTEMPT = ".attempt"
 """The same in an object store, for the whole place."""
+
+CONVERTED = "converted"
+"""Stands for the strategy's name in a checkpoint that was made of another program's: any strategy takes it over."""
 
 _STEP = re.compile(r"step-([0-9]{8,})(\.tmp|\.old|\.del|(\.aside)(?:\.([2-9]|[1-9][0-9]{1,5}))?)?")
 _RANK_FILE = re.compile(r"rank-[0-9]{5,}(-[0-9a-f]{16})?\.safetensors")

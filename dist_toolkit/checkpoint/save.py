@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dist_toolkit.checkpoint.attempt import Attempt, attempt
+from dist_toolkit.checkpoint.layout import MANIFEST_BYTES
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
@@ -176,7 +177,10 @@ def _commit(group: Group, snapshot: Snapshot, opened: Attempt, digests: list[lis
     error = None
     if group.world.is_main:
         try:
-            opened.publish(_manifest(group, snapshot, opened, digests).encode())
+            record = _manifest(group, snapshot, opened, digests).encode()
+            if len(record) > MANIFEST_BYTES:
+                raise CheckpointError(f"the manifest has {len(record)} bytes, more than {MANIFEST_BYTES}")
+            opened.publish(record)
         except Exception as caught:  # no memory, too: the others wait for the outcome
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from dist_toolkit.checkpoint.layout import MANIFEST_BYTES
 from dist_toolkit.checkpoint.manifest import digest
 from dist_toolkit.errors import PeerError, StorageNotShared
 from dist_toolkit.process_group import Group
@@ -13,7 +14,7 @@ from dist_toolkit.storage import Storage
 def sees(storage: Storage, name: str, expected: bytes) -> bool:
     """Whether the file is there and holds these bytes. OSError where it is there and cannot be read."""
     try:
-        return storage.read_bytes(name) == expected
+        return storage.read_bytes(name, MANIFEST_BYTES) == expected
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -30,7 +31,7 @@ def read_shared(storage: Storage, group: Group, name: str, seen: str, what: str)
     """
     data, words = b"", None
     try:
-        data = storage.read_bytes(name)
+        data = storage.read_bytes(name, MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception as error:  # no memory, too

@@ -60,8 +60,8 @@ class FaultyStorage(Storage):
     def open(self, name: str) -> FileReader:
         return _Reader(self, name, self._do(f"open {name}", lambda: self.inner.open(name)))
 
-    def read_bytes(self, name: str) -> bytes:
-        return self._do(f"read {name}", lambda: self.inner.read_bytes(name))
+    def read_bytes(self, name: str, limit: int | None = None) -> bytes:
+        return self._do(f"read {name}", lambda: self.inner.read_bytes(name, limit))
 
     def list(self, name: str = "") -> list[str]:
         return self._do(f"list {name}", lambda: self.inner.list(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dist_toolkit.checkpoint.catalog import left_behind
-from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
+from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import Storage
@@ -56,7 +56,7 @@ def read(storage: Storage, folder: str) -> Record:
     step, suffix = parse_dir(folder) or (-1, "")
     path = f"{storage.root}/{folder}/{MANIFEST}"
     try:
-        data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        data = storage.read_bytes(f"{folder}/{MANIFEST}", MANIFEST_BYTES)
         manifest = decode(data, path)
     except FileNotFoundError:
         if not storage.renames and suffix == "":  # files of an attempt: there is no other place for them
