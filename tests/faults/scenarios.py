@@ -35,10 +35,11 @@ class Scenario:
     leftovers: Callable[[Path], None] = lambda root: None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def prepare(self, root: Path, ranks: int) -> None:
-        """Bring the directory to where `act` begins."""
+    def prepare(self, root: Path | str, ranks: int) -> None:
+        """Bring the directory, or the prefix in an object store, to where `act` begins."""
         results(root, self.before, ranks, **self.options)
-        self.leftovers(root)
+        if isinstance(root, Path):
+            self.leftovers(root)
 
 
 def _save(*pairs: Found) -> Callable[[Program], None]:
