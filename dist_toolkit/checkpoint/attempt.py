@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from dist_toolkit.checkpoint.catalog import clean_up, clear, folders, set_newer_aside, sweep
+from dist_toolkit.checkpoint.aside import NOTE
+from dist_toolkit.checkpoint.catalog import (
+    clean_up,
+    clear,
+    folders,
+    note_later,
+    set_later_aside,
+    sweep,
+    tolerated,
+)
 from dist_toolkit.checkpoint.layout import (
     ATTEMPT,
     MANIFEST,
@@ -105,11 +114,15 @@ class RenamedAttempt(Attempt):
         storage.write_file(f"{temporary}/{MANIFEST}", [record])
         storage.remove_file(self.mark)
         storage.sync_dir(temporary)
-        set_newer_aside(storage, self._step)
+        went_back = note_later(storage, self._step, self.token)
         if final in storage.list():
             storage.rename(final, replaced)
         storage.rename(temporary, final)
-        storage.remove_tree(replaced)
+        with tolerated(storage, f"{replaced} stays behind"):
+            storage.remove_tree(replaced)
+        with tolerated(storage, f"later steps than {self._step} count as set aside"):
+            if went_back:
+                set_later_aside(storage)
 
     def discard(self) -> None:
         """The directory goes, if it is still ours."""
@@ -142,6 +155,8 @@ class RecordedAttempt(Attempt):
         inside = folders(self._storage)
         self._check_ours()  # so nobody who has come since has written any of them
         clear(self._storage, inside)
+        if NOTE in self._storage.list():
+            set_later_aside(self._storage)
 
     def file(self, rank: int) -> str:
         """A name that no other attempt has."""
@@ -155,13 +170,18 @@ class RecordedAttempt(Attempt):
         """Put the record; then files of an older checkpoint of this step may go."""
         storage, folder = self._storage, step_dir(self._step)
         self._check_ours()
-        set_newer_aside(storage, self._step)
+        went_back = note_later(storage, self._step, self.token)
         self._check_ours()  # that may have taken long
         storage.replace_file(f"{folder}/{MANIFEST}", record)
-        names = storage.list(folder)  # before the look: what another program writes after it is not in the list
+        names: list[str] = []
+        with tolerated(storage, f"what {folder} has replaced stays behind"):
+            names = storage.list(folder)  # before the look: what another program writes after it is not in the list
         self._check_ours()
-        sweep(storage, folder, names)
-        storage.remove_file(self.mark)
+        with tolerated(storage, f"what {folder} has replaced stays behind"):
+            sweep(storage, folder, names)
+            if went_back:
+                set_later_aside(storage)
+            storage.remove_file(self.mark)
 
     @property
     def mark(self) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from dist_toolkit.checkpoint.aside import NOTE, Note, read_note, remove, set_aside
 from dist_toolkit.checkpoint.heads import decode_head, decode_whole
-from dist_toolkit.checkpoint.layout import MANIFEST, aside_dir, deleted_dir, parse_dir, step_dir, token_of
-from dist_toolkit.checkpoint.manifest import Manifest, decode
+from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, deleted_dir, parse_dir, step_dir, token_of
+from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import Storage
@@ -36,12 +38,14 @@ def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False
         heads: the manifests may lack files, tensors and values; records that have not changed are not decoded again.
     """
     found: dict[int, Committed] = {}
-    for folder in storage.list():
+    names = storage.list()
+    left = left_behind(storage, names)
+    for folder in names:
         parsed = parse_dir(folder)
         if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
         entry = _examine(storage, folder, parsed[0], decode_head if heads else decode_whole)
-        if entry is not None:
+        if entry is not None and (folder not in left or digest(entry.data) != left[folder]):
             found[entry.step] = max(found.get(entry.step, entry), entry, key=_standing)
     return sorted(found.values(), key=lambda entry: -entry.step)
 
@@ -52,12 +56,12 @@ def _standing(entry: Committed) -> tuple[bool, bool, bool]:
 
 
 def _examine(
-    storage: Storage, folder: str, step: int, understand: Callable[[bytes, str], Manifest]
+    storage: Storage, folder: str, step: int, understand: Callable[[bytes, str], Manifest] = decode_head
 ) -> Committed | None:
     """What the record says; None if there is none."""
     path, data = f"{folder}/{MANIFEST}", b""
     try:
-        data = storage.read_bytes(path)
+        data = storage.read_bytes(path, MANIFEST_BYTES)
         manifest = understand(data, f"{storage.root}/{path}")
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -73,6 +77,9 @@ def _examine(
 def clean_up(storage: Storage) -> None:
     """Remove what killed saves and deletions left; put back a replaced checkpoint that has no successor."""
     names = storage.list()
+    if NOTE in names:
+        set_later_aside(storage)
+        names = storage.list()
     for folder in names:
         parsed = parse_dir(folder)
         if parsed is None or parsed[1] in ("", ".aside"):
@@ -81,26 +88,62 @@ def clean_up(storage: Storage) -> None:
         if suffix == ".old" and step_dir(step) not in names:
             storage.rename(folder, step_dir(step))
         elif suffix == ".old" and folder in {entry.folder for entry in committed_checkpoints(storage, heads=True)}:
-            _set_aside(storage, step_dir(step), step)  # has no whole record, or one of another step: no successor
+            set_aside(storage, step_dir(step), step)  # has no whole record, or one of another step: no successor
             storage.rename(folder, step_dir(step))
         else:
-            storage.remove_tree(folder)
+            with tolerated(storage, f"{folder} stays behind"):
+                storage.remove_tree(folder)
 
 
-def set_newer_aside(storage: Storage, step: int) -> None:
-    """Keep checkpoints of later steps out of the way: the run went back behind them, for damage or by choice.
+@contextmanager
+def tolerated(storage: Storage, what: str) -> Iterator[None]:
+    """A failure to clear away is a warning: it loses nothing, and the next save tries again."""
+    try:
+        yield
+    except OSError as error:
+        _LOG.warning(
+            "%s: %s, until a later save clears it away: %s: %s", storage.root, what, type(error).__name__, error
+        )
+
+
+def left_behind(storage: Storage, names: Collection[str]) -> Mapping[str, str]:
+    """What counts as set aside already: folder -> digest of the record. The run went back, and has committed since.
+
+    Args:
+        names: the folders and files that are there.
+    """
+    note = read_note(storage) if NOTE in names else None
+    if note is None or step_dir(note.step) not in names:
+        return {}
+    entry = _examine(storage, step_dir(note.step), note.step)
+    committed = entry is not None and entry.manifest is not None and entry.manifest.token == note.token
+    return note.left if committed else {}
+
+
+def note_later(storage: Storage, step: int, token: str) -> bool:
+    """Before a commit of `step`: note the checkpoints of later steps; whether there are any.
+
+    The run went back behind them, for damage or by choice.
+    """
+    after = -1 if storage.renames else step
+    later = [entry for entry in committed_checkpoints(storage, after, heads=True) if entry.step > step]
+    if later:
+        storage.write_file(NOTE, [Note(step, token, {entry.folder: digest(entry.data) for entry in later}).encode()])
+        storage.sync_dir("")
+    return bool(later)
+
+
+def set_later_aside(storage: Storage) -> None:
+    """Rename what the note names, if the checkpoint that it is of was committed; then the note goes.
 
     They are neither counted nor chosen any more; a person may look at them, rename them back or delete them.
     """
-    for entry in committed_checkpoints(storage, -1 if storage.renames else step, heads=True):
-        if entry.step > step:
-            _set_aside(storage, entry.folder, entry.step)
-            _LOG.warning("%s/%s is of a later step than %d: set aside", storage.root, aside_dir(entry.step), step)
-
-
-def _set_aside(storage: Storage, folder: str, step: int) -> None:
-    _remove(storage, aside_dir(step))
-    _move(storage, folder, aside_dir(step))
+    for folder, seen in left_behind(storage, storage.list()).items():
+        entry = _examine(storage, folder, (parse_dir(folder) or (0, ""))[0])
+        if entry is not None and digest(entry.data) == seen:
+            name = set_aside(storage, folder, entry.step, seen)
+            _LOG.warning("%s/%s is of a later step than was saved now: set aside", storage.root, name)
+    storage.remove_file(NOTE)
 
 
 def delete(storage: Storage, entry: Committed) -> None:
@@ -110,7 +153,7 @@ def delete(storage: Storage, entry: Committed) -> None:
         storage.rename(entry.folder, deleted_dir(entry.step))
         storage.remove_tree(deleted_dir(entry.step))
     else:
-        _remove(storage, entry.folder)
+        remove(storage, entry.folder)
 
 
 def folders(storage: Storage) -> dict[str, list[str]]:
@@ -133,10 +176,11 @@ def clear(storage: Storage, inside: Mapping[str, Collection[str]]) -> None:
         _, suffix = parse_dir(folder) or (0, ".old")
         if suffix == ".old":  # comes from elsewhere, and counts while it has no successor
             continue
-        if suffix in (".tmp", ".del"):
-            _remove(storage, folder)
-        elif MANIFEST not in names or len({token_of(name) for name in names if name != MANIFEST}) > 1:
-            sweep(storage, folder, names)
+        with tolerated(storage, f"some of {folder} stays behind"):
+            if suffix in (".tmp", ".del"):
+                remove(storage, folder)
+            elif MANIFEST not in names or len({token_of(name) for name in names if name != MANIFEST}) > 1:
+                sweep(storage, folder, names)
 
 
 def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
@@ -145,7 +189,7 @@ def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
     A record that cannot be understood keeps all.
     """
     try:
-        data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        data = storage.read_bytes(f"{folder}/{MANIFEST}", MANIFEST_BYTES)
         kept = {MANIFEST, *decode(data, f"{storage.root}/{folder}/{MANIFEST}").files}
     except FileNotFoundError:
         kept = set()
@@ -154,20 +198,3 @@ def sweep(storage: Storage, folder: str, names: Collection[str]) -> None:
     for name in names:
         if name not in kept:
             storage.remove_file(f"{folder}/{name}")
-
-
-def _move(storage: Storage, old: str, new: str) -> None:
-    """Rename; where there is no rename, copy, the record last, and then remove the old one, its record first."""
-    if storage.renames:
-        storage.rename(old, new)
-        return
-    for name in sorted(storage.list(old), key=lambda name: name == MANIFEST):
-        storage.copy_file(f"{old}/{name}", f"{new}/{name}")
-    _remove(storage, old)
-
-
-def _remove(storage: Storage, folder: str) -> None:
-    """Delete a folder; where there is no rename, its record first, so that no part of it is ever a checkpoint."""
-    if not storage.renames:
-        storage.remove_file(f"{folder}/{MANIFEST}")
-    storage.remove_tree(folder)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 
 from dist_toolkit.checkpoint.background import Background
 from dist_toolkit.checkpoint.catalog import committed_checkpoints, delete
+from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.loop import Batches, Loop
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlans
@@ -21,7 +22,7 @@ from dist_toolkit.checkpoint.restore import restore_checkpoint
 from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
-from dist_toolkit.checkpoint.staging import Staging
+from dist_toolkit.checkpoint.staging import Lacking, Staging
 from dist_toolkit.errors import CheckpointError, ConfigError, DirectoryInUse, PeerError, Preempted, StateMismatch
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
@@ -106,7 +107,7 @@ class Checkpointer:
         """Write a checkpoint of `step` (default: the current one), then delete what retention gives up. Collective.
 
         In the loop of `steps`, call it after `engine.step()`. Checkpoints of later steps, left behind by a run that
-        went back, are renamed to `step-N.aside`.
+        went back, are renamed to `step-N.aside` once it is committed.
 
         Args:
             wait: until it is committed. False: only until the state is copied; the rest is done in the background, and
@@ -200,7 +201,9 @@ class Checkpointer:
             if ignored:
                 _LOG.warning("the checkpoint also holds %s, which this run does not go on with", ", ".join(ignored))
             _LOG.info("restored step %d from %s", manifest.step, self.root)
-            if ranks != self._group.world.world_size:
+            if manifest.values.get("strategy") == {"name": CONVERTED}:
+                _LOG.info("it was converted from another program's: new random streams (dropout)")
+            elif ranks != self._group.world.world_size:
                 _LOG.info(
                     "saved on %d ranks, resumed on %d: the same sample order, new random streams (dropout)",
                     ranks, self._group.world.world_size,
@@ -280,7 +283,11 @@ class Checkpointer:
         """Copy the state, and write the copies in the background."""
         if self._side is None:
             self._side = self._group.side_channel()
-        side, held = self._side, replace(snapshot, data=self._staging.hold(snapshot.data))
+        side = self._side
+        try:
+            held = replace(snapshot, data=self._staging.hold(snapshot.data))
+        except Exception as error:  # no memory, on one rank only: all hear of it where the file would be written
+            held = replace(snapshot, data=Lacking(error))
         self._background.start(lambda: self._write(side, held))
 
     def _write(self, group: Group, snapshot: Snapshot) -> None:
@@ -296,7 +303,7 @@ class Checkpointer:
             self._storage.check_writable()
             if self._group.world.is_main:
                 owner = self._storage.claim(_who(), _PATIENCE)
-        except OSError as caught:
+        except Exception as caught:
             error = caught
         self._group.agree(f"preparing to save in {self.root}", error)
         owner = self._group.broadcast_json(owner)
@@ -314,10 +321,10 @@ class Checkpointer:
                 for part in marks if found else ():
                     if part.name in found[0].values and part.name not in self._waive:
                         part.template({}, found[0].values[part.name])
-            except OSError:
-                error = None  # the save itself will say it
             except StateMismatch as caught:
                 error = str(caught)
+            except Exception:
+                error = None  # the save itself will say it
         error = self._group.broadcast_json(error)
         if error is not None:
             raise StateMismatch("strategy", error)
@@ -330,7 +337,7 @@ class Checkpointer:
             try:
                 for entry in self._retention.surplus(committed_checkpoints(self._storage, heads=True)):
                     delete(self._storage, entry)
-            except OSError as caught:
+            except Exception as caught:  # no memory for a record, too
                 error = f"{type(caught).__name__}: {caught}"
         failure = group.broadcast_json(error)
         if failure is not None:

@@ -6,12 +6,17 @@ import re
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 1 << 30
+"""A larger manifest is neither written nor read: this one has about ten million chunks."""
 ATTEMPT = "attempt"
 """Holds the token of the save that made the directory: how ranks see that they share it."""
 ROOT_ATTEMPT = ".attempt"
 """The same in an object store, for the whole place."""
 
-_STEP = re.compile(r"step-([0-9]{8,})(\.tmp|\.old|\.del|\.aside)?")
+CONVERTED = "converted"
+"""Stands for the strategy's name in a checkpoint that was made of another program's: any strategy takes it over."""
+
+_STEP = re.compile(r"step-([0-9]{8,})(\.tmp|\.old|\.del|(\.aside)(?:\.([2-9]|[1-9][0-9]{1,5}))?)?")
 _RANK_FILE = re.compile(r"rank-[0-9]{5,}(-[0-9a-f]{16})?\.safetensors")
 
 
@@ -35,15 +40,21 @@ def deleted_dir(step: int) -> str:
     return step_dir(step) + ".del"
 
 
-def aside_dir(step: int) -> str:
+def aside_dir(step: int, number: int = 1) -> str:
     """Where a checkpoint is kept that a run has left behind: it went back to an older one and saved again."""
-    return step_dir(step) + ".aside"
+    return f"{step_dir(step)}.aside{'' if number == 1 else f'.{number}'}"
+
+
+def aside_number(name: str, step: int) -> int:
+    """Which of those set aside of this step has this name; 0 if none."""
+    match = _STEP.fullmatch(name)
+    return int(match[4] or 1) if match and match[3] and int(match[1]) == step else 0
 
 
 def parse_dir(name: str) -> tuple[int, str] | None:
     """(step, suffix) of a directory name of ours, suffix one of '', .tmp, .old, .del, .aside; None for others."""
     match = _STEP.fullmatch(name)
-    return (int(match[1]), match[2] or "") if match else None
+    return (int(match[1]), match[3] or match[2] or "") if match else None
 
 
 def rank_file(rank: int, token: str = "") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, left_behind
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.parts import Part
@@ -76,7 +76,7 @@ def _candidates(
             known = committed_checkpoints(storage)
             found = [c for c in known if step in (None, c.step)]
             _warn_of_uncommitted(storage, {c.folder for c in known})
-        except OSError as caught:
+        except Exception as caught:  # no memory for a record, too
             error = f"{type(caught).__name__}: {caught}"
     rows, failure = group.broadcast_json([[[c.folder, digest(c.data), c.damage] for c in found], error])
     if failure is not None:
@@ -87,9 +87,11 @@ def _candidates(
 
 
 def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
-    for folder in storage.list():
+    names = storage.list()
+    left = left_behind(storage, names)
+    for folder in names:
         parsed = parse_dir(folder)
-        if parsed is not None and not parsed[1] and folder not in known:
+        if parsed is not None and not parsed[1] and folder not in known and folder not in left:
             _LOG.warning("%s/%s has no commit record of its own and is not used", storage.root, folder)
 
 
@@ -104,10 +106,9 @@ def _try_one(
         known: that record, where it is decoded already.
     """
     data = read_shared(storage, group, f"{folder}/{MANIFEST}", seen, f"restoring from {storage.root}")
-    manifest = known or decode(data, f"{folder}/{MANIFEST}")
-    # before anything is allocated for what the manifest promises
-    damage = _collect(group, storage, _check_files(storage, group, folder, manifest))
-    if damage:
+    manifest, error = _open(storage, group, folder, known, data)
+    damage = _collect(group, storage, error)  # before anything is allocated for what the manifest promises
+    if damage or manifest is None:
         return damage
     plan, error = _plan(manifest, folder, parts, waive)
     damage = _collect(group, storage, error)
@@ -122,16 +123,19 @@ def _try_one(
     return manifest
 
 
-def _check_files(storage: Storage, group: Group, folder: str, manifest: Manifest) -> Exception | None:
-    """Whether the files are there and as long as they should be, each rank looking at its share."""
+def _open(
+    storage: Storage, group: Group, folder: str, known: Manifest | None, data: bytes
+) -> tuple[Manifest | None, Exception | None]:
+    """The manifest; and whether the files are there and as long as they should be, each rank looking at its share."""
     try:
+        manifest = known or decode(data, f"{folder}/{MANIFEST}")
         for file in sorted(manifest.files)[group.world.rank :: group.world.world_size]:
             open_file(storage, folder, file, manifest.files[file]).__exit__(None, None, None)
-    except CheckpointCorrupt as error:
-        return error
     except (OSError, EOFError) as error:
-        return _unread(storage, folder, error)
-    return None
+        return None, _unread(storage, folder, error)
+    except Exception as error:  # damage; or no memory, on one rank only
+        return None, error
+    return manifest, None
 
 
 def _unread(storage: Storage, folder: str, error: OSError | EOFError) -> CheckpointError:
@@ -183,7 +187,7 @@ def _plan(
 
 def _read(
     storage: Storage, group: Group, folder: str, manifest: Manifest, templates: Sequence[dict[str, torch.Tensor]]
-) -> DistToolkitError | None:
+) -> Exception | None:
     """Fill the templates; what no rank needs is verified all the same, each rank taking its share."""
     merged = {key: tensor for template in templates for key, tensor in template.items()}
     rank, ranks = group.world.rank, group.world.world_size
@@ -191,17 +195,18 @@ def _read(
     try:
         read_tensors(storage, folder, manifest, merged)
         verify_chunks(storage, folder, manifest, unread[rank::ranks], sorted(manifest.files)[rank::ranks])
-    except DistToolkitError as error:
-        return error
     except (OSError, EOFError) as error:
         return _unread(storage, folder, error)
+    except Exception as error:  # damage; or no memory, on one rank only
+        return error
     return None
 
 
 def _collect(group: Group, storage: Storage, error: Exception | None) -> str:
     """What damage any rank found ('' for none). Raises on every rank where the checkpoint does not fit the program."""
     kind = "damage" if isinstance(error, CheckpointCorrupt) else "mismatch"
-    answers = group.all_gather_json(None if error is None else [kind, str(error) or repr(error)])
+    words = str(error) if isinstance(error, DistToolkitError) else f"{type(error).__name__}: {error}"
+    answers = group.all_gather_json(None if error is None else [kind, words])
     mismatches = {rank: answer[1] for rank, answer in enumerate(answers) if answer and answer[0] == "mismatch"}
     if mismatches:
         if error is not None and kind == "mismatch":

@@ -15,7 +15,7 @@ import torch
 from dist_toolkit.checkpoint.attempt import Attempt, attempt
 from dist_toolkit.checkpoint.canonical import tensor_keys
 from dist_toolkit.checkpoint.heads import remember
-from dist_toolkit.checkpoint.layout import MANIFEST
+from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES
 from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry, decode
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
@@ -78,10 +78,18 @@ def take_snapshot(
         if error is not None and not isinstance(error, OSError):
             raise error
         raise PeerError(f"capturing step {step}", failures) from error
+    same, made = all(answer[2] for answer in answers), None
     try:
-        plan, data = plans.plan(seen, all(answer[2] for answer in answers), group)
+        made = plans.plan(seen, same, group)
     except ValueError as caught:
-        raise CheckpointError(f"step {step} cannot be saved: {caught}") from None
+        error = CheckpointError(f"step {step} cannot be saved: {caught}")
+    except Exception as caught:  # no memory, on one rank only
+        error = caught
+    if not same:
+        _agree_or_raise(group, f"planning checkpoint {step}", error)
+    if made is None:
+        raise error or AssertionError
+    plan, data = made
     return Snapshot(step, plan, data, values, metrics or {})
 
 
@@ -145,7 +153,7 @@ def _open_attempt(storage: Storage, group: Group, step: int) -> Attempt:
     if group.world.is_main:
         try:
             attempt(storage, step, token).open()
-        except (OSError, CheckpointError) as caught:
+        except Exception as caught:  # no memory, too: the others wait for the outcome
             error = f"{type(caught).__name__}: {caught}"
     token, failure = group.broadcast_json([token, error])
     if failure is not None:
@@ -173,9 +181,8 @@ def _commit(group: Group, snapshot: Snapshot, opened: Attempt, digests: list[lis
     error = None
     if group.world.is_main:
         try:
-            record = _record(_manifest(group, snapshot, opened, digests))
-            opened.publish(record)
-        except Exception as caught:  # a user's values may be anything, and the others wait for the outcome
+            opened.publish(_record(_manifest(group, snapshot, opened, digests)))
+        except Exception as caught:  # a user's values, or no memory: the others wait for the outcome
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)
     if failure is not None:
@@ -188,9 +195,11 @@ def _record(manifest: Manifest) -> bytes:
     The tensors were checked when the save was planned; all the rest, which is a user's in part, is decoded again.
 
     Raises:
-        CheckpointCorrupt: no restore would take it.
+        CheckpointCorrupt, CheckpointError: no restore would take it.
     """
     data = manifest.encode()
+    if len(data) > MANIFEST_BYTES:
+        raise CheckpointError(f"the manifest has {len(data)} bytes, more than {MANIFEST_BYTES}")
     named = tensor_keys(manifest.values)
     rest = replace(manifest, tensors={name: entry for name, entry in manifest.tensors.items() if name in named})
     remember(data, decode(rest.encode(), MANIFEST))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from dist_toolkit.checkpoint.layout import MANIFEST_BYTES
 from dist_toolkit.checkpoint.manifest import digest
 from dist_toolkit.errors import PeerError, StorageNotShared
 from dist_toolkit.process_group import Group
@@ -13,7 +14,7 @@ from dist_toolkit.storage import Storage
 def sees(storage: Storage, name: str, expected: bytes) -> bool:
     """Whether the file is there and holds these bytes. OSError where it is there and cannot be read."""
     try:
-        return storage.read_bytes(name) == expected
+        return storage.read_bytes(name, MANIFEST_BYTES) == expected
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -30,10 +31,10 @@ def read_shared(storage: Storage, group: Group, name: str, seen: str, what: str)
     """
     data, words = b"", None
     try:
-        data = storage.read_bytes(name)
+        data = storage.read_bytes(name, MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except OSError as error:
+    except Exception as error:  # no memory, too
         words = f"{type(error).__name__}: {error}"
     _compare(storage, group, digest(data) == seen, words, what)
     return data
@@ -52,7 +53,7 @@ def check_shared(storage: Storage, group: Group, name: str, expected: bytes, wha
     same, words = False, None
     try:
         same = sees(storage, name, expected)
-    except OSError as error:
+    except Exception as error:  # no memory, too
         words = f"{type(error).__name__}: {error}"
     _compare(storage, group, same, words, what)
 

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
+
+
+class Lacking(Sequence[torch.Tensor]):
+    """Stands for tensors that could not be copied: raises why where they are asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getitem__(self, index: object) -> NoReturn:
+        raise self._error
+
+    def __len__(self) -> NoReturn:
+        raise self._error
 
 
 class Staging:

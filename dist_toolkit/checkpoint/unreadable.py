@@ -6,6 +6,7 @@ import errno
 
 _DAMAGE = {
     errno.EIO, errno.EBADMSG, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
+    errno.EFBIG,
     getattr(errno, "EUCLEAN", errno.EIO),
 }  # fmt: skip
 

@@ -48,8 +48,8 @@ class Storage(ABC):
         """Open a file to read. FileNotFoundError if it is not there."""
 
     @abstractmethod
-    def read_bytes(self, name: str) -> bytes:
-        """The whole file. FileNotFoundError if it is not there."""
+    def read_bytes(self, name: str, limit: int | None = None) -> bytes:
+        """The whole file. FileNotFoundError if it is not there; EFBIG, unread, if it has more bytes than `limit`."""
 
     @abstractmethod
     def list(self, name: str = "") -> list[str]:

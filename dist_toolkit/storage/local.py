@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from dist_toolkit.storage import lock
 from dist_toolkit.storage.base import FileReader, Storage
 
 _COPY = 1 << 20  # bytes that are copied at a time
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in the place of a file opens at once, and is refused
 
 
 class LocalStorage(Storage):
@@ -41,9 +43,17 @@ class LocalStorage(Storage):
         """Open with pread, so that readers share no position."""
         return _LocalReader(self._root / name)
 
-    def read_bytes(self, name: str) -> bytes:
-        """The whole file."""
-        return (self._root / name).read_bytes()
+    def read_bytes(self, name: str, limit: int | None = None) -> bytes:
+        """The whole file, if it is one."""
+        path = self._root / name
+        fd = os.open(path, _READ)
+        with open(fd, "rb") as file:
+            seen = os.fstat(fd)
+            if not stat.S_ISREG(seen.st_mode):
+                raise IsADirectoryError(errno.EISDIR, "is not a regular file", str(path))
+            if limit is not None and seen.st_size > limit:
+                raise OSError(errno.EFBIG, f"has {seen.st_size} bytes, more than {limit}", str(path))
+            return file.read()
 
     def list(self, name: str = "") -> list[str]:
         """Names in the directory, sorted."""
@@ -135,7 +145,7 @@ class LocalStorage(Storage):
 class _LocalReader:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, _READ)
         self.size = os.fstat(self._fd).st_size
 
     def read_into(self, offset: int, view: memoryview) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import secrets
@@ -44,8 +45,12 @@ class ObjectStorage(Storage):
         size = int(self._do("opening", name, lambda: self._fs.info(self._at(name)))["size"])
         return RangeReader(f"{self.root}/{name}", size, lambda begin, end: self._fetch(name, begin, end))
 
-    def read_bytes(self, name: str) -> bytes:
-        """The whole object."""
+    def read_bytes(self, name: str, limit: int | None = None) -> bytes:
+        """The whole object; with a limit, one request more."""
+        if limit is not None:
+            size = int(self._do("opening", name, lambda: self._fs.info(self._at(name)))["size"] or 0)
+            if size > limit:
+                raise OSError(errno.EFBIG, f"has {size} bytes, more than {limit}", f"{self.root}/{name}")
         return bytes(self._do("reading", name, lambda: self._fs.cat_file(self._at(name))))
 
     def list(self, name: str = "") -> list[str]:

@@ -14,7 +14,7 @@ from dist_toolkit.checkpoint.checkpointer import Checkpointer
 from dist_toolkit.checkpoint.parts import StatePart
 from dist_toolkit.group import Group, SoloGroup
 from dist_toolkit.signals import StopRequest
-from dist_toolkit.storage import LocalStorage
+from dist_toolkit.storage import open_storage
 from dist_toolkit.tensors import TensorMeta
 from dist_toolkit.world import World
 from tests.faults.storage import Fault, FaultyStorage, Killed
@@ -104,15 +104,16 @@ Body = Callable[[Program], Any]
 
 
 def run(
-    root: Path, body: Body, ranks: int = 1, faults: Mapping[int, Fault] | None = None, **options: Any
+    root: Path | str, body: Body, ranks: int = 1, faults: Mapping[int, Fault] | None = None, **options: Any
 ) -> tuple[list[End], list[FaultyStorage]]:
     """Run `body(program)` on each rank, which ends as a process does; how each ended, and its storage.
 
     Args:
+        root: a directory, or a URL of memory://.
         faults: by rank.
         options: for the checkpointer; `size`, numbers in the large tensor.
     """
-    storages = [FaultyStorage(LocalStorage(root), (faults or {}).get(rank)) for rank in range(ranks)]
+    storages = [FaultyStorage(open_storage(root), (faults or {}).get(rank)) for rank in range(ranks)]
     ends = [End() for _ in range(ranks)]
     hub = Hub(ranks)
 
@@ -141,7 +142,7 @@ def run(
     return ends, storages
 
 
-def results(root: Path, body: Body, ranks: int = 1, **options: Any) -> list[Any]:
+def results(root: Path | str, body: Body, ranks: int = 1, **options: Any) -> list[Any]:
     """What `body(program)` returned on each rank; raises what a rank raised."""
     ends, _ = run(root, body, ranks, **options)
     for end in ends:
@@ -150,7 +151,7 @@ def results(root: Path, body: Body, ranks: int = 1, **options: Any) -> list[Any]
     return [end.value for end in ends]
 
 
-def found(root: Path, ranks: int = 1, **options: Any) -> tuple[int, float] | None:
+def found(root: Path | str, ranks: int = 1, **options: Any) -> tuple[int, float] | None:
     """What a new program restores: (step, number), the same on all ranks."""
     values = results(root, lambda program: program.restore(), ranks, **options)
     assert len(set(values)) == 1, values

@@ -35,10 +35,11 @@ class Scenario:
     leftovers: Callable[[Path], None] = lambda root: None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def prepare(self, root: Path, ranks: int) -> None:
-        """Bring the directory to where `act` begins."""
+    def prepare(self, root: Path | str, ranks: int) -> None:
+        """Bring the directory, or the prefix in an object store, to where `act` begins."""
         results(root, self.before, ranks, **self.options)
-        self.leftovers(root)
+        if isinstance(root, Path):
+            self.leftovers(root)
 
 
 def _save(*pairs: Found) -> Callable[[Program], None]:
@@ -47,6 +48,10 @@ def _save(*pairs: Found) -> Callable[[Program], None]:
             program.save(step, value)
 
     return body
+
+
+def _start_anew(program: Program) -> None:
+    program.save(2, 22.0)
 
 
 def _in_background(program: Program) -> None:
@@ -89,8 +94,10 @@ SCENARIOS = {
         "step-00000002",
         (4, 40.0),
         (2, 22.0),
-        between=frozenset({(3, 30.0), (2, 20.0)}),
         stays=NEWER,
+    ),
+    "going back behind all": Scenario(
+        _save((3, 30.0), (4, 40.0)), _start_anew, "step-00000002", (4, 40.0), (2, 22.0), stays=NEWER
     ),
     "background": Scenario(_save((1, 10.0)), _in_background, "step-00000002", (1, 10.0), (2, 20.0)),
     "training loop": Scenario(

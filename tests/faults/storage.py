@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dist_toolkit.storage import FileReader, Storage
+from dist_toolkit.storage import FileReader, Storage, objects
 
 When = Literal["before", "half", "after"]
 
@@ -19,14 +19,14 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at operation number `at`; without `error`, the number of an OSError, the program is killed."""
+    """What happens at operation number `at`: `error` (a number: that OSError); without one, the program is killed."""
 
     at: int
     when: When = "before"
-    error: int | None = None
+    error: int | Exception | None = None
 
     def __str__(self) -> str:
-        what = "killed" if self.error is None else os.strerror(self.error)
+        what = os.strerror(self.error) if isinstance(self.error, int) else repr(self.error or "killed")
         return f"{what} {self.when} operation {self.at}"
 
 
@@ -36,6 +36,7 @@ class FaultyStorage(Storage):
     Attributes:
         visited: the operations so far, in words.
         moved: the renames that took effect, (old, new).
+        put: the files that were replaced, as an object store's records are.
         fired: whether the fault has happened.
         on_death: called where the program is killed.
     """
@@ -45,11 +46,15 @@ class FaultyStorage(Storage):
         self.inner, self.fault = inner, fault
         self.visited: list[str] = []
         self.moved: list[tuple[str, str]] = []
+        self.put: list[str] = []
         self.fired = self.dead = False
         self.on_death: Callable[[], None] = lambda: None
 
     def bury(self) -> None:
-        """What the operating system does after a process has ended: its lock is gone."""
+        """What the operating system does after a process has ended: its lock is gone. Not so in an object store."""
+        if not self.renames:
+            objects._claims.clear()
+            return
         for _ in range(3):  # however often it was taken; once more does nothing
             with suppress(OSError):
                 self.inner.release()
@@ -60,8 +65,8 @@ class FaultyStorage(Storage):
     def open(self, name: str) -> FileReader:
         return _Reader(self, name, self._do(f"open {name}", lambda: self.inner.open(name)))
 
-    def read_bytes(self, name: str) -> bytes:
-        return self._do(f"read {name}", lambda: self.inner.read_bytes(name))
+    def read_bytes(self, name: str, limit: int | None = None) -> bytes:
+        return self._do(f"read {name}", lambda: self.inner.read_bytes(name, limit))
 
     def list(self, name: str = "") -> list[str]:
         return self._do(f"list {name}", lambda: self.inner.list(name))
@@ -93,7 +98,11 @@ class FaultyStorage(Storage):
         self._do("check", self.inner.check_writable)
 
     def replace_file(self, name: str, data: bytes) -> None:
-        self._do(f"replace {name}", lambda: self.inner.replace_file(name, data))
+        def put() -> None:
+            self.inner.replace_file(name, data)
+            self.put.append(name)
+
+        self._do(f"replace {name}", put)
 
     def copy_file(self, old: str, new: str) -> None:
         self._do(f"copy {old} to {new}", lambda: self.inner.copy_file(old, new))
@@ -137,6 +146,8 @@ class FaultyStorage(Storage):
         return self.fault is not None and len(self.visited) - 1 == self.fault.at
 
     def _blow(self, words: str) -> BaseException:
+        if self.fault is not None and isinstance(self.fault.error, Exception):
+            return self.fault.error
         if self.fault is not None and self.fault.error is not None:
             return OSError(self.fault.error, os.strerror(self.fault.error), f"{self.root}: {words}")
         self.dead = True

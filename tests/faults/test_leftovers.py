@@ -128,13 +128,20 @@ def test_a_copied_record_does_not_hide_the_checkpoint_that_it_is_of(tmp_path: Pa
     assert restored(tmp_path) == (2, 21.0)
 
 
-@pytest.mark.parametrize("kind", ["directory", "loop", "socket-like"])
+@pytest.mark.parametrize("kind", ["directory", "loop", "socket-like", "pipe", "device", "sparse"])
 def test_a_record_that_is_no_file_is_damage(tmp_path: Path, kind: str) -> None:
     save(tmp_path, (1, 10.0), (2, 20.0))
     record = tmp_path / "step-00000002" / "manifest.json"
     record.unlink()
     if kind == "directory":
         record.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(record)
+    elif kind == "device":
+        record.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        record.touch()
+        os.truncate(record, 1 << 40)
     elif kind == "loop":
         record.symlink_to(record)
     else:

@@ -502,7 +502,7 @@ def moody(root: str, how: str) -> list[str]:
     ("how", "own", "peers"),
     [
         ("capture", ["RuntimeError: not now", "done"], ["rank 1: RuntimeError: not now", "done"]),
-        ("install", ["done", "RuntimeError: not that one"], ["done", "rank 1: not that one"]),
+        ("install", ["done", "RuntimeError: not that one"], ["done", "rank 1: RuntimeError: not that one"]),
         ("sparse", ["Tensor (torch.float32, torch.sparse_coo", "done"], ["torch.sparse_coo", "done"]),
     ],
 )

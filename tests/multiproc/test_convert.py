@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -225,7 +227,12 @@ def weights_alone(rt: Runtime, model: nn.Module) -> None:
     said = convert(rt, "weights.pt", "from-weights", "--step", 7)
     assert (said["optimizer"], said["step"]) == (False, 7)
     engine = rt.setup(Net, two_groups, strategy="single")
-    assert rt.checkpointer("from-weights", engine=engine).restore() == 7
+    with mock.patch.object(logging.getLogger("dist_toolkit"), "info") as info:
+        assert rt.checkpointer("from-weights", engine=engine).restore() == 7
+    said = [call.args[0] % call.args[1:] for call in info.call_args_list]
+    assert [words for words in said if "converted" in words or "saved on" in words] == [
+        "it was converted from another program's: new random streams (dropout)"
+    ]
     state = engine.state_dict()
     assert all(torch.equal(state[f"model.{name}"], tensor) for name, tensor in model.state_dict().items())
     assert not [name for name in state if name.startswith("optim.")]

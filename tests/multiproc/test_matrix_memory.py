@@ -188,11 +188,38 @@ def test_each_rank_reads_what_it_needs(name: str, ranks: int) -> None:
 @pytest.mark.parametrize("saver", SAVERS)
 @pytest.mark.parametrize("reader", READERS)
 def test_also_on_another_number_of_ranks(saver: str, reader: str) -> None:
-    """A chunk is read as a whole, for its digest, by each rank that needs a part; those of DDP are whole tensors."""
+    """A chunk is read as a whole, for its digest, by each rank that needs a part; small tensors of DDP are one each."""
     _, others, size = measured()
     shares = [rank[f"{saver} {reader}"] / size for rank in others]
     assert sum(shares) > 0.99
     assert max(shares) < (1.0 if saver == "ddp" else 0.65)
+
+
+def large() -> nn.Module:
+    """Its first weight has 32 MiB; saved by one rank, it has 8 chunks, and so have both moments."""
+    return nn.Sequential(nn.Embedding(2048, 4096), nn.Linear(4096, 8))
+
+
+def large_reads(root: str, name: str, save: bool) -> float:
+    """The part of the checkpoint that a rank reads; before, it is saved."""
+    with dtk.init(seed=1) as rt:
+        engine = rt.setup(large, ADAM, strategy=STRATEGIES[name])
+        ckpt = rt.checkpointer(root, engine=engine, waive=["strategy"])
+        if save:
+            train(engine)
+            ckpt.save(1)
+        with reads() as lengths:
+            assert ckpt.restore() == 1
+    return sum(lengths) / sum(path.stat().st_size for path in Path(root, "step-00000001").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_of_a_large_tensor_a_rank_reads_the_chunks_that_it_needs(tmp_path: Path, reader: str) -> None:
+    """Also of one that DDP has saved as a whole."""
+    assert run_ranks(large_reads, 1, str(tmp_path), "ddp", True) == [pytest.approx(1.0, abs=0.01)]
+    for ranks in (2, 4):
+        shares = run_ranks(large_reads, ranks, str(tmp_path), reader, False)
+        assert max(shares) < 1 / ranks + 0.02, shares
 
 
 PEAKS = {

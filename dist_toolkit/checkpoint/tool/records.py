@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
+from dist_toolkit.checkpoint.catalog import left_behind
+from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import Storage
@@ -44,8 +45,10 @@ class Record:
 def survey(storage: Storage) -> list[Record]:
     """Every directory with the name of a checkpoint, newest step first."""
     found = [read(storage, folder) for folder in storage.list() if parse_dir(folder) is not None]
-    present = set(storage.list())  # a run may have renamed or deleted some meanwhile
-    return sorted((r for r in found if r.folder in present), key=lambda r: (-r.step, r.suffix))
+    present = storage.list()  # a run may have renamed or deleted some meanwhile
+    left = left_behind(storage, present)
+    found = [replace(r, suffix=".aside") if r.folder in left else r for r in found if r.folder in present]
+    return sorted(found, key=lambda r: (-r.step, r.suffix, r.folder))
 
 
 def read(storage: Storage, folder: str) -> Record:
@@ -53,7 +56,7 @@ def read(storage: Storage, folder: str) -> Record:
     step, suffix = parse_dir(folder) or (-1, "")
     path = f"{storage.root}/{folder}/{MANIFEST}"
     try:
-        data = storage.read_bytes(f"{folder}/{MANIFEST}")
+        data = storage.read_bytes(f"{folder}/{MANIFEST}", MANIFEST_BYTES)
         manifest = decode(data, path)
     except FileNotFoundError:
         if not storage.renames and suffix == "":  # files of an attempt: there is no other place for them

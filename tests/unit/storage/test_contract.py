@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import uuid
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_an_empty_file_is_a_file(storage: Storage) -> None:
     with storage.open("a/empty") as reader:
         assert reader.size == 0
         reader.read_into(0, memoryview(bytearray()))
+
+
+def test_a_file_over_the_limit_is_not_read(storage: Storage) -> None:
+    storage.write_file("a/one", [b"x" * 100])
+    assert storage.read_bytes("a/one", 100) == b"x" * 100
+    with pytest.raises(OSError, match="more than 99") as caught:
+        storage.read_bytes("a/one", 99)
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes("a/nothing", 99)
 
 
 def test_what_is_not_there(storage: Storage) -> None:

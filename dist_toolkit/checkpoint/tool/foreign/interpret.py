@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dist_toolkit.checkpoint.canonical import flatten
+from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.tool.foreign import names
 from dist_toolkit.checkpoint.tool.foreign.optimizer import NamedState, name_state
 from dist_toolkit.checkpoint.tool.foreign.source import Converted, LazyTensor, materialise, wrap
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 from dist_toolkit.errors import NotSerializable
-
-STRATEGY = "converted"
-"""What stands for the strategy's name: any strategy takes such a checkpoint over."""
 
 
 def interpret(
@@ -55,7 +53,7 @@ def assemble(
         groups = {"groups": optimizer.groups, "state": optimizer.plain}
     values = {
         "engine": _encode("engine", {"optim_groups": groups, "model_extra": dict(extra)}, {}),
-        "strategy": {"name": STRATEGY},
+        "strategy": {"name": CONVERTED},
         "rng": {"ranks": 0, "step": step},
     }
     if schedule is not None:
