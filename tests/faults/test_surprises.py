@@ -81,7 +81,7 @@ def test_a_surprise_at_every_operation(tmp_path: Path, body: Body, kind: type[Ex
 
 PLACES: dict[str, tuple[Body, Any, str]] = {
     "templates": (restoring, torch, "empty"),
-    "listing the records": (restoring, catalog, "decode"),
+    "listing the records": (restoring, catalog, "decode_whole"),
     "reading the record": (restoring, restore, "decode"),
     "opening files": (restoring, restore, "open_file"),
     "reading": (restoring, restore, "read_tensors"),
