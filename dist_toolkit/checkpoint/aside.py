@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, aside_dir, aside_number
 from dist_toolkit.checkpoint.manifest import digest
-from dist_toolkit.checkpoint.unreadable import is_damage
 from dist_toolkit.storage import Storage
 
 _LOG = logging.getLogger("dist_toolkit")
@@ -31,6 +30,7 @@ class Note:
     step: int
     token: str
     left: Mapping[str, str]
+    """The digest is empty where the record could not be read."""
 
     def encode(self) -> bytes:
         """The bytes of the note. It needs no digest: it holds for no record but those whose digests it names."""
@@ -38,15 +38,15 @@ class Note:
 
 
 def read_note(storage: Storage) -> Note | None:
-    """The note; None if there is none, or half of one, whose save was killed before its commit, or a damaged one."""
+    """The note; None if there is none, or half of one, whose save was killed before its commit.
+
+    Raises:
+        OSError: it cannot be read; then nobody knows which checkpoints count.
+    """
     try:
         body = json.loads(storage.read_bytes(NOTE, _NOTE_BYTES))
         note = Note(int(body["step"]), str(body["token"]), {str(k): str(v) for k, v in body["left"].items()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    except OSError as error:
-        if not is_damage(error):
-            raise
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return note
 

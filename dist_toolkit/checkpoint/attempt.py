@@ -14,6 +14,7 @@ from dist_toolkit.checkpoint.catalog import (
     clean_up,
     clear,
     folders,
+    left_behind,
     note_later,
     set_later_aside,
     sweep,
@@ -94,7 +95,7 @@ class RenamedAttempt(Attempt):
 
     def open(self) -> None:
         """Make the directory."""
-        clean_up(self._storage)
+        clean_up(self._storage, self._step)
         self._storage.make_dir(temporary_dir(self._step))
         self._storage.write_file(self.mark, [self.token.encode()])
 
@@ -114,15 +115,15 @@ class RenamedAttempt(Attempt):
         storage.write_file(f"{temporary}/{MANIFEST}", [record])
         storage.remove_file(self.mark)
         storage.sync_dir(temporary)
-        went_back = note_later(storage, self._step, self.token)
+        note = note_later(storage, self._step, self.token)
         if final in storage.list():
             storage.rename(final, replaced)
         storage.rename(temporary, final)
         with tolerated(storage, f"{replaced} stays behind"):
             storage.remove_tree(replaced)
         with tolerated(storage, f"later steps than {self._step} count as set aside"):
-            if went_back:
-                set_later_aside(storage)
+            if note is not None:
+                set_later_aside(storage, note.left)
 
     def discard(self) -> None:
         """The directory goes, if it is still ours."""
@@ -155,8 +156,9 @@ class RecordedAttempt(Attempt):
         inside = folders(self._storage)
         self._check_ours()  # so nobody who has come since has written any of them
         clear(self._storage, inside)
-        if NOTE in self._storage.list():
-            set_later_aside(self._storage)
+        names = self._storage.list()
+        if NOTE in names:
+            set_later_aside(self._storage, left_behind(self._storage, names))
 
     def file(self, rank: int) -> str:
         """A name that no other attempt has."""
@@ -170,7 +172,7 @@ class RecordedAttempt(Attempt):
         """Put the record; then files of an older checkpoint of this step may go."""
         storage, folder = self._storage, step_dir(self._step)
         self._check_ours()
-        went_back = note_later(storage, self._step, self.token)
+        note = note_later(storage, self._step, self.token)
         self._check_ours()  # that may have taken long
         storage.replace_file(f"{folder}/{MANIFEST}", record)
         names: list[str] = []
@@ -179,8 +181,8 @@ class RecordedAttempt(Attempt):
         self._check_ours()
         with tolerated(storage, f"what {folder} has replaced stays behind"):
             sweep(storage, folder, names)
-            if went_back:
-                set_later_aside(storage)
+            if note is not None:
+                set_later_aside(storage, note.left)
             storage.remove_file(self.mark)
 
     @property

@@ -45,7 +45,7 @@ def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False
         if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
         entry = _examine(storage, folder, parsed[0], decode_head if heads else decode_whole)
-        if entry is not None and (folder not in left or digest(entry.data) != left[folder]):
+        if entry is not None and not (folder in left and _is_it(entry, left[folder])):
             found[entry.step] = max(found.get(entry.step, entry), entry, key=_standing)
     return sorted(found.values(), key=lambda entry: -entry.step)
 
@@ -74,11 +74,15 @@ def _examine(
     return Committed(folder, manifest.step, data, manifest)
 
 
-def clean_up(storage: Storage) -> None:
-    """Remove what killed saves and deletions left; put back a replaced checkpoint that has no successor."""
+def clean_up(storage: Storage, saved: int) -> None:
+    """Remove what killed saves and deletions left; put back a replaced checkpoint that has no successor.
+
+    Args:
+        saved: the step that is to be saved: what is left of that one would be in the way.
+    """
     names = storage.list()
     if NOTE in names:
-        set_later_aside(storage)
+        set_later_aside(storage, left_behind(storage, names))
         names = storage.list()
     for folder in names:
         parsed = parse_dir(folder)
@@ -90,6 +94,8 @@ def clean_up(storage: Storage) -> None:
         elif suffix == ".old" and folder in {entry.folder for entry in committed_checkpoints(storage, heads=True)}:
             set_aside(storage, step_dir(step), step)  # has no whole record, or one of another step: no successor
             storage.rename(folder, step_dir(step))
+        elif step == saved:
+            storage.remove_tree(folder)
         else:
             with tolerated(storage, f"{folder} stays behind"):
                 storage.remove_tree(folder)
@@ -120,27 +126,34 @@ def left_behind(storage: Storage, names: Collection[str]) -> Mapping[str, str]:
     return note.left if committed else {}
 
 
-def note_later(storage: Storage, step: int, token: str) -> bool:
-    """Before a commit of `step`: note the checkpoints of later steps; whether there are any.
+def _is_it(entry: Committed, seen: str) -> bool:
+    """Whether this is what the note means. A record that could not be read, then or now, is not taken for another."""
+    return not entry.data or seen in ("", digest(entry.data))
+
+
+def note_later(storage: Storage, step: int, token: str) -> Note | None:
+    """Before a commit of `step`: note the checkpoints of later steps; the note, if there are any.
 
     The run went back behind them, for damage or by choice.
     """
     after = -1 if storage.renames else step
     later = [entry for entry in committed_checkpoints(storage, after, heads=True) if entry.step > step]
-    if later:
-        storage.write_file(NOTE, [Note(step, token, {entry.folder: digest(entry.data) for entry in later}).encode()])
-        storage.sync_dir("")
-    return bool(later)
+    if not later:
+        return None
+    note = Note(step, token, {entry.folder: digest(entry.data) if entry.data else "" for entry in later})
+    storage.write_file(NOTE, [note.encode()])
+    storage.sync_dir("")
+    return note
 
 
-def set_later_aside(storage: Storage) -> None:
-    """Rename what the note names, if the checkpoint that it is of was committed; then the note goes.
+def set_later_aside(storage: Storage, left: Mapping[str, str]) -> None:
+    """Rename what a note names whose checkpoint was committed, folder -> digest of the record; then the note goes.
 
     They are neither counted nor chosen any more; a person may look at them, rename them back or delete them.
     """
-    for folder, seen in left_behind(storage, storage.list()).items():
+    for folder, seen in left.items():
         entry = _examine(storage, folder, (parse_dir(folder) or (0, ""))[0])
-        if entry is not None and digest(entry.data) == seen:
+        if entry is not None and _is_it(entry, seen):
             name = set_aside(storage, folder, entry.step, seen)
             _LOG.warning("%s/%s is of a later step than was saved now: set aside", storage.root, name)
     storage.remove_file(NOTE)

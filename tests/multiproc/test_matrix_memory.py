@@ -219,7 +219,8 @@ def test_of_a_large_tensor_a_rank_reads_the_chunks_that_it_needs(tmp_path: Path,
     assert run_ranks(large_reads, 1, str(tmp_path), "ddp", True) == [pytest.approx(1.0, abs=0.01)]
     for ranks in (2, 4):
         shares = run_ranks(large_reads, ranks, str(tmp_path), reader, False)
-        assert max(shares) < 1 / ranks + 0.02, shares
+        border = 0.0 if reader == "fsdp" else 1 / 8  # ranges of ZeRO begin in the middle of a chunk
+        assert max(shares) < 1 / ranks + border + 0.02, shares
 
 
 PEAKS = {
