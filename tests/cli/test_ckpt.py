@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from dist_toolkit.checkpoint.manifest import TensorEntry
 from tests.cli.conftest import DTK
 from tests.unit.checkpoint.made_up import model, whole, write
 
@@ -38,29 +41,33 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 
 
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path, until):
-    """It waits on the second file, a pipe without a writer; that it opens the first says that it is at work."""
-    write(tmp_path, 1, [model(), {"rng.1": whole(5)}])
-    first, second = (tmp_path / "step-00000001" / f"rank-0000{rank}.safetensors" for rank in (0, 1))
-    for path in (first, second):
-        path.unlink()
-        os.mkfifo(path)
+    """It reads for seconds in 16 GiB of nothing; that it has the file open says that it is at work."""
+    manifest = write(tmp_path, 1, [{"weights": whole(5)}])
+    ((name, entry),) = manifest.files.items()
+    path, length = tmp_path / "step-00000001" / name, entry.header + (16 << 30)
+    os.truncate(path, length)
+    chunk = manifest.tensors["weights"].chunks[0]._replace(end=length, sizes=(16 << 30,))
+    longer = replace(
+        manifest,
+        files={name: replace(entry, size=length)},
+        tensors={"weights": TensorEntry("U8", (16 << 30,), (chunk,))},
+    )
+    (path.parent / "manifest.json").write_bytes(longer.encode())
     process = subprocess.Popen([DTK, "ckpt", "verify", tmp_path], stdout=-1, stderr=-1, text=True)
     try:
-        writer = until(lambda: open_for_a_reader(first), "dtk ckpt opens the first file")
+        until(lambda: path in open_files(process.pid), "dtk ckpt opens the file")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-        os.close(writer)
     finally:
         process.kill()
         process.communicate()
     assert (process.returncode, out, err) == (130, "", "")
 
 
-def open_for_a_reader(pipe):
-    """The end to write to, once somebody reads; None before."""
-    try:
-        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return None
+def open_files(pid):
+    """What the process has open."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(link.readlink())
+    return found
