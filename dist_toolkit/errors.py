@@ -93,6 +93,10 @@ class CheckpointCorrupt(CheckpointError):
         super().__init__(f"{path}: {reason}")
 
 
+class OtherFormat(CheckpointCorrupt):
+    """A whole checkpoint of another format version, which this version of dist-toolkit cannot read."""
+
+
 class AllCheckpointsCorrupt(CheckpointError):
     """Every committed checkpoint in the directory is damaged; nothing was loaded."""
 
@@ -116,14 +120,17 @@ class StateMismatch(CheckpointError):
 class NotSerializable(CheckpointError, TypeError):
     """A value in a state_dict is neither a tensor nor plain data, and checkpoints hold no pickle."""
 
-    def __init__(self, key: str, value: object) -> None:
+    def __init__(self, key: str, value: object, why: str | None = None) -> None:
         self.key, self.type_name = key, type(value).__name__
         facts = [str(getattr(value, name)) for name in ("dtype", "layout", "shape") if hasattr(value, name)]
         if facts:
             self.type_name += f" ({', '.join(facts)})"
         super().__init__(
-            f"state {key!r} is a {self.type_name}; a checkpoint holds dense tensors of the usual types (no expanded "
-            "views), numbers, strings, None, lists and dicts of them, and no pickle: convert it in state_dict()"
+            f"state {key!r}, a {self.type_name}, {why}"
+            if why
+            else f"state {key!r} is a {self.type_name}; a checkpoint holds dense tensors of the usual types (no "
+            "expanded or conjugate views, none without data), numbers, strings, None, lists and dicts of them, and no "
+            "pickle: convert it in state_dict()"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from dist_toolkit.checkpoint.heads import decode_head, decode_whole
 from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.unreadable import is_damage
-from dist_toolkit.errors import CheckpointCorrupt
+from dist_toolkit.errors import CheckpointCorrupt, OtherFormat
 from dist_toolkit.storage import Storage
 
 _LOG = logging.getLogger("dist_toolkit")
@@ -28,6 +28,8 @@ class Committed:
     data: bytes
     manifest: Manifest | None
     damage: str = ""
+    is_foreign: bool = False
+    """It is whole, and of another format version."""
 
 
 def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False) -> list[Committed]:
@@ -50,6 +52,16 @@ def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False
     return sorted(found.values(), key=lambda entry: -entry.step)
 
 
+def refuse_foreign(entries: Iterable[Committed], root: str) -> None:
+    """Raise OtherFormat if one is of another format version: it is neither passed over nor replaced."""
+    for entry in entries:
+        if entry.is_foreign:
+            raise OtherFormat(
+                f"{root}/{entry.folder}",
+                f"{entry.damage.partition(': ')[2]}; update dist-toolkit, or move it away to do without it",
+            )
+
+
 def _standing(entry: Committed) -> tuple[bool, bool, bool]:
     """Which of several directories with records of one step counts: one that is whole, under its own name."""
     return entry.manifest is not None, entry.folder == step_dir(entry.step), not entry.folder.endswith(".old")
@@ -66,7 +78,7 @@ def _examine(
     except (FileNotFoundError, NotADirectoryError):
         return None
     except CheckpointCorrupt as error:
-        return Committed(folder, step, data, None, str(error))
+        return Committed(folder, step, data, None, str(error), isinstance(error, OtherFormat))
     except OSError as error:
         if not is_damage(error):
             raise

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, NoReturn, Protocol
 
 from dist_toolkit.checkpoint.background import Background
-from dist_toolkit.checkpoint.catalog import committed_checkpoints, delete
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete, refuse_foreign
 from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.loop import Batches, Loop
 from dist_toolkit.checkpoint.parts import Part
@@ -23,7 +23,15 @@ from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
 from dist_toolkit.checkpoint.staging import Lacking, Staging
-from dist_toolkit.errors import CheckpointError, ConfigError, DirectoryInUse, PeerError, Preempted, StateMismatch
+from dist_toolkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DirectoryInUse,
+    OtherFormat,
+    PeerError,
+    Preempted,
+    StateMismatch,
+)
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
@@ -89,7 +97,8 @@ class Checkpointer:
         self._metrics: dict[str, float] = {}
         self._saved_step: int | None = None
         self._saved_metrics: dict[str, float] = {}
-        self._knows_the_run = self._has_claim = self._in_steps = False
+        self._knows_the_run = self._has_restored = self._has_claim = self._in_steps = False
+        self._warned = False
         self._progress, self._kept = progress, list(progress())
 
     @property
@@ -126,10 +135,10 @@ class Checkpointer:
 
     def _save(self, step: int | None, wait: bool) -> None:
         step = self.step if step is None else step
-        if not isinstance(step, int) or step < 0:
+        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
-        began = time.monotonic()
         self.wait()
+        began = time.monotonic()
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
         with self._group.watched("checkpointer.save"):
             self._claim()
@@ -142,7 +151,10 @@ class Checkpointer:
                 self._start(snapshot)
         self._saved_step, self._saved_metrics, self._metrics = step, metrics, {}
         self._kept = list(self._progress())
-        self._schedule.saved(step, time.monotonic() - began, self._group)
+        stall = time.monotonic() - began
+        if self._schedule.needs_duration:
+            self.wait()
+        self._schedule.saved(step, stall, self._group)
 
     def wait(self) -> None:
         """Until the save in the background, if there is one, is committed. Collective.
@@ -190,7 +202,7 @@ class Checkpointer:
         self.wait()
         with self._group.watched("checkpointer.restore"):
             manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
-        self._knows_the_run = True
+        self._knows_the_run = self._has_restored = True
         self._kept = list(self._progress())
         if manifest is None:
             return None
@@ -219,7 +231,8 @@ class Checkpointer:
     ) -> Iterator[tuple[int, Any]]:
         """The training loop: pairs (step, batch), step counting from 1 over restarts and epochs. Collective.
 
-        Restores first. Saves after each `every`-th step and after the last. When a preemption was requested on any
+        Restores first, unless this object has restored already. After a `break`, save: nothing is saved by itself then.
+        Saves after each `every`-th step and after the last. When a preemption was requested on any
         rank, all ranks save the same step and leave the program with exit code 75.
 
         Args:
@@ -236,12 +249,21 @@ class Checkpointer:
             try:
                 with self._group.watched("checkpointer.steps"):
                     self._claim()
-                self.restore()
+                if not self._has_restored:
+                    self.restore()
                 self._schedule.start(self.step)
                 yield from loop.run()
+            except GeneratorExit:
+                self._say_unsaved()
+                raise
             finally:
                 self._in_steps = False
             self._leave_if_asked()  # in the last step, too late for its poll
+
+    def _say_unsaved(self) -> None:
+        """The loop was left before its end."""
+        if self._group.world.is_main and not self.is_saved():
+            _LOG.warning("the loop was left at step %d, which is not saved; call save() after it to keep it", self.step)
 
     def _leave_if_asked(self) -> None:
         """Outside the loop, which asks for itself: leave with all ranks, as nothing is unsaved."""
@@ -302,7 +324,7 @@ class Checkpointer:
         try:
             self._storage.check_writable()
             if self._group.world.is_main:
-                owner = self._storage.claim(_who(), _PATIENCE)
+                owner = self._storage.claim(_owner(), _PATIENCE)
         except Exception as caught:
             error = caught
         self._group.agree(f"preparing to save in {self.root}", error)
@@ -317,17 +339,19 @@ class Checkpointer:
         if self._group.world.is_main:
             marks = [part for part in self._parts if part.name.rpartition(".")[2] == "strategy"]
             try:
-                found = [entry.manifest for entry in committed_checkpoints(self._storage) if entry.manifest is not None]
+                known = committed_checkpoints(self._storage)
+                refuse_foreign(known, self.root)
+                found = [entry.manifest for entry in known if entry.manifest is not None]
                 for part in marks if found else ():
                     if part.name in found[0].values and part.name not in self._waive:
                         part.template({}, found[0].values[part.name])
-            except StateMismatch as caught:
-                error = str(caught)
+            except (StateMismatch, OtherFormat) as caught:
+                error = [isinstance(caught, StateMismatch), str(caught)]
             except Exception:
                 error = None  # the save itself will say it
         error = self._group.broadcast_json(error)
         if error is not None:
-            raise StateMismatch("strategy", error)
+            raise StateMismatch("strategy", error[1]) if error[0] else CheckpointError(error[1])
         self._knows_the_run = True
 
     def _prune(self, group: Group) -> None:
@@ -335,16 +359,25 @@ class Checkpointer:
         error = None
         if group.world.is_main and self._retention.keep_last is not None:
             try:
-                for entry in self._retention.surplus(committed_checkpoints(self._storage, heads=True)):
+                committed = committed_checkpoints(self._storage, heads=True)
+                for entry in self._retention.surplus(committed):
                     delete(self._storage, entry)
+                self._warn_of_no_metric(committed)
             except Exception as caught:  # no memory for a record, too
                 error = f"{type(caught).__name__}: {caught}"
         failure = group.broadcast_json(error)
         if failure is not None:
             raise PeerError("deleting old checkpoints", {0: failure})
 
+    def _warn_of_no_metric(self, committed: Sequence[Committed]) -> None:
+        """A typing error in `keep_best` would let the best one go."""
+        missing = self._retention.never_reported(committed)
+        if missing is not None and not self._warned:
+            self._warned = True
+            _LOG.warning("%s: no checkpoint has the metric of keep_best: %s", self.root, missing)
 
-def _who() -> str:
+
+def _owner() -> str:
     """This program, for others to read."""
     job = os.environ.get("SLURM_JOB_ID")
     since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

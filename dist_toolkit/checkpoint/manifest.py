@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import xxhash
 from dist_toolkit.checkpoint.layout import FORMAT, is_rank_file
 from dist_toolkit.checkpoint.plain import check_values, unique
 from dist_toolkit.checkpoint.tiling import tile
-from dist_toolkit.errors import CheckpointCorrupt
+from dist_toolkit.errors import CheckpointCorrupt, OtherFormat
 
 DIGEST = "xxh3_128"
 _START = re.compile(rb'\{"format": (\d{1,18}), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
@@ -117,13 +118,15 @@ def decode(data: bytes, path: str) -> Manifest:
     Raises:
         CheckpointCorrupt: not the bytes that `encode` wrote (a flipped bit, an edit, a truncation), another format
             version, or an entry that points outside the checkpoint.
+        OtherFormat: a whole one of another version.
     """
     start = _START.match(data)
     if start is None:
         raise CheckpointCorrupt(path, _not_ours(data))
-    if int(start[1]) != FORMAT:
-        raise CheckpointCorrupt(path, _other_format(int(start[1])))
     text = data[start.end() : -len(_END)]
+    if int(start[1]) != FORMAT:
+        kind = OtherFormat if digest(text) == start[2].decode() and _says(text, int(start[1])) else CheckpointCorrupt
+        raise kind(path, _other_format(int(start[1])))
     if not data.endswith(_END) or digest(text) != start[2].decode():
         raise CheckpointCorrupt(path, "the manifest does not match its own digest")
     try:
@@ -133,6 +136,13 @@ def decode(data: bytes, path: str) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointCorrupt(path, f"malformed manifest ({type(error).__name__}: {error})") from None
     return manifest
+
+
+def _says(body: bytes, version: int) -> bool:
+    """Whether the body repeats the format's number, as other formats than 1 do: else the number itself is damaged."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return bool(json.loads(body)["format"] == version)
+    return False
 
 
 def _not_ours(data: bytes) -> str:

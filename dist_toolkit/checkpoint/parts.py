@@ -159,8 +159,13 @@ def build_parts(engines: Mapping[str, Any], states: Mapping[str, Any]) -> list[P
     """The parts for engines and for other objects with a state.
 
     Raises:
-        ConfigError: an object has no state_dict and load_state_dict, or two parts share a name.
+        ConfigError: an object has no state_dict and load_state_dict, two parts share a name, or one holds a dot.
     """
+    for given in (*engines, *states):
+        if not isinstance(given, str) or not given or "." in given:
+            raise ConfigError(
+                f"{given!r} cannot name a part of a checkpoint; pass a string without dots (they part tensors' names)"
+            )
     parts: list[Part] = []
     for name, engine in engines.items():
         if not isinstance(engine, Templated):

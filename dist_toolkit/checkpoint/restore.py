@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, left_behind
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, left_behind, refuse_foreign
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.parts import Part
@@ -75,6 +75,7 @@ def _candidates(
         try:
             known = committed_checkpoints(storage)
             found = [c for c in known if step in (None, c.step)]
+            refuse_foreign(found, storage.root)
             _warn_of_uncommitted(storage, {c.folder for c in known})
         except Exception as caught:  # no memory for a record, too
             error = f"{type(caught).__name__}: {caught}"

@@ -31,6 +31,13 @@ class Retention:
         best = self._best(whole)
         return [c for c in whole if c.folder not in kept and c is not best]
 
+    def never_reported(self, committed: Sequence[Committed]) -> str | None:
+        """What to say if other metrics were reported, and that of `keep_best` never was."""
+        seen = {name for c in committed if c.manifest for name in c.manifest.metrics}
+        if not self.keep_best or not seen or self.keep_best in seen:
+            return None
+        return f"{self.keep_best!r} was never given to report(), but {', '.join(map(repr, sorted(seen)))}"
+
     def _best(self, whole: Sequence[Committed]) -> Committed | None:
         """The one with the best finite metric, the oldest of equals."""
         name, sign = self.keep_best or "", 1 if self.best_is_max else -1
@@ -47,6 +54,8 @@ def retention_from(keep_last: int | None, keep_best: str | None = None, keep_eve
     Raises:
         ConfigError: a number below 1, `keep_every` without `keep_last`, another prefix of the metric, or no name.
     """
+    if keep_last is not None and (not isinstance(keep_last, int) or isinstance(keep_last, bool)):
+        raise ConfigError(f"keep_last={keep_last!r} is not a number of checkpoints; pass 3, say, or None to keep all")
     if keep_last is not None and keep_last < 1:
         raise ConfigError(f"keep_last={keep_last} would keep nothing; pass at least 1, or None to keep all")
     if keep_every is not None and (not isinstance(keep_every, int) or keep_every < 1):

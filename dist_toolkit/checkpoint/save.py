@@ -20,6 +20,7 @@ from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorE
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlan, SavePlans, Seen
 from dist_toolkit.checkpoint.shared import check_shared
+from dist_toolkit.checkpoint.who import who
 from dist_toolkit.checkpoint.writer import write_file
 from dist_toolkit.errors import CheckpointError, MismatchedCallError, NotSerializable, PeerError
 from dist_toolkit.process_group import Group
@@ -121,6 +122,10 @@ def _capture(parts: Iterable[Part], step: int) -> tuple[dict[str, torch.Tensor],
     values: dict[str, Any] = {}
     for part in parts:
         found, values[part.name] = part.capture(step)
+        for key in found.keys() & tensors.keys():
+            raise NotSerializable(
+                key, found[key], f"in {part.name} has the name of a tensor of another part; rename it"
+            )
         tensors.update(found)
     for key, tensor in tensors.items():
         if not _storable(tensor):
@@ -129,8 +134,10 @@ def _capture(parts: Iterable[Part], step: int) -> tuple[dict[str, torch.Tensor],
 
 
 def _storable(tensor: torch.Tensor) -> bool:
-    """Of a type that safetensors has, dense, and not an expanded view, which could not be read back into."""
+    """Of a type that safetensors has, dense, with bytes of its own, and not an expanded view."""
     if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
+        return False
+    if tensor.is_meta or tensor.is_conj() or tensor.is_neg():
         return False
     return tensor.is_contiguous() or all(
         stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
@@ -225,5 +232,5 @@ def _manifest(group: Group, snapshot: Snapshot, opened: Attempt, digests: Sequen
         tensors={name: TensorEntry(*kind, tuple(chunks[name])) for name, kind in kinds.items()},
         values=snapshot.values,
         metrics=snapshot.metrics,
-        producer={"dist-toolkit": __version__, "torch": torch.__version__},
+        producer={"dist-toolkit": __version__, "torch": torch.__version__, "by": who()},
     )

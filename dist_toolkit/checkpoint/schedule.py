@@ -59,6 +59,11 @@ class Schedule:
             return self._next is not None and step >= self._next
         return self._every is not None and step % self._every == 0
 
+    @property
+    def needs_duration(self) -> bool:
+        """Whether the interval is to be found and it is not known yet how long a save takes."""
+        return self._every == "auto" and self._duration == 0.0
+
     def took(self, seconds: float) -> None:
         """A save in the background took so long."""
         self._duration = seconds

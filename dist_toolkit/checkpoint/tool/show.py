@@ -65,7 +65,10 @@ def _about(record: Record, style: Style) -> list[str]:
     m = record.manifest
     rows = [["step", str(record.step)]]
     if m is not None:
-        versions = ", ".join(f"{printable(name)} {printable(version)}" for name, version in m.producer.items())
+        versions = ", ".join(
+            printable(version if name == "by" else f"{name} {version}")
+            for name, version in sorted(m.producer.items(), key=lambda item: item[0] != "by")
+        )
         rows += [
             ["saved", when_text(m.created)],
             ["by", f"{versions or 'unknown'}; save {printable(m.token)}"],

@@ -1,0 +1,165 @@
+"""What a user hands to a checkpointer: names, values that cannot be stored, metrics, and how the loop is left."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import dist_toolkit as dtk
+from dist_toolkit.checkpoint.manifest import digest
+from dist_toolkit.checkpoint.retention import retention_from
+from dist_toolkit.errors import ConfigError, NotSerializable, OtherFormat, PeerError
+
+
+class Box:
+    """An object whose state is `value`."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def state_dict(self) -> Any:
+        return self.value
+
+    def load_state_dict(self, state: Any) -> None:
+        self.value = state
+
+
+@pytest.fixture
+def rt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # torch sets it, and leaves it, otherwise
+    with dtk.init(seed=0, device="cpu") as runtime:
+        yield runtime
+
+
+def train(rt: Any, **options: Any) -> tuple[Any, Any, Any]:
+    engine = rt.setup(partial(torch.nn.Linear, 2, 1), partial(torch.optim.Adam, lr=0.1))
+    loader = rt.loader(TensorDataset(torch.ones(40, 2)), global_batch_size=4)
+    return engine, loader, rt.checkpointer("ckpt", engine=engine, loader=loader, **options)
+
+
+def step(engine: Any, x: torch.Tensor) -> None:
+    engine.backward(engine(x).mean())
+    engine.step()
+
+
+@pytest.mark.parametrize("name", ["optim.weight", "model.ema", "rng.0", "a.b", "", 1])
+def test_a_name_that_could_be_a_tensors_is_refused(rt: Any, name: Any) -> None:
+    with pytest.raises(ConfigError, match="without dots"):
+        train(rt, state={name: Box({"exp_avg": torch.ones(2)})})
+
+
+HELD: dict[str, Any] = {"me": None}
+HELD["me"] = HELD
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "words"),
+    [
+        ({"n": [10**5000]}, "box.n.0", "16610 bits"),
+        (HELD, "box.me.me", "levels deep"),
+        ({"t": torch.ones(2, device="meta")}, "box.t", "without data"),
+        ({"t": torch.ones(2, dtype=torch.complex64).conj()}, "box.t", "conjugate"),
+        ({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}, "box.a.b", "name of another"),
+        ({"f": lambda: None}, "box.f", "function"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(rt: Any, value: Any, key: str, words: str) -> None:
+    _, _, ckpt = train(rt, state={"box": Box(value)})
+    with pytest.raises(NotSerializable, match=words) as caught:
+        ckpt.save(1)
+    assert caught.value.key.startswith(key)
+
+
+def test_numbers_that_are_not_finite_come_back(rt: Any) -> None:
+    box = Box({"best": np.float64("nan"), "worst": np.float64("-inf")})
+    _, _, ckpt = train(rt, state={"box": box})
+    ckpt.save(1)
+    box.value = None
+    ckpt.restore()
+    assert np.isnan(box.value["best"])
+    assert box.value["worst"] == -np.inf
+
+
+def test_steps_goes_on_from_what_was_restored(rt: Any) -> None:
+    engine, loader, ckpt = train(rt, every=2)
+    assert [n for n, (x,) in ckpt.steps(loader, until=6) if step(engine, x) is None] == [1, 2, 3, 4, 5, 6]
+    assert ckpt.restore(step=2) == 2
+    assert next(n for n, _ in ckpt.steps(loader, until=6)) == 3
+    _, other, again = train(rt)
+    assert next(n for n, _ in again.steps(other, until=9)) == 7
+
+
+def test_a_second_loop_keeps_what_was_changed_in_between(rt: Any) -> None:
+    engine, loader, ckpt = train(rt)
+    for _, (x,) in ckpt.steps(loader, until=2):
+        step(engine, x)
+    engine.optimizer.param_groups[0]["lr"] = 0.5
+    for _, (x,) in ckpt.steps(loader, until=4):
+        step(engine, x)
+    assert engine.optimizer.param_groups[0]["lr"] == 0.5
+    assert ckpt.step == 4
+
+
+def test_a_loop_that_is_left_says_what_is_unsaved(rt: Any, caplog: pytest.LogCaptureFixture) -> None:
+    engine, loader, ckpt = train(rt)
+    logging.getLogger("dist_toolkit").addHandler(caplog.handler)
+    for number, (x,) in ckpt.steps(loader, until=9):
+        step(engine, x)
+        if number == 3:
+            break
+    assert "left at step 3, which is not saved; call save()" in caplog.text
+    ckpt.save()
+    assert Path("ckpt/step-00000003").exists()
+
+
+def test_another_format_is_neither_passed_over_nor_replaced(rt: Any) -> None:
+    _, _, ckpt = train(rt)
+    ckpt.save(1)
+    ckpt.save(2)
+    record = Path("ckpt/step-00000002/manifest.json")
+    body = json.dumps({**json.loads(record.read_text())["body"], "format": 2})
+    newer = f'{{"format": 2, "digest": "xxh3_128:{digest(body.encode())}", "body": {body}}}\n'
+    record.write_text(newer)
+    _, _, other = train(rt)
+    with pytest.raises(PeerError, match=r"checkpoint format 2.*update dist-toolkit"):
+        other.restore()
+    with pytest.raises(PeerError, match="checkpoint format 2"):
+        next(other.steps(rt.loader(TensorDataset(torch.ones(8, 2)), global_batch_size=4), until=3))
+    ckpt.close()
+    with pytest.raises((OtherFormat, dtk.errors.CheckpointError), match="checkpoint format 2"):
+        other.save(2)
+    assert record.read_text() == newer
+    assert other.restore(step=1) == 1
+
+
+def test_a_typing_error_in_keep_best_is_said(rt: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _, _, ckpt = train(rt, keep_last=1, keep_best="max:accuracy")
+    logging.getLogger("dist_toolkit").addHandler(caplog.handler)
+    for number in (1, 2, 3):
+        ckpt.report(acc=0.5)
+        ckpt.save(number)
+    assert caplog.text.count("'accuracy' was never given to report(), but 'acc'") == 1
+
+
+@pytest.mark.parametrize("value", [1.5, True, "3", 0])
+def test_keep_last_is_a_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match="keep_last="):
+        retention_from(value)
+
+
+def test_who_saved_is_in_the_record(rt: Any) -> None:
+    _, _, ckpt = train(rt)
+    ckpt.save(1)
+    by = json.loads(Path("ckpt/step-00000001/manifest.json").read_text())["body"]["producer"]["by"]
+    user, _, host = by.partition("@")
+    assert user
+    assert host
