@@ -206,7 +206,8 @@ class Checkpointer:
         self._kept = list(self._progress())
         if manifest is None:
             return None
-        self.step = self._group.step = manifest.step
+        self.step = self._group.step = self._saved_step = manifest.step
+        self._saved_metrics = dict(manifest.metrics)
         if self._group.world.is_main:
             ranks = manifest.world_size
             ignored = sorted(set(manifest.values) - {part.name for part in self._parts})
@@ -231,9 +232,10 @@ class Checkpointer:
     ) -> Iterator[tuple[int, Any]]:
         """The training loop: pairs (step, batch), step counting from 1 over restarts and epochs. Collective.
 
-        Restores first, unless this object has restored already. After a `break`, save: nothing is saved by itself then.
-        Saves after each `every`-th step and after the last. When a preemption was requested on any
-        rank, all ranks save the same step and leave the program with exit code 75.
+        Restores first, unless this object has restored already. Saves after each `every`-th step and after the last.
+        When a preemption was requested on any rank, all ranks save the same step and leave the program with exit code
+        75. After a `break`, call `save()`: nothing is saved by itself then. Called again, it goes on from the state as
+        it is; after an exception in the middle of a step, `restore()` first.
 
         Args:
             until: the last step; or
@@ -298,7 +300,7 @@ class Checkpointer:
         return bool(asked.stop)
 
     def is_saved(self) -> bool:
-        """Whether the last save was of the current step."""
+        """Whether the current step was the last to be saved or restored."""
         return self._saved_step == self.step
 
     def _start(self, snapshot: Snapshot) -> None:

@@ -59,12 +59,13 @@ class Loop:
         """Pairs (step, batch) until the end."""
         if self._last is None:
             yield from self._passes()
-            return
-        while self._saves.step < self._last:
+        while self._last is not None and self._saves.step < self._last:
             before = self._saves.step
             yield from self._epoch(lambda: self._saves.step >= (self._last or 0))
             if self._saves.step == before:
                 raise ConfigError("the loader gives no batch: there is nothing to train on")
+        if self._saves.step and not self._saves.is_saved():  # an earlier loop's last step, after a save that failed
+            self._saves.save()
 
     def _passes(self) -> Iterator[tuple[int, Any]]:
         """Epochs of a loader whose length only reading tells; its own count of epochs is what is resumed."""
@@ -73,8 +74,6 @@ class Loop:
             yield from self._epoch(lambda: False)
             if self._saves.step == before == 0:
                 raise ConfigError("the loader gives no batch: there is nothing to train on")
-        if not self._saves.is_saved():
-            self._saves.save()
 
     def _epoch(self, is_last: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
         for batch in self._loader:
