@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any, NoReturn, Protocol
 
 from dist_toolkit.checkpoint.background import Background
-from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete, refuse_foreign
+from dist_toolkit.checkpoint.directory import claim, prune, refuse_another_run
 from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.loop import Batches, Loop
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlans
 from dist_toolkit.checkpoint.restore import restore_checkpoint
 from dist_toolkit.checkpoint.retention import Retention
-from dist_toolkit.checkpoint.save import Snapshot, take_snapshot, write_snapshot
+from dist_toolkit.checkpoint.save import write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
+from dist_toolkit.checkpoint.snapshot import Snapshot, take_snapshot
 from dist_toolkit.checkpoint.staging import Lacking, Staging
 from dist_toolkit.errors import (
     CheckpointError,
     ConfigError,
-    DirectoryInUse,
-    OtherFormat,
-    PeerError,
     Preempted,
-    StateMismatch,
 )
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
 _LOG = logging.getLogger("dist_toolkit")
-_PATIENCE = 10.0  # seconds to wait for the program before this one to end
 _LAST_WAIT = 60.0  # seconds that a failed program waits for a save that was under way
 
 
@@ -98,7 +91,7 @@ class Checkpointer:
         self._saved_step: int | None = None
         self._saved_metrics: dict[str, float] = {}
         self._knows_the_run = self._has_restored = self._has_claim = self._in_steps = False
-        self._warned = False
+        self._warned: set[str] = set()
         self._progress, self._kept = progress, list(progress())
 
     @property
@@ -143,8 +136,10 @@ class Checkpointer:
         with self._group.watched("checkpointer.save"):
             self._claim()
             if not self._knows_the_run:
-                self._refuse_another_run()
+                refuse_another_run(self._storage, self._group, self._parts, self._waive)
+                self._knows_the_run = True
             snapshot = take_snapshot(self._group, self._parts, self._plans, step, metrics)
+            self._warn_of_differences(snapshot.differing)
             if wait:
                 self._write(self._group, snapshot)
             else:
@@ -303,6 +298,14 @@ class Checkpointer:
         """Whether the current step was the last to be saved or restored."""
         return self._saved_step == self.step
 
+    def _warn_of_differences(self, names: Sequence[str]) -> None:
+        for name in names if self._group.world.is_main else ():
+            self._warn_once(
+                f"state {name}",
+                f"the state of {name!r} is not the same on every rank; that of rank 0 is saved, and a restore gives it "
+                "to all: bring it together first (rt.gather, rt.mean)",
+            )
+
     def _start(self, snapshot: Snapshot) -> None:
         """Copy the state, and write the copies in the background."""
         if self._side is None:
@@ -316,71 +319,14 @@ class Checkpointer:
 
     def _write(self, group: Group, snapshot: Snapshot) -> None:
         write_snapshot(self._storage, group, snapshot)
-        self._prune(group)
+        prune(self._storage, group, self._retention, self._warn_once)
 
     def _claim(self) -> None:
-        """Refuse a directory that some rank cannot write to, or that another program saves in. Collective."""
-        if self._has_claim:
-            return
-        owner, error = None, None
-        try:
-            self._storage.check_writable()
-            if self._group.world.is_main:
-                owner = self._storage.claim(_owner(), _PATIENCE)
-        except Exception as caught:
-            error = caught
-        self._group.agree(f"preparing to save in {self.root}", error)
-        owner = self._group.broadcast_json(owner)
-        if owner is not None:
-            raise DirectoryInUse(self.root, owner)
-        self._has_claim = True
+        if not self._has_claim:
+            claim(self._storage, self._group)
+            self._has_claim = True
 
-    def _refuse_another_run(self) -> None:
-        """Before a first save without a restore: what a restore would refuse, a changed strategy, in the same words."""
-        error = None
-        if self._group.world.is_main:
-            marks = [part for part in self._parts if part.name.rpartition(".")[2] == "strategy"]
-            try:
-                known = committed_checkpoints(self._storage)
-                refuse_foreign(known, self.root)
-                found = [entry.manifest for entry in known if entry.manifest is not None]
-                for part in marks if found else ():
-                    if part.name in found[0].values and part.name not in self._waive:
-                        part.template({}, found[0].values[part.name])
-            except (StateMismatch, OtherFormat) as caught:
-                error = [isinstance(caught, StateMismatch), str(caught)]
-            except Exception:
-                error = None  # the save itself will say it
-        error = self._group.broadcast_json(error)
-        if error is not None:
-            raise StateMismatch("strategy", error[1]) if error[0] else CheckpointError(error[1])
-        self._knows_the_run = True
-
-    def _prune(self, group: Group) -> None:
-        """Only after a commit; a failure to delete loses nothing, but every rank hears of it."""
-        error = None
-        if group.world.is_main and self._retention.keep_last is not None:
-            try:
-                committed = committed_checkpoints(self._storage, heads=True)
-                for entry in self._retention.surplus(committed):
-                    delete(self._storage, entry)
-                self._warn_of_no_metric(committed)
-            except Exception as caught:  # no memory for a record, too
-                error = f"{type(caught).__name__}: {caught}"
-        failure = group.broadcast_json(error)
-        if failure is not None:
-            raise PeerError("deleting old checkpoints", {0: failure})
-
-    def _warn_of_no_metric(self, committed: Sequence[Committed]) -> None:
-        """A typing error in `keep_best` would let the best one go."""
-        missing = self._retention.never_reported(committed)
-        if missing is not None and not self._warned:
-            self._warned = True
-            _LOG.warning("%s: no checkpoint has the metric of keep_best: %s", self.root, missing)
-
-
-def _owner() -> str:
-    """This program, for others to read."""
-    job = os.environ.get("SLURM_JOB_ID")
-    since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"process {os.getpid()} on {socket.gethostname()}{f' (job {job})' if job else ''}, since {since}"
+    def _warn_once(self, kind: str, words: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _LOG.warning("%s", words)

@@ -34,10 +34,11 @@ class StrategyMark:
         if saved == _CONVERTED:
             return
         if saved != mine and not (saved in _ALIKE and mine in _ALIKE):
+            advice = "auto" if saved in _ALIKE else saved
             raise StateMismatch(
                 "strategy",
                 f"the run was saved with strategy {saved!r} and is resumed with {mine!r}: its state fits, "
-                f"but sums are rounded in another order; go on with --strategy {saved}, or pass waive=['strategy'] to "
+                f"but sums are rounded in another order; go on with --strategy {advice}, or pass waive=['strategy'] to "
                 "rt.checkpointer if you mean to change it",
             )
 

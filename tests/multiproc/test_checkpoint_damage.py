@@ -20,7 +20,7 @@ from torch import nn
 
 import dist_toolkit as dtk
 from dist_toolkit import errors
-from dist_toolkit.checkpoint import Checkpointer, checkpointer
+from dist_toolkit.checkpoint import Checkpointer, directory
 from dist_toolkit.checkpoint.manifest import BITS, decode
 from dist_toolkit.checkpoint.save import save_checkpoint
 from dist_toolkit.errors import PeerError, StateMismatch, StorageNotShared
@@ -137,7 +137,7 @@ def test_a_manifest_that_promises_too_much_is_refused_before_memory_is_asked_for
 
 
 def save_where_another_saves(root: str) -> str:
-    checkpointer._PATIENCE = 0.5
+    directory._PATIENCE = 0.5
 
     def body(engine: dtk.Engine, ckpt: Checkpointer, rt: dtk.Runtime) -> str:
         with pytest.raises(errors.DirectoryInUse) as caught:

@@ -1,0 +1,101 @@
+"""The directory of a run: who may save in it, whose run is in it, and what is deleted from it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timezone
+
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete, refuse_foreign
+from dist_toolkit.checkpoint.parts import Part
+from dist_toolkit.checkpoint.retention import Retention
+from dist_toolkit.errors import CheckpointError, DirectoryInUse, OtherFormat, PeerError, StateMismatch
+from dist_toolkit.process_group import Group
+from dist_toolkit.storage import Storage
+
+_PATIENCE = 10.0  # seconds to wait for the program before this one to end
+
+
+def claim(storage: Storage, group: Group) -> None:
+    """Refuse a directory that some rank cannot write to, or that another program saves in. Collective.
+
+    Raises:
+        DirectoryInUse, PeerError: on every rank.
+    """
+    owner, error = None, None
+    try:
+        storage.check_writable()
+        if group.world.is_main:
+            owner = storage.claim(_me(), _PATIENCE)
+    except Exception as caught:
+        error = caught
+    group.agree(f"preparing to save in {storage.root}", error)
+    owner = group.broadcast_json(owner)
+    if owner is not None:
+        raise DirectoryInUse(storage.root, owner)
+
+
+def refuse_another_run(storage: Storage, group: Group, parts: Sequence[Part], waive: Collection[str]) -> None:
+    """Before a first save without a restore: what a restore would refuse, in the same words. Collective.
+
+    Raises:
+        StateMismatch: the newest checkpoint is of another strategy.
+        CheckpointError: some checkpoint is of another format version.
+    """
+    error = None
+    if group.world.is_main:
+        marks = [part for part in parts if part.name.rpartition(".")[2] == "strategy"]
+        try:
+            known = committed_checkpoints(storage)
+            refuse_foreign(known, storage.root)
+            found = [entry.manifest for entry in known if entry.manifest is not None]
+            for part in marks if found else ():
+                if part.name in found[0].values and part.name not in waive:
+                    part.template({}, found[0].values[part.name])
+        except (StateMismatch, OtherFormat) as caught:
+            error = [isinstance(caught, StateMismatch), str(caught)]
+        except Exception:
+            error = None  # the save itself will say it
+    error = group.broadcast_json(error)
+    if error is not None:
+        raise StateMismatch("strategy", error[1]) if error[0] else CheckpointError(error[1])
+
+
+def prune(storage: Storage, group: Group, retention: Retention, warn: Callable[[str, str], None]) -> None:
+    """Delete what retention gives up, after a commit. A failure loses nothing, but every rank hears of it. Collective.
+
+    Args:
+        warn: is called with a kind of warning and its words.
+
+    Raises:
+        PeerError: rank 0 could not delete.
+    """
+    error = None
+    if group.world.is_main and retention.keep_last is not None:
+        try:
+            committed = committed_checkpoints(storage, heads=True)
+            for entry in retention.surplus(committed):
+                delete(storage, entry)
+            _warn_of_no_metric(storage, retention, committed, warn)
+        except Exception as caught:  # no memory for a record, too
+            error = f"{type(caught).__name__}: {caught}"
+    failure = group.broadcast_json(error)
+    if failure is not None:
+        raise PeerError("deleting old checkpoints", {0: failure})
+
+
+def _warn_of_no_metric(
+    storage: Storage, retention: Retention, committed: Sequence[Committed], warn: Callable[[str, str], None]
+) -> None:
+    """A typing error in `keep_best` would let the best one go."""
+    missing = retention.never_reported(committed)
+    if missing is not None:
+        warn("keep_best", f"{storage.root}: no checkpoint has the metric of keep_best: {missing}")
+
+
+def _me() -> str:
+    """This program, for others to read."""
+    job = os.environ.get("SLURM_JOB_ID")
+    since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"process {os.getpid()} on {socket.gethostname()}{f' (job {job})' if job else ''}, since {since}"
