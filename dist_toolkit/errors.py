@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+_MANY = 10  # steps that a message lists
+
 
 class DistToolkitError(Exception):
     """Base of all errors of this package."""
@@ -72,12 +74,17 @@ class CheckpointError(DistToolkitError):
 
 
 class CheckpointNotFound(CheckpointError):
-    """No committed checkpoint (of this step) is in the directory."""
+    """No committed checkpoint (of this step) is in the directory.
 
-    def __init__(self, root: str | Path, step: int | None = None) -> None:
-        self.root, self.step = str(root), step
+    Attributes:
+        there: the steps that are, newest first.
+    """
+
+    def __init__(self, root: str | Path, step: int | None = None, there: Sequence[int] = ()) -> None:
+        self.root, self.step, self.there = str(root), step, tuple(there)
         what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
-        super().__init__(f"{what} in {root}")
+        rest = f"; there are {', '.join(map(str, there[:_MANY]))}{', ...' * (len(there) > _MANY)}" if there else ""
+        super().__init__(f"{what} in {root}{rest}")
 
 
 class CheckpointCorrupt(CheckpointError):

@@ -260,7 +260,7 @@ class Checkpointer:
     def _say_unsaved(self) -> None:
         """The loop was left before its end."""
         if self._group.world.is_main and not self.is_saved():
-            _LOG.warning("the loop was left at step %d, which is not saved; call save() after it to keep it", self.step)
+            _LOG.info("the loop was left at step %d, which is not saved; call save() after it to keep it", self.step)
 
     def _leave_if_asked(self) -> None:
         """Outside the loop, which asks for itself: leave with all ranks, as nothing is unsaved."""

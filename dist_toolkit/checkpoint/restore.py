@@ -46,7 +46,7 @@ def restore_checkpoint(
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
         CheckpointError, PeerError: a rank may not read it, or not now; nothing was changed, and no older one was taken.
     """
-    candidates, known = _candidates(storage, group, step)
+    candidates, known, there = _candidates(storage, group, step)
     reasons: list[str] = []
     for folder, seen, damage in candidates:
         found = damage or _try_one(storage, group, parts, folder, seen, known.get(folder), waive)
@@ -58,33 +58,36 @@ def restore_checkpoint(
     if reasons:
         raise AllCheckpointsCorrupt(storage.root, reasons)
     if step is not None:
-        raise CheckpointNotFound(storage.root, step)
+        raise CheckpointNotFound(storage.root, step, there)
     return None
 
 
 def _candidates(
     storage: Storage, group: Group, step: int | None
-) -> tuple[list[tuple[str, str, str]], dict[str, Manifest]]:
+) -> tuple[list[tuple[str, str, str]], dict[str, Manifest], list[int]]:
     """Rank 0's list of what to try, newest first, on every rank: folder, digest of its commit record, damage of that.
 
-    On rank 0 also the manifests. Changes nothing: another program may be saving.
+    On rank 0 also the manifests; on every rank the steps there are, if `step` is not.
+    Changes nothing: another program may be saving.
     """
     found: list[Committed] = []
+    there: list[int] = []
     error = None
     if group.world.is_main:
         try:
             known = committed_checkpoints(storage)
             found = [c for c in known if step in (None, c.step)]
+            there = [] if found else [c.step for c in known]
             refuse_foreign(found, storage.root)
             _warn_of_uncommitted(storage, {c.folder for c in known})
         except Exception as caught:  # no memory for a record, too
             error = f"{type(caught).__name__}: {caught}"
-    rows, failure = group.broadcast_json([[[c.folder, digest(c.data), c.damage] for c in found], error])
+    told = [[[c.folder, digest(c.data), c.damage] for c in found], there, error]
+    rows, there, failure = group.broadcast_json(told)
     if failure is not None:
         raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
-    return [(folder, seen, damage) for folder, seen, damage in rows], {
-        c.folder: c.manifest for c in found if c.manifest
-    }
+    manifests = {c.folder: c.manifest for c in found if c.manifest}
+    return [(folder, seen, damage) for folder, seen, damage in rows], manifests, there
 
 
 def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:

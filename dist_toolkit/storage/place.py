@@ -29,16 +29,20 @@ def is_url(place: str | Path) -> bool:
 
 
 def open_storage(place: str | Path) -> Storage:
-    """A directory (a path, or `file://`), or a prefix in an object store (`s3://bucket/run`). Opens no connection.
+    """A directory (a path or `file://`), or a prefix in an object store (`s3://bucket/run`). Opens no connection.
+
+    A `~` at the start of a path is the user's home.
 
     Raises:
         ConfigError: an unknown scheme, a package that is missing, or a URL without a place.
     """
+    if not str(place):
+        raise ConfigError("'' is no place for checkpoints; pass a directory ('.' for this one) or a URL")
     match = _URL.fullmatch(place) if isinstance(place, str) else None
     if match is None:
         if isinstance(place, Path) and place.parts and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", place.parts[0]):
             raise ConfigError(f"Path({str(place)!r}) has lost a slash of a URL; pass the URL as a string")
-        return LocalStorage(place)
+        return LocalStorage(_home(place))
     scheme = match[1].lower()
     if scheme == "file":
         return LocalStorage(_local_path(str(place), match[2]))
@@ -52,6 +56,13 @@ def open_storage(place: str | Path) -> Storage:
 
     filesystem = _filesystem(str(place), scheme)
     return ObjectStorage(filesystem, filesystem._strip_protocol(place), str(place), bound_from(os.environ))
+
+
+def _home(place: str | Path) -> Path:
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:  # no such user
+        raise ConfigError(f"{str(place)!r} is no place for checkpoints: {error}") from None
 
 
 def _local_path(place: str, rest: str) -> Path:

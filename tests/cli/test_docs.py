@@ -98,6 +98,7 @@ PAGES = [
     ("strategies", "ddp", r"ddp: accuracy (0\.9|1\.0)"),
     ("strategies", "fsdp", r"fsdp: accuracy (0\.9|1\.0)"),
     ("data", "ddp", r"place in the data: \{"),
+    ("saving", "ddp", r"left at step [1-9]\d+, went back to 50, now at 60; best \d"),
 ]
 
 

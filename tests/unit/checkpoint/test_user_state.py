@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 import dist_toolkit as dtk
 from dist_toolkit.checkpoint.manifest import digest
 from dist_toolkit.checkpoint.retention import retention_from
-from dist_toolkit.errors import ConfigError, NotSerializable, OtherFormat, PeerError
+from dist_toolkit.errors import CheckpointNotFound, ConfigError, NotSerializable, OtherFormat, PeerError
 
 
 class Box:
@@ -92,6 +92,8 @@ def test_numbers_that_are_not_finite_come_back(rt: Any) -> None:
 def test_steps_goes_on_from_what_was_restored(rt: Any) -> None:
     engine, loader, ckpt = train(rt, every=2)
     assert [n for n, (x,) in ckpt.steps(loader, until=6) if step(engine, x) is None] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(CheckpointNotFound, match=r"no committed checkpoint of step 3 in .*ckpt; there are 6, 4, 2$"):
+        ckpt.restore(step=3)
     assert ckpt.restore(step=2) == 2
     assert next(n for n, _ in ckpt.steps(loader, until=6)) == 3
     _, other, again = train(rt)

@@ -18,6 +18,7 @@ def test_paths_and_file_urls_are_directories(tmp_path: Path) -> None:
         storage = open_storage(place)
         assert isinstance(storage, LocalStorage)
         assert storage.root == str(tmp_path)
+    assert open_storage("~/run").root == str(Path.home() / "run")
     assert is_url("s3://b/run")
     assert not is_url("runs/demo")
     assert not is_url(Path("s3://b"))
@@ -31,6 +32,8 @@ def test_paths_and_file_urls_are_directories(tmp_path: Path) -> None:
         ("sftp://host/run", "sftp:// is no place"),
         ("s3://", "names no place; write s3://BUCKET/PATH"),
         ("file://runs/demo", "write file:///PATH, with three slashes"),
+        ("", "pass a directory"),
+        ("~nobody-of-this-name/run", "is no place for checkpoints: "),
         (Path("s3://bucket/run"), "has lost a slash of a URL; pass the URL as a string"),
     ],
 )
