@@ -61,6 +61,8 @@ def run(asked: Request, style: Style) -> Outcome:
     """
     if is_url(asked.out):
         raise UsageError(f"{asked.out}: convert writes to this machine's files only; pass a path, and copy from there")
+    if not is_url(asked.path) and not Path(asked.path).exists():
+        raise UsageError(f"{asked.path} does not exist; pass a directory of checkpoints, or another program's file")
     source = asked.source or detect(asked.path)
     if source is not None:
         _refuse_options(asked, _ONLY_FROM_OURS, f"a checkpoint of {source} is converted into format 1")

@@ -261,6 +261,22 @@ def test_whose_checkpoint_a_path_is(tmp_path):
     assert [detect(str(tmp_path / path)) for path in paths] == [None, None, "deepspeed", "deepspeed", "torch", None]
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"garbage" * 100, "Unsupported operand"), (b"", "EOFError"), (b"PK\x03\x04" + b"x" * 100, "central directory")],
+    ids=["garbage", "empty", "zip"],
+)
+def test_a_file_that_torch_did_not_write_is_refused_without_torchs_advice(tmp_path, ckpt, data, said):
+    path = tmp_path / "model.pt"
+    path.write_bytes(data)
+    answer = ckpt("convert", path, tmp_path / "out")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "model.pt cannot be read as a file of torch.save: " in answer.err
+    assert said in answer.err
+    assert "weights_only" not in answer.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_deepspeed_saves_that_are_not_whole_are_refused(tmp_path, ckpt):
     folder = tmp_path / "zero" / "global_step3"
     folder.mkdir(parents=True)

@@ -13,6 +13,8 @@ import torch
 from dist_toolkit.checkpoint.tool.foreign.source import wrap
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 
+_ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")
+
 
 def read_tree(path: Path) -> Any:
     """What was saved, with lazy tensors. See `load`."""
@@ -41,7 +43,7 @@ def load(path: Path, known: Mapping[str, Any] | None = None) -> Any:
         except pickle.UnpicklingError as error:
             raise UsageError(_refusal(path, error)) from None
         except (RuntimeError, EOFError, ValueError, KeyError) as error:
-            raise UsageError(f"{path} cannot be read as a file of torch.save: {str(error).splitlines()[0]}") from None
+            raise UsageError(_unreadable(path, error)) from None
 
 
 def lazily(value: Any, name: str) -> Any:
@@ -56,13 +58,19 @@ def lazily(value: Any, name: str) -> Any:
     return value
 
 
+def _unreadable(path: Path, error: Exception) -> str:
+    """In torch's words, without its advice to execute what the file says."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith(_ADVICE)]
+    return f"{path} cannot be read as a file of torch.save: {lines[0] if lines else type(error).__name__}"
+
+
 def _refusal(path: Path, error: Exception) -> str:
     try:
         needs = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # an old or damaged file
         needs = []
     if not needs:
-        return f"{path} cannot be read as a file of torch.save: {str(error).splitlines()[0]}"
+        return _unreadable(path, error)
     return (
         f"{path} needs {', '.join(sorted(needs)[:4])}, and to make these would execute what the file says; save the "
         "state_dicts, which are tensors and plain values, in the program that wrote it: "
