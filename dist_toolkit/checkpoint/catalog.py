@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dist_toolkit.checkpoint.aside import NOTE, Note, read_note, remove, set_aside
-from dist_toolkit.checkpoint.heads import decode_head, decode_whole
+from dist_toolkit.checkpoint.heads import decode_head, decode_whole, glance
 from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, deleted_dir, parse_dir, step_dir, token_of
 from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
 from dist_toolkit.checkpoint.unreadable import is_damage
@@ -32,12 +32,15 @@ class Committed:
     """It is whole, and of another format version."""
 
 
-def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False) -> list[Committed]:
+def committed_checkpoints(
+    storage: Storage, after: int = -1, look: Callable[[bytes, str], Manifest] = decode_whole
+) -> list[Committed]:
     """All directories that hold a commit record, newest step first, by the step in the record.
 
     Args:
         after: of later steps alone, by the names: for where reading a record costs a request.
-        heads: the manifests may lack files, tensors and values; records that have not changed are not decoded again.
+        look: at a record. With `decode_head` and `glance` the manifests may lack files, tensors and values; with
+            `glance` these may also turn out to be malformed later, unless two records are of one step.
     """
     found: dict[int, Committed] = {}
     names = storage.list()
@@ -46,9 +49,15 @@ def committed_checkpoints(storage: Storage, after: int = -1, heads: bool = False
         parsed = parse_dir(folder)
         if parsed is None or parsed[1] not in ("", ".old") or parsed[0] <= after:
             continue
-        entry = _examine(storage, folder, parsed[0], decode_head if heads else decode_whole)
-        if entry is not None and not (folder in left and _is_it(entry, left[folder])):
-            found[entry.step] = max(found.get(entry.step, entry), entry, key=_standing)
+        entry = _examine(storage, folder, parsed[0], look)
+        if entry is None or (folder in left and _is_it(entry, left[folder])):
+            continue
+        if entry.step in found:
+            rivals = [found[entry.step], entry]
+            if look is glance:
+                rivals = [_examine(storage, rival.folder, rival.step) or rival for rival in rivals]
+            entry = max(rivals, key=_standing)
+        found[entry.step] = entry
     return sorted(found.values(), key=lambda entry: -entry.step)
 
 
@@ -103,7 +112,9 @@ def clean_up(storage: Storage, saved: int) -> None:
         step, suffix = parsed
         if suffix == ".old" and step_dir(step) not in names:
             storage.rename(folder, step_dir(step))
-        elif suffix == ".old" and folder in {entry.folder for entry in committed_checkpoints(storage, heads=True)}:
+        elif suffix == ".old" and folder in {
+            entry.folder for entry in committed_checkpoints(storage, look=decode_head)
+        }:
             set_aside(storage, step_dir(step), step)  # has no whole record, or one of another step: no successor
             storage.rename(folder, step_dir(step))
         elif step == saved:
@@ -149,7 +160,7 @@ def note_later(storage: Storage, step: int, token: str) -> Note | None:
     The run went back behind them, for damage or by choice.
     """
     after = -1 if storage.renames else step
-    later = [entry for entry in committed_checkpoints(storage, after, heads=True) if entry.step > step]
+    later = [entry for entry in committed_checkpoints(storage, after, decode_head) if entry.step > step]
     if not later:
         return None
     note = Note(step, token, {entry.folder: digest(entry.data) if entry.data else "" for entry in later})

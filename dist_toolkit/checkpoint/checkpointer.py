@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from dist_toolkit.checkpoint.background import Background
+from dist_toolkit.checkpoint.collection import collection_put_off
 from dist_toolkit.checkpoint.directory import claim, prune, refuse_another_run
 from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.loop import Batches, Loop
@@ -195,7 +196,7 @@ class Checkpointer:
 
     def _restore(self, step: int | None) -> int | None:
         self.wait()
-        with self._group.watched("checkpointer.restore"):
+        with self._group.watched("checkpointer.restore"), collection_put_off():
             manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
         self._knows_the_run = self._has_restored = True
         self._kept = list(self._progress())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
 
 from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete, refuse_foreign
+from dist_toolkit.checkpoint.heads import decode_head
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.errors import CheckpointError, DirectoryInUse, OtherFormat, PeerError, StateMismatch
@@ -74,7 +75,7 @@ def prune(storage: Storage, group: Group, retention: Retention, warn: Callable[[
     error = None
     if group.world.is_main and retention.keep_last is not None:
         try:
-            committed = committed_checkpoints(storage, heads=True)
+            committed = committed_checkpoints(storage, look=decode_head)
             for entry in retention.surplus(committed):
                 delete(storage, entry)
             _warn_of_no_metric(storage, retention, committed, warn)

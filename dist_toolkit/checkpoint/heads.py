@@ -1,4 +1,4 @@
-"""Heads of commit records: what retention goes by. The same bytes are looked at once, however often they are read.
+"""Heads of commit records: what a choice among them goes by. The same bytes are decoded once, however often read.
 
 With thousands of tensors to decode and check, a record takes a tenth of a second, and a save looks at all of a
 directory. Heads are kept by the digest of the record's bytes, so one that has changed in any way is decoded anew; a
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from threading import Lock
 
-from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
+from dist_toolkit.checkpoint.manifest import Manifest, body_of, decode, digest, head_of
 
 _MOST = 4096  # heads that are kept, a kilobyte each
 
@@ -27,6 +27,19 @@ def decode_head(data: bytes, path: str) -> Manifest:
     with _lock:
         head = _known.get(_key(data))
     return remember(data, decode(data, path)) if head is None else head
+
+
+def glance(data: bytes, path: str) -> Manifest:
+    """The head alone, from the bytes before files, tensors and values, which were not looked at.
+
+    That the record holds what was written is certain, by its digest; whether that makes sense, `decode` tells.
+
+    Raises:
+        CheckpointCorrupt: see `manifest.body_of`.
+    """
+    with _lock:
+        known = _known.get(_key(data))
+    return known or head_of(body_of(data, path)) or decode(data, path)
 
 
 def decode_whole(data: bytes, path: str) -> Manifest:

@@ -21,6 +21,8 @@ from dist_toolkit.errors import CheckpointCorrupt, OtherFormat
 DIGEST = "xxh3_128"
 _START = re.compile(rb'\{"format": (\d{1,18}), "digest": "xxh3_128:([0-9a-f]{32})", "body": ')
 _END = b"}\n"
+_HEAD_ENDS = b',\n"values": {'
+_NO_STATE: Mapping[str, Any] = {"values": {}, "files": {}, "tensors": {}}
 _LARGEST = 2**63 - 1
 _ENCODE = json.JSONEncoder().encode
 _TEXT = json.encoder.encode_basestring_ascii
@@ -120,6 +122,34 @@ def decode(data: bytes, path: str) -> Manifest:
             version, or an entry that points outside the checkpoint.
         OtherFormat: a whole one of another version.
     """
+    text = body_of(data, path)
+    try:
+        manifest = _from_body(json.loads(text, object_pairs_hook=unique))
+        _check(manifest, path)
+        check_values(dict(manifest.values), manifest.tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckpointCorrupt(path, f"malformed manifest ({type(error).__name__}: {error})") from None
+    return manifest
+
+
+def head_of(text: bytes) -> Manifest | None:
+    """Of a body, what stands before values, files and tensors; None where it is not laid out as `encode` does it."""
+    end = text.find(_HEAD_ENDS)
+    if end < 0:
+        return None
+    with suppress(KeyError, TypeError, ValueError, RecursionError):
+        head = _from_body({**_NO_STATE, **json.loads(text[:end] + b"}", object_pairs_hook=unique)})
+        if _has_types(head) and not (head.files or head.tensors or head.values):
+            return head
+    return None
+
+
+def body_of(data: bytes, path: str) -> bytes:
+    """The body of a record, whose digest holds.
+
+    Raises:
+        CheckpointCorrupt, OtherFormat: as `decode`.
+    """
     start = _START.match(data)
     if start is None:
         raise CheckpointCorrupt(path, _not_ours(data))
@@ -129,13 +159,7 @@ def decode(data: bytes, path: str) -> Manifest:
         raise kind(path, _other_format(int(start[1])))
     if not data.endswith(_END) or digest(text) != start[2].decode():
         raise CheckpointCorrupt(path, "the manifest does not match its own digest")
-    try:
-        manifest = _from_body(json.loads(text, object_pairs_hook=unique))
-        _check(manifest, path)
-        check_values(dict(manifest.values), manifest.tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise CheckpointCorrupt(path, f"malformed manifest ({type(error).__name__}: {error})") from None
-    return manifest
+    return text
 
 
 def _says(body: bytes, version: int) -> bool:
@@ -186,13 +210,8 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
 
 
 def _check(manifest: Manifest, path: str) -> None:
-    m = manifest
-    typed = {int: (m.step, m.world_size), str: (m.created, m.token), dict: (m.values, m.metrics, m.producer)}
-    fits = all(type(value) is kind for kind, values in typed.items() for value in values)
-    fits = fits and all(type(value) is float or _count(value, -_LARGEST) for value in m.metrics.values())
-    fits = fits and all(type(value) is str for value in m.producer.values())
-    fits = fits and _count(m.step) and _count(m.world_size, 1)
-    if not (fits and all(_count(file.size) and _count(file.header) for file in m.files.values())):
+    files = manifest.files.values()
+    if not (_has_types(manifest) and all(_count(file.size) and _count(file.header) for file in files)):
         raise CheckpointCorrupt(path, "malformed manifest: a field is of another type than format 1 has, or no size")
     for name, file in manifest.files.items():
         if not is_rank_file(name) or not _is_digest(file.digest):
@@ -206,6 +225,15 @@ def _check(manifest: Manifest, path: str) -> None:
         if wrong:
             raise CheckpointCorrupt(path, f"{name}: {wrong}")
     _check_places(manifest, path)
+
+
+def _has_types(m: Manifest) -> bool:
+    """Whether the fields but for files and tensors are of the types that format 1 has."""
+    typed = {int: (m.step, m.world_size), str: (m.created, m.token), dict: (m.values, m.metrics, m.producer)}
+    fits = all(type(value) is kind for kind, values in typed.items() for value in values)
+    fits = fits and all(type(value) is float or _count(value, -_LARGEST) for value in m.metrics.values())
+    fits = fits and all(type(value) is str for value in m.producer.values())
+    return fits and _count(m.step) and _count(m.world_size, 1)
 
 
 def _wrong_with(tensor: TensorEntry, files: Mapping[str, FileEntry]) -> str:

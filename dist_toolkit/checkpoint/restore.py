@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 import torch
 
 from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, left_behind, refuse_foreign
+from dist_toolkit.checkpoint.heads import decode_whole, glance
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
-from dist_toolkit.checkpoint.manifest import Manifest, decode, digest
+from dist_toolkit.checkpoint.manifest import Manifest, digest
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.reader import open_file, read_tensors, saved_tensors, verify_chunks
 from dist_toolkit.checkpoint.shared import read_shared
@@ -46,10 +47,10 @@ def restore_checkpoint(
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
         CheckpointError, PeerError: a rank may not read it, or not now; nothing was changed, and no older one was taken.
     """
-    candidates, known, there = _candidates(storage, group, step)
+    candidates, there = _candidates(storage, group, step)
     reasons: list[str] = []
     for folder, seen, damage in candidates:
-        found = damage or _try_one(storage, group, parts, folder, seen, known.get(folder), waive)
+        found = damage or _try_one(storage, group, parts, folder, seen, waive)
         if isinstance(found, Manifest):
             return found
         reasons.append(found)
@@ -62,20 +63,17 @@ def restore_checkpoint(
     return None
 
 
-def _candidates(
-    storage: Storage, group: Group, step: int | None
-) -> tuple[list[tuple[str, str, str]], dict[str, Manifest], list[int]]:
+def _candidates(storage: Storage, group: Group, step: int | None) -> tuple[list[tuple[str, str, str]], list[int]]:
     """Rank 0's list of what to try, newest first, on every rank: folder, digest of its commit record, damage of that.
 
-    On rank 0 also the manifests; on every rank the steps there are, if `step` is not.
-    Changes nothing: another program may be saving.
+    Also the steps there are, if `step` is not. Changes nothing: another program may be saving.
     """
     found: list[Committed] = []
     there: list[int] = []
     error = None
     if group.world.is_main:
         try:
-            known = committed_checkpoints(storage)
+            known = committed_checkpoints(storage, look=glance)
             found = [c for c in known if step in (None, c.step)]
             there = [] if found else [c.step for c in known]
             refuse_foreign(found, storage.root)
@@ -86,8 +84,7 @@ def _candidates(
     rows, there, failure = group.broadcast_json(told)
     if failure is not None:
         raise PeerError(f"looking for checkpoints in {storage.root}", {0: failure})
-    manifests = {c.folder: c.manifest for c in found if c.manifest}
-    return [(folder, seen, damage) for folder, seen, damage in rows], manifests, there
+    return [(folder, seen, damage) for folder, seen, damage in rows], there
 
 
 def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
@@ -100,17 +97,15 @@ def _warn_of_uncommitted(storage: Storage, known: Collection[str]) -> None:
 
 
 def _try_one(
-    storage: Storage, group: Group, parts: Sequence[Part], folder: str, seen: str, known: Manifest | None,
-    waive: Collection[str],
-) -> Manifest | str:  # fmt: skip
+    storage: Storage, group: Group, parts: Sequence[Part], folder: str, seen: str, waive: Collection[str]
+) -> Manifest | str:
     """The manifest if this checkpoint was restored, or what is wrong with it; the same on every rank.
 
     Args:
         seen: the digest of its commit record, as rank 0 read it.
-        known: that record, where it is decoded already.
     """
     data = read_shared(storage, group, f"{folder}/{MANIFEST}", seen, f"restoring from {storage.root}")
-    manifest, error = _open(storage, group, folder, known, data)
+    manifest, error = _open(storage, group, folder, data)
     damage = _collect(group, storage, error)  # before anything is allocated for what the manifest promises
     if damage or manifest is None:
         return damage
@@ -127,12 +122,10 @@ def _try_one(
     return manifest
 
 
-def _open(
-    storage: Storage, group: Group, folder: str, known: Manifest | None, data: bytes
-) -> tuple[Manifest | None, Exception | None]:
+def _open(storage: Storage, group: Group, folder: str, data: bytes) -> tuple[Manifest | None, Exception | None]:
     """The manifest; and whether the files are there and as long as they should be, each rank looking at its share."""
     try:
-        manifest = known or decode(data, f"{folder}/{MANIFEST}")
+        manifest = decode_whole(data, f"{folder}/{MANIFEST}")
         for file in sorted(manifest.files)[group.world.rank :: group.world.world_size]:
             open_file(storage, folder, file, manifest.files[file]).__exit__(None, None, None)
     except (OSError, EOFError) as error:

@@ -44,12 +44,12 @@ def test_a_save_decodes_no_record_that_it_knows(tmp_path: Path, decoded: list[st
     assert steps(tmp_path) == ["step-00000004", "step-00000005"]
 
 
-def test_a_restore_has_looked_at_them_for_the_save(tmp_path: Path, decoded: list[str]) -> None:
+def test_a_restore_decodes_the_one_it_takes_and_the_save_the_others(tmp_path: Path, decoded: list[str]) -> None:
     results(tmp_path, lambda program: [program.save(step, 1.0) for step in (1, 2)])
     heads._known.clear()
     decoded.clear()
     results(tmp_path, lambda program: [program.restore(), program.save(3, 1.0)], retention=Retention(2))
-    assert sorted(Path(path).parent.name for path in decoded) == ["step-00000001", "step-00000002"]
+    assert [Path(path).parent.name for path in decoded] == ["step-00000002", "step-00000001"]
     assert steps(tmp_path) == ["step-00000002", "step-00000003"]
 
 
@@ -86,9 +86,9 @@ def test_what_is_remembered_of_a_save_is_what_the_record_says(tmp_path: Path) ->
 
     results(tmp_path, body, 2)
     storage = LocalStorage(tmp_path)
-    (known,) = committed_checkpoints(storage, heads=True)
+    (known,) = committed_checkpoints(storage, look=heads.decode_head)
     with patch.object(heads, "_known", {}):
-        (read,) = committed_checkpoints(storage, heads=True)
+        (read,) = committed_checkpoints(storage, look=heads.decode_head)
     assert known == read
     assert known.manifest is not None
     assert (known.step, known.manifest.metrics) == (7, {"loss": 0.5})
