@@ -55,8 +55,8 @@ def test_every_changed_byte_is_seen() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"step": 3,', '"step": true,'), ('"step": 3,\n', ""), ('"step": 3,', '"step": 3, "step": 4,'), ('{\n"step"', '{"step"'),
-     ('"metrics": {}', '"metrics": {"a": "b"}'), (',\n"values": {', ',"values": {')],
+    [('"step": 3,', '"step": true,'), ('"step": 3,\n', ""), ('"step": 3,', '"step": 3, "step": 4,'),
+     ('{\n"step"', '{"step"'), ('"metrics": {}', '"metrics": {"a": "b"}'), (',\n"values": {', ',"values": {')],
 )  # fmt: skip
 def test_a_head_that_is_laid_out_otherwise_is_decoded(old: str, new: str) -> None:
     """A record that was edited, and signed again."""
