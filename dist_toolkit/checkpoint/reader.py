@@ -12,7 +12,8 @@ from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.storage import FileReader, Storage
 from dist_toolkit.tensors import DTYPES, TensorMeta, byte_view
 
-_SLICE = 1 << 19  # bytes that are read and digested at a time
+_SLICE = 1 << 23  # bytes that are read and digested at a time: fewer from a disk would keep it waiting, more the cache
+_RUN = 1 << 19  # bytes of small chunks that are read together
 _SMALL = 1 << 16  # chunks below this are read together
 
 
@@ -80,7 +81,7 @@ def _runs(reads: Sequence[Read]) -> Iterator[list[Read]]:
     size = 0
     for read in reads:
         length = read.chunk.end - read.chunk.begin
-        if run and (length >= _SMALL or size + length > _SLICE or read.chunk.begin != run[-1].chunk.end):
+        if run and (length >= _SMALL or size + length > _RUN or read.chunk.begin != run[-1].chunk.end):
             yield run
             run, size = [], 0
         run.append(read)
