@@ -172,12 +172,20 @@ def kill_rank_1(mark: str) -> None:
 OVERHEAD = [sys.executable, "-m", "dtk_launch", "bench", "overhead"]
 
 
+ALL_LOOPS = ["hand", "hand-view", "hand-options", "dtk", "dtk-noguard", "dtk-log", "dtk-steps", "accelerate"]
+
+
 @needs_two_cores
 @needs_proc
-def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
+@pytest.mark.parametrize(
+    "loops",
+    [["hand", "hand-options", "dtk", "dtk-noguard", "dtk-steps"], pytest.param(ALL_LOOPS, marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
+def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark, loops):
     """Structure only: a quick run has no times that count. Fabric is left out: its import takes ten seconds."""
-    loops = ["hand", "hand-view", "hand-options", "dtk", "dtk-noguard", "dtk-log", "dtk-steps"]
-    loops += ["accelerate"] if importlib.util.find_spec("accelerate") else []
+    if "accelerate" in loops:
+        pytest.importorskip("accelerate")
     argv = ["--quick", "--nproc", "2", "--device", "cpu", "--loops", ",".join(loops), "--out", "out", "--json"]
     process = start(argv, mark, tmp_path, OVERHEAD)
     stdout, stderr = process.communicate(timeout=120)
@@ -187,7 +195,7 @@ def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark):
     records = records_of(tmp_path / "out")
     assert [r["kind"] for r in records if r["kind"] not in ("block", "weights", "guard")] == ["machine", "setup", "end"]
     blocks = [r for r in records if r["kind"] == "block"]
-    in_memory, with_loader = set(loops) - {"dtk-steps"}, set(loops) - {"hand-view", "dtk-noguard", "dtk-log"}
+    in_memory, with_loader = {*loops} - {"dtk-steps"}, {*loops} - {"hand-view", "dtk-noguard", "dtk-log"}
     for number in range(3):
         turns = [(b["feed"], b["loop"]) for b in blocks if b["round"] == number]
         assert sorted(turns) == sorted([*(("memory", n) for n in in_memory), *(("loader", n) for n in with_loader)])
@@ -221,6 +229,7 @@ def test_an_interrupted_overhead_run_keeps_what_it_measured(tmp_path, mark):
     assert "**The run was interrupted.**" in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_an_overhead_run_with_a_dead_rank_ends(tmp_path, mark):

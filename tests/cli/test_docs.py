@@ -75,7 +75,11 @@ def test_commands_of_the_readme_run(tmp_path: Path, line: str) -> None:
     assert done.stdout
 
 
-@pytest.mark.parametrize("launcher", [["dtk", "launch", "--nproc", "2"], [sys.executable]], ids=["dtk", "python"])
+@pytest.mark.parametrize(
+    "launcher",
+    [["dtk", "launch", "--nproc", "2"], pytest.param([sys.executable], marks=pytest.mark.slow)],
+    ids=["dtk", "python"],
+)
 def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str]) -> None:
     """With fewer steps, else as it stands; started again, on one process, there is nothing left to do."""
     script = blocks("python")[0]
@@ -95,7 +99,7 @@ def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str
 
 
 PAGES = [
-    ("strategies", "ddp", r"ddp: accuracy (0\.9|1\.0)"),
+    pytest.param("strategies", "ddp", r"ddp: accuracy (0\.9|1\.0)", marks=pytest.mark.slow),
     ("strategies", "fsdp", r"fsdp: accuracy (0\.9|1\.0)"),
     ("data", "ddp", r"place in the data: \{"),
     ("saving", "ddp", r"left at step [1-9]\d+, went back to 50, now at 60; best \d"),

@@ -116,7 +116,7 @@ def test_prefetched_batches_come_exactly_once(tmp_path: Path) -> None:
     assert sorted(order(tmp_path, 1)) == list(range(120))
 
 
-@pytest.mark.parametrize("ranks", [(2, 1), (2, 3), (4, 2, 3, 1)], ids=str)
+@pytest.mark.parametrize("ranks", [(2, 1), (2, 3), pytest.param((4, 2, 3, 1), marks=pytest.mark.slow)], ids=str)
 def test_order_is_the_same_on_any_number_of_ranks(tmp_path: Path, ranks: tuple[int, ...]) -> None:
     """Killed in the third step after each checkpoint and started again on another number of ranks."""
     program = Program(str(tmp_path))
