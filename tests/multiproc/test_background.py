@@ -200,7 +200,7 @@ def many_saves(root: str, count: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_number_of_saves(tmp_path: Path, count: int) -> None:
-    for early, late in run_ranks(many_saves, 2, str(tmp_path), count):
+    for early, late in run_ranks(many_saves, 2, str(tmp_path), count, timeout=600.0):
         assert late - early < 8 * 2**20, f"{(late - early) / 2**20:.1f} MiB more after {count} saves"
     assert run_ranks(restored, 2, str(tmp_path)) == [(count - 1, count - 1.0)] * 2
 
