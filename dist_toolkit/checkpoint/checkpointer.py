@@ -133,11 +133,14 @@ class Checkpointer:
             raise ConfigError(f"step={step!r} is not a number of steps; pass 0 or more")
         self.wait()
         began = time.monotonic()
+        if not self._in_steps:
+            self.step = step  # a loop of the script's own
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
         with self._group.watched("checkpointer.save"):
             self._claim()
             if not self._knows_the_run:
-                refuse_another_run(self._storage, self._group, self._parts, self._waive)
+                parts = () if self._has_restored else self._parts
+                refuse_another_run(self._storage, self._group, parts, self._waive)
                 self._knows_the_run = True
             snapshot = take_snapshot(self._group, self._parts, self._plans, step, metrics)
             self._warn_of_differences(snapshot.differing)
@@ -185,6 +188,8 @@ class Checkpointer:
     def restore(self, step: int | None = None) -> int | None:
         """Go back to the newest whole checkpoint (or that of `step`); its step, or None if there is none. Collective.
 
+        What was reported since the last save is forgotten.
+
         Raises:
             CheckpointNotFound, AllCheckpointsCorrupt, StateMismatch, StorageNotShared: nothing was installed.
             Preempted: outside `steps`, after a request to stop.
@@ -195,10 +200,14 @@ class Checkpointer:
         return restored
 
     def _restore(self, step: int | None) -> int | None:
+        if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
+            raise ConfigError(f"step={step!r} is not a number of steps")
         self.wait()
         with self._group.watched("checkpointer.restore"), collection_put_off():
             manifest = restore_checkpoint(self._storage, self._group, self._parts, step, self._waive)
-        self._knows_the_run = self._has_restored = True
+        self._has_restored = True
+        self._knows_the_run |= step is None  # with a step the others were not looked at
+        self._metrics = {}  # of a state that is gone
         self._kept = list(self._progress())
         if manifest is None:
             return None

@@ -38,7 +38,10 @@ def claim(storage: Storage, group: Group) -> None:
 
 
 def refuse_another_run(storage: Storage, group: Group, parts: Sequence[Part], waive: Collection[str]) -> None:
-    """Before a first save without a restore: what a restore would refuse, in the same words. Collective.
+    """Before a first save: what a restore would refuse by a look at the records, in the same words. Collective.
+
+    Args:
+        parts: whose strategy is compared; none where the run went back to a checkpoint of its own choice.
 
     Raises:
         StateMismatch: the newest checkpoint is of another strategy.
@@ -76,9 +79,11 @@ def prune(storage: Storage, group: Group, retention: Retention, warn: Callable[[
     if group.world.is_main and retention.keep_last is not None:
         try:
             committed = committed_checkpoints(storage, look=decode_head)
-            for entry in retention.surplus(committed):
+            surplus = retention.surplus(committed)
+            if surplus:
+                _warn_of_no_metric(storage, retention, committed, warn)
+            for entry in surplus:
                 delete(storage, entry)
-            _warn_of_no_metric(storage, retention, committed, warn)
         except Exception as caught:  # no memory for a record, too
             error = f"{type(caught).__name__}: {caught}"
     failure = group.broadcast_json(error)

@@ -124,7 +124,10 @@ def decode(data: bytes, path: str) -> Manifest:
     """
     text = body_of(data, path)
     try:
-        manifest = _from_body(json.loads(text, object_pairs_hook=unique))
+        content = json.loads(text, object_pairs_hook=unique)
+        if content.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"its body says format {content['format']!r}")
+        manifest = _from_body(content)
         _check(manifest, path)
         check_values(dict(manifest.values), manifest.tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:

@@ -32,11 +32,12 @@ class Retention:
         return [c for c in whole if c.folder not in kept and c is not best]
 
     def never_reported(self, committed: Sequence[Committed]) -> str | None:
-        """What to say if other metrics were reported, and that of `keep_best` never was."""
+        """What to say if the metric of `keep_best` was never reported."""
         seen = {name for c in committed if c.manifest for name in c.manifest.metrics}
-        if not self.keep_best or not seen or self.keep_best in seen:
+        if not self.keep_best or self.keep_best in seen:
             return None
-        return f"{self.keep_best!r} was never given to report(), but {', '.join(map(repr, sorted(seen)))}"
+        others = f", but {', '.join(map(repr, sorted(seen)))}" if seen else ""
+        return f"{self.keep_best!r} was never given to report(){others}"
 
     def _best(self, whole: Sequence[Committed]) -> Committed | None:
         """The one with the best finite metric, the oldest of equals."""
@@ -49,10 +50,10 @@ class Retention:
 
 
 def retention_from(keep_last: int | None, keep_best: str | None = None, keep_every: int | None = None) -> Retention:
-    """Retention from the arguments of `rt.checkpointer`; `keep_best` is `max:NAME`, `min:NAME`, or NAME for max.
+    """Retention from the arguments of `rt.checkpointer`; `keep_best` is `max:NAME` or `min:NAME`.
 
     Raises:
-        ConfigError: a number below 1, `keep_every` without `keep_last`, another prefix of the metric, or no name.
+        ConfigError: a number below 1, `keep_every` without `keep_last`, no prefix or another, or no name.
     """
     if keep_last is not None and (not isinstance(keep_last, int) or isinstance(keep_last, bool)):
         raise ConfigError(f"keep_last={keep_last!r} is not a number of checkpoints; pass 3, say, or None to keep all")
@@ -62,7 +63,9 @@ def retention_from(keep_last: int | None, keep_best: str | None = None, keep_eve
         raise ConfigError(f"keep_every={keep_every!r} is not a positive number of steps")
     if keep_every is not None and keep_last is None:
         raise ConfigError(f"keep_every={keep_every} with keep_last=None: all are kept as it is; pass keep_last=3, say")
-    mode, _, name = ("max", "", keep_best) if keep_best is None or ":" not in keep_best else keep_best.partition(":")
-    if mode not in ("max", "min") or name == "":
+    if keep_best is None:
+        return Retention(keep_last, keep_every)
+    mode, _, name = keep_best.partition(":") if isinstance(keep_best, str) else ("", "", "")
+    if mode not in ("max", "min") or name.strip() != name or not name:
         raise ConfigError(f"keep_best={keep_best!r}: write max:METRIC or min:METRIC")
     return Retention(keep_last, keep_every, name, mode == "max")

@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 import dist_toolkit as dtk
 from dist_toolkit.checkpoint.manifest import digest
 from dist_toolkit.checkpoint.retention import retention_from
-from dist_toolkit.errors import CheckpointNotFound, ConfigError, NotSerializable, OtherFormat, PeerError
+from dist_toolkit.errors import CheckpointError, CheckpointNotFound, ConfigError, NotSerializable, PeerError
 
 
 class Box:
@@ -137,10 +137,54 @@ def test_another_format_is_neither_passed_over_nor_replaced(rt: Any) -> None:
     with pytest.raises(PeerError, match="checkpoint format 2"):
         next(other.steps(rt.loader(TensorDataset(torch.ones(8, 2)), global_batch_size=4), until=3))
     ckpt.close()
-    with pytest.raises((OtherFormat, dtk.errors.CheckpointError), match="checkpoint format 2"):
-        other.save(2)
-    assert record.read_text() == newer
-    assert other.restore(step=1) == 1
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="checkpoint format 2"):
+            other.save(2)
+        assert record.read_text() == newer
+        assert other.restore(step=1) == 1  # by choice; what is saved then would replace it, or set it aside
+    record.write_text(newer.replace('{"format": 2', '{"format": 1', 1))
+    assert other.restore() == 1  # two numbers that do not agree: damage
+
+
+def test_a_save_by_number_is_where_the_next_one_goes_on(rt: Any) -> None:
+    engine, _, ckpt = train(rt)
+    ckpt.save(3)
+    engine.step()
+    ckpt.save(6)
+    ckpt.save()
+    assert sorted(path.name for path in Path("ckpt").glob("step-*")) == ["step-00000003", "step-00000006"]
+
+
+def test_what_was_reported_goes_with_the_state(rt: Any) -> None:
+    _, _, ckpt = train(rt)
+    ckpt.report(loss=0.5)
+    ckpt.save(1)
+    ckpt.report(loss=0.1)
+    ckpt.restore()
+    ckpt.save(2)
+    record = json.loads(Path("ckpt/step-00000002/manifest.json").read_text())
+    assert record["body"]["metrics"] == {}
+
+
+@pytest.mark.parametrize("step", ["5", True, 2.0])
+def test_a_step_to_go_back_to_is_a_number(rt: Any, step: Any) -> None:
+    with pytest.raises(ConfigError, match="not a number of steps"):
+        train(rt)[2].restore(step=step)
+
+
+@pytest.mark.parametrize("metric", ["loss", "max", "max:", "min: loss", "best:loss", 5])
+def test_the_best_is_by_a_direction_and_a_name(metric: Any) -> None:
+    with pytest.raises(ConfigError, match="write max:METRIC or min:METRIC"):
+        retention_from(3, metric)
+
+
+def test_a_metric_that_is_never_reported_is_said(rt: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _, _, ckpt = train(rt, keep_last=1, keep_best="max:accuracy")
+    logging.getLogger("dist_toolkit").addHandler(caplog.handler)
+    ckpt.save(1)
+    assert not caplog.text
+    ckpt.save(2)
+    assert "'accuracy' was never given to report()" in caplog.text
 
 
 def test_a_typing_error_in_keep_best_is_said(rt: Any, caplog: pytest.LogCaptureFixture) -> None:
