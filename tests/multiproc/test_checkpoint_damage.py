@@ -411,7 +411,7 @@ def save_scored(root: str, scores: list[float], options: dict[str, Any]) -> None
 
 def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     (tmp_path / "step-00000050").mkdir()  # never committed: neither counted nor deleted
-    run_ranks(save_scored, 1, str(tmp_path), [0.1, 0.9, 0.5, 0.4], {"keep_last": 1, "keep_best": "accuracy"})
+    run_ranks(save_scored, 1, str(tmp_path), [0.1, 0.9, 0.5, 0.4], {"keep_last": 1, "keep_best": "max:accuracy"})
     run_ranks(
         save_scored,
         1,
