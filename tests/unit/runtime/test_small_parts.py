@@ -99,7 +99,7 @@ def committed(step: int, score: float | None) -> Committed:
 
 @given(
     scores=st.lists(st.none() | st.integers(0, 5).map(float), min_size=1, max_size=10),
-    keep=st.none() | st.integers(1, 4), best=st.sampled_from([None, "score", "min:score"]),
+    keep=st.none() | st.integers(1, 4), best=st.sampled_from([None, "max:score", "min:score"]),
 )  # fmt: skip
 def test_retention_never_gives_up_the_newest_nor_the_best(
     scores: list[float | None], keep: int | None, best: str | None
