@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils import worker as worker_state
 
@@ -111,7 +112,7 @@ class _Stream:
         return kept, found
 
     def _open(self) -> Any:
-        reading, dataset = self._reading, self._dataset
+        reading, dataset = self._reading, _with_own_epoch(self._dataset)
         if callable(getattr(dataset, "set_epoch", None)):
             dataset.set_epoch(self._epoch)
         if reading.splitting == "shards":
@@ -159,6 +160,19 @@ class _Stream:
         if mine is None and self._slots == 1:
             return None
         return worker_state.WorkerInfo(id=self._slot, num_workers=self._slots, seed=seed, dataset=self._dataset)
+
+
+def _with_own_epoch(dataset: Any) -> Any:
+    """Not shared with other workers: Hugging Face's is a number in shared memory, and its `set_epoch` adds to it.
+
+    Two workers that set it at once would both add, and read in the order of another epoch than the others.
+    """
+    if not isinstance(getattr(dataset, "_epoch", None), torch.Tensor):
+        return dataset
+    own = object.__new__(type(dataset))  # copy.copy would share the attributes: its __getstate__ gives its own dict
+    own.__dict__.update(dataset.__dict__)
+    own._epoch = dataset._epoch.clone()
+    return own
 
 
 class StreamDataset(Dataset[Any]):
