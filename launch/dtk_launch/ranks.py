@@ -1,4 +1,4 @@
-"""The ranks of one launch as the run directory shows them: their records, and when one vanished unrecorded."""
+"""The ranks of one launch as the run directory shows them: their records, and when their processes ended."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ import json
 import os
 import select
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dtk_launch import hostos
+from dtk_launch.deaths import Deaths
+
+_LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end of its memory
 
 
 @dataclass(frozen=True)
 class RankExit:
-    """How a rank said that it ended. `type` is the exception's, None after a clean end."""
+    """How a rank said that it ended. `type` is the exception's, None after a clean end.
+
+    `where` is the innermost line of the user's code (file, line, function, text); `blames` the ranks that the exception
+    names as the ones at fault. `mono_ns` is the time on the clock that all processes of the host share.
+    """
 
     code: int
     type: str | None
     message: str
     traceback: str
     time_ns: int
+    mono_ns: int | None = None
+    where: dict[str, Any] | None = None
+    blames: tuple[int, ...] | list[int] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class RankRecord:
     restart: int
     supervisor: str | None
     started_ns: int
+    vitals: int | None = None
     exit: RankExit | None = None
 
     @classmethod
@@ -51,13 +63,26 @@ class RankRecord:
 class RankWatch:
     """Follows the records that the ranks of this supervisor write. `nproc` of them are expected on this node."""
 
-    def __init__(self, folder: Path, supervisor: str, nproc: int, one_node: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        supervisor: str,
+        nproc: int,
+        one_node: bool,
+        vitals: int | None = None,
+        on_start: Callable[[RankRecord], None] | None = None,
+    ) -> None:
+        """`vitals`: descriptor of the ranks' pages; `on_start` gets each rank's record when it is first seen."""
         self.records: dict[int, RankRecord] = {}
-        self.vanished: dict[int, int] = {}
-        """Rank -> wall time (ns) at which its process was seen to have ended without an exit record."""
-        self._folder, self._supervisor, self._nproc = folder, supervisor, nproc
+        self.earlier: list[dict[int, RankRecord]] = []
+        """The last records of the ranks of each attempt before this one (--max-restarts)."""
+        self.ended: dict[int, int] = {}
+        """Pid -> Unix time (ns) at which the process ended."""
+        self._folder, self._supervisor, self._nproc, self._on_start = folder, supervisor, nproc, on_start
         self._known = range(nproc) if one_node else None
         self._since_ns = time.time_ns()
+        self._clock_ns = time.time_ns() - time.monotonic_ns()
+        self._deaths = Deaths(vitals)
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._pidfds: dict[int, int] = {}
         self._next_scan = 0.0
@@ -88,13 +113,30 @@ class RankWatch:
         # Not of an earlier launch. A container may give each the same host name and pid, so the time counts too.
         if record is None or record.supervisor != self._supervisor or record.started_ns < self._since_ns:
             return
+        end = record.exit
+        if end is not None and end.mono_ns is not None:  # one clock for all ranks here, whatever was set meanwhile
+            record = replace(record, exit=replace(end, time_ns=end.mono_ns + self._clock_ns))
+        attempt = max((known.restart for known in self.records.values()), default=record.restart)
+        if record.restart < attempt:  # written while the attempt was being ended
+            self.earlier[-1][record.rank] = record
+            return
+        if record.restart > attempt:
+            self.earlier.append(self.records)
+            self.records = {}
         old = self.records.get(record.rank)
         self.records[record.rank] = record
         if old is None or old.pid != record.pid:
-            self._forget(record.rank)
-            descriptor = hostos.open_pidfd(record.pid)
-            if descriptor is not None:
-                self._pidfds[record.rank] = descriptor
+            self._begin(record)
+
+    def _begin(self, record: RankRecord) -> None:
+        self._deaths.watch(record.pid, record.vitals)
+        descriptor = hostos.open_pidfd(record.pid)
+        if descriptor is not None:
+            self._pidfds[record.pid] = descriptor
+        elif hostos.LINUX:  # it has ended already
+            self._note_end(record.pid)
+        if self._on_start is not None:
+            self._on_start(record)
 
     def wait(self, seconds: float) -> None:
         """Wait this long, or until a rank's process ends: the moment is noted, which tells who was first."""
@@ -102,16 +144,17 @@ class RankWatch:
         for descriptor in self._pidfds.values():
             poller.register(descriptor, select.POLLIN)
         ended = {descriptor for descriptor, _ in poller.poll(seconds * 1000)}
-        for rank, descriptor in list(self._pidfds.items()):
+        for pid, descriptor in list(self._pidfds.items()):
             if descriptor in ended:
-                self._forget(rank)
-                self.vanished[rank] = time.time_ns()
+                del self._pidfds[pid]
+                os.close(descriptor)
+                self._note_end(pid)
 
-    def _forget(self, rank: int) -> None:
-        self.vanished.pop(rank, None)
-        descriptor = self._pidfds.pop(rank, None)
-        if descriptor is not None:
-            os.close(descriptor)
+    def _note_end(self, pid: int) -> None:
+        died, now = self._deaths.time_of(pid), time.monotonic_ns()
+        if died is None or now - died > _LONGEST_END_NS:  # no page, or one that the rank gave up by an exec
+            died = now
+        self.ended[pid] = died + self._clock_ns
 
     def signal(self, signum: int, parent: int) -> None:
         """Signal every rank that runs and is a child of `parent`: a pid of an earlier launch may be anyone's by now."""
@@ -125,6 +168,6 @@ class RankWatch:
         """Read the last records and close the descriptors."""
         self._next_scan = 0.0
         self.poll()
-        for rank in list(self._pidfds):
-            descriptor = self._pidfds.pop(rank)
+        for descriptor in self._pidfds.values():
             os.close(descriptor)
+        self._pidfds.clear()

@@ -8,30 +8,28 @@ ranks behind); dtk passes these to the ranks itself. torchrun is killed when dtk
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from dtk_launch import hostos
-from dtk_launch.errors import PlanError
+from dtk_launch.conclusion import conclude
+from dtk_launch.diagnose.evidence import PREEMPTED
 from dtk_launch.follow import Follower
-from dtk_launch.outcome import PREEMPTED, Outcome, decide, torchrun_report
+from dtk_launch.oom import OomWatch
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranks import RankWatch
+from dtk_launch.rundir import held_run_directory, launcher_log
 from dtk_launch.torchrun import Command
+from dtk_launch.vitals import create_file, path_of
 
 _POLL = 0.05  # seconds between looks at logs and records
-_LOCK_WAIT = 5.0  # seconds for a launch that was just killed to let go of the run directory
 _END_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that the ranks left behind
 _DOUBLE_PRESS = 0.3  # a second SIGINT this soon is the same one, forwarded by a wrapper
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -55,64 +53,10 @@ def supervise(plan: LaunchPlan, command: Command, plan_text: str, as_json: bool)
     result, one JSON object, and the ranks' output goes to stderr.
     """
     token = f"{socket.gethostname()}:{os.getpid()}"
-    with _run_directory(plan, plan_text) as log:
+    with held_run_directory(plan, plan_text) as log:
         supervisor = _Supervisor(plan, command, token, log, as_json)
-        outcome = supervisor.run()
-        _report(plan, supervisor, outcome, as_json)
-    return outcome.code
-
-
-def launcher_log(plan: LaunchPlan) -> Path:
-    """Where this node's torchrun writes."""
-    node = plan.topology.node_rank
-    return plan.run_dir / (f"launcher-{node}.log" if node else "launcher.log")
-
-
-@contextlib.contextmanager
-def _run_directory(plan: LaunchPlan, plan_text: str) -> Iterator[BinaryIO]:
-    """Make the run directory and hold it for this launch: two runs that write the same checkpoints would ruin both.
-
-    The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
-    """
-    try:
-        (plan.run_dir / "ranks").mkdir(parents=True, exist_ok=True)
-        log = open(launcher_log(plan), "ab")  # noqa: SIM115  # closed below
-        probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise _unwritable(plan, error) from None
-    with log:
-        _lock(log, plan)
-        if plan.topology.node_rank == 0:
-            try:
-                (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
-                (plan.run_dir / "ranks" / "0.live").unlink(missing_ok=True)  # of an earlier launch
-            except OSError as error:
-                raise _unwritable(plan, error) from None
-        yield log
-
-
-def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
-    reason = f"{error.filename}: {error.strerror}"
-    return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
-
-
-def _lock(log: BinaryIO, plan: LaunchPlan) -> None:
-    deadline = time.monotonic() + _LOCK_WAIT
-    while True:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise PlanError(
-                    f"another dtk launch is running in {plan.run_dir}; wait for it, or pass another --name or --run-dir"
-                ) from None
-            time.sleep(_POLL)
-        except OSError:  # a file system without locks
-            return
-        else:
-            return
+        code, signalled = supervisor.run()
+        return conclude(plan, supervisor.watch, supervisor.torchrun_words(), code, signalled, supervisor.oom, as_json)
 
 
 class _Supervisor:
@@ -122,11 +66,18 @@ class _Supervisor:
         one_node = plan.topology.nodes == 1
         ranks = plan.run_dir / "ranks"
         host = None if one_node else socket.gethostname().partition(".")[0]
-        self.watch = RankWatch(ranks, token, plan.topology.nproc, one_node)
+        self.oom = OomWatch()
+        pages = create_file(plan.topology.nproc)
+        self.watch = RankWatch(
+            ranks, token, plan.topology.nproc, one_node, pages, lambda record: self.oom.add(record.pid)
+        )
         self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ))
-        self.log_start = log.seek(0, os.SEEK_END)
+        self._log_start = log.seek(0, os.SEEK_END)
         self._plan, self._command, self._log = plan, command, log
         self._environ = {**os.environ, **dict(command.env), "DTK_SUPERVISOR": token}
+        self._environ.pop("DTK_VITALS", None)
+        if pages is not None:
+            self._environ["DTK_VITALS"] = path_of(pages)
         self._environ.pop("DTK_LIVE", None)
         if self.follower.live and one_node:
             self._environ["DTK_LIVE"] = "1"
@@ -134,8 +85,11 @@ class _Supervisor:
         self._signalled: int | None = None
         self._signalled_at = 0.0
 
-    def run(self) -> Outcome:
-        """Start, follow, end. Signals are this object's from before the start until everything has ended."""
+    def run(self) -> tuple[int, int | None]:
+        """Start, follow, end: torchrun's exit code as Popen gives it, and the signal that ended it through dtk.
+
+        Signals are this object's from before the start until everything has ended.
+        """
         hostos.become_subreaper()
         with self._signals():
             child = self._start()
@@ -150,15 +104,12 @@ class _Supervisor:
                 self._end_the_rest()
         self._look(final=True)
         self.watch.close()
-        reported = torchrun_report(self.launcher_output())
-        return decide(
-            child.returncode, self._signalled, self.watch.records, self.watch.vanished, reported, self._plan.run_dir
-        )
+        return child.returncode, self._signalled
 
-    def launcher_output(self) -> str:
+    def torchrun_words(self) -> str:
         """What torchrun wrote in this launch."""
         with open(launcher_log(self._plan), "rb") as file:
-            file.seek(self.log_start)
+            file.seek(self._log_start)
             return file.read().decode(errors="replace")
 
     @contextlib.contextmanager
@@ -217,7 +168,7 @@ class _Supervisor:
     def _preempted(self) -> bool:
         """Whether a rank has ended with 75 and none in another way: one that failed is torchrun's to restart."""
         records = self.watch.records
-        if any(records[rank].exit is None for rank in self.watch.vanished):
+        if any(record.exit is None and record.pid in self.watch.ended for record in records.values()):
             return False
         codes = {record.exit.code for record in records.values() if record.exit is not None}
         return PREEMPTED in codes and codes <= {0, PREEMPTED}
@@ -245,28 +196,3 @@ def _reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-
-
-def _report(plan: LaunchPlan, supervisor: _Supervisor, outcome: Outcome, as_json: bool) -> None:
-    """Say on stderr how the run ended, if not well; with `as_json` put the result on stdout."""
-    for line in outcome.lines:
-        _say(f"dtk: {line}")
-    if outcome.code != 0 and outcome.failure is None and not supervisor.watch.records:
-        for line in supervisor.launcher_output().splitlines()[-20:]:
-            _say(f"  {line}")
-    if outcome.lines and outcome.code != PREEMPTED:
-        _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
-    if as_json:
-        print(json.dumps(_result(plan, supervisor, outcome)))
-
-
-def _result(plan: LaunchPlan, supervisor: _Supervisor, outcome: Outcome) -> dict[str, Any]:
-    failure = asdict(outcome.failure) if outcome.failure else None
-    ranks = [asdict(record) for _, record in sorted(supervisor.watch.records.items())]
-    run_dir = str(plan.run_dir)
-    return {"exit_code": outcome.code, "name": plan.name, "run_dir": run_dir, "failure": failure, "ranks": ranks}
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

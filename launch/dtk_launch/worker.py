@@ -10,27 +10,23 @@ import sys
 if sys.path and sys.path[0] == __file__.rpartition("/")[0]:
     del sys.path[0]  # Python puts the folder of worker.py there; before any further import
 
-import atexit
 import builtins
 import contextlib
+import faulthandler
 import importlib.machinery
 import importlib.util
 import io
-import json
 import os
 import runpy
 import signal
-import socket
-import time
-import traceback
 from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any
 
 
-def _load_hostos() -> ModuleType:
-    """hostos.py by path and not in sys.modules, so that no name of ours is left for the script to find."""
-    path = os.path.join(os.path.dirname(__file__), "hostos.py")  # noqa: PTH118, PTH120
-    spec = importlib.util.spec_from_file_location("_dtk_hostos", path)
+def _load(name: str) -> ModuleType:
+    """A file of this folder, by path and not in sys.modules, so that no name of ours is left for the script to find."""
+    path = os.path.join(os.path.dirname(__file__), f"{name}.py")  # noqa: PTH118, PTH120
+    spec = importlib.util.spec_from_file_location(f"_dtk_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -40,7 +36,7 @@ def _load_hostos() -> ModuleType:
 
 def die_with_torchrun(supervisor: str | None) -> None:
     """Ask for SIGKILL when torchrun ends, and end now if it has ended before it could be asked for."""
-    hostos = _load_hostos()
+    hostos = _load("hostos")
     parent = os.getppid()
     if not hostos.die_with_parent():
         return
@@ -69,70 +65,6 @@ def note_early_stop() -> None:
     if signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN:
         note.dtk_bootstrap = True  # type: ignore[attr-defined]  # not the user's
         signal.signal(signal.SIGUSR1, note)
-
-
-class Record:
-    """This rank's entry in the run directory. Does nothing without a folder; a failed write never ends the run."""
-
-    def __init__(self, folder: str | None, rank: str, supervisor: str | None) -> None:
-        self._path = os.path.join(folder, f"{rank}.json") if folder else None  # noqa: PTH118
-        self._pid = os.getpid()
-        self._exited = False
-        self._entry: dict[str, Any] = {
-            "rank": int(rank),
-            "local_rank": int(os.environ.get("LOCAL_RANK", "0")),
-            "pid": self._pid,
-            "host": socket.gethostname(),
-            "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
-            "supervisor": supervisor,
-            "started_ns": time.time_ns(),
-        }
-
-    def start(self) -> None:
-        """Write the entry, and the end's when the interpreter ends (registered first, so it runs last)."""
-        self._write()
-        atexit.register(self.end, 0)
-
-    def end(
-        self, code: int, kind: str | None = None, message: str = "", trace: str = "", time_ns: int | None = None
-    ) -> None:
-        """Write how the rank ended, at `time_ns` or now. The first call counts; a forked child's does not."""
-        if self._exited or os.getpid() != self._pid:
-            return
-        self._exited = True
-        when = time.time_ns() if time_ns is None else time_ns
-        self._entry["exit"] = {"code": code, "type": kind, "message": message, "traceback": trace, "time_ns": when}
-        self._write()
-
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        with contextlib.suppress(OSError):
-            temporary = f"{self._path}.tmp"
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(self._entry, file)
-            os.replace(temporary, self._path)  # noqa: PTH105
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code with which Python ends after `error` (128 + n where it ends by signal n)."""
-    if isinstance(error, SystemExit):
-        code = error.code
-        return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
-    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-
-
-def record_error(record: Record, error: BaseException, trace: TracebackType | None) -> None:
-    """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end."""
-    code = exit_code(error)
-    if code == 0:
-        return
-    text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
-    message = ""
-    with contextlib.suppress(Exception):  # a __str__ of the user's
-        message = str(error)
-    when = getattr(error, "time_ns", None)
-    record.end(code, type(error).__name__, message[-2000:], text[-8000:], when if isinstance(when, int) else None)
 
 
 def own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
@@ -189,6 +121,38 @@ def run(arguments: list[str]) -> None:
         exec(load_script(arguments[0], main), main.__dict__)
 
 
+def share_vitals(path: str | None) -> dict[str, Any]:
+    """Have the supervisor learn of this process's death at the moment it comes: what the record is to say of it.
+
+    `path` is the supervisor's file of pages, as /proc shows it.
+    """
+    if path is None:
+        return {}
+    vitals = _load("vitals")
+    nproc, restart = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"))
+    offset = vitals.offset_of(int(os.environ["LOCAL_RANK"]), nproc, restart)
+    try:
+        with open(path, "r+b") as file:
+            page = vitals.Page(file.fileno(), offset)
+    except (OSError, ValueError):
+        return {}
+    if not page.hold():
+        return {}
+    _kept.append(page)
+    return {"vitals": offset}
+
+
+def catch_faults(path: str) -> None:
+    """Have Python write its stack to `path` on a fatal signal (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL)."""
+    with contextlib.suppress(OSError):
+        file = open(path, "wb")  # noqa: SIM115  # faulthandler keeps the descriptor
+        _kept.append(file)
+        faulthandler.enable(file)
+
+
+_kept: list[Any] = []  # for the life of the process
+
+
 def bootstrap() -> None:
     """Prepare the rank, run the script, and leave as Python would."""
     supervisor = os.environ.get("DTK_SUPERVISOR")
@@ -201,15 +165,19 @@ def bootstrap() -> None:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         if supervisor is not None:
             redirect(folder, rank)
+            catch_faults(os.path.join(folder, f"{rank}.fault"))  # noqa: PTH118
+    vitals = {}
     if supervisor is not None:
         note_early_stop()
-    record = Record(folder, rank, supervisor)
-    record.start()
+        vitals = share_vitals(os.environ.pop("DTK_VITALS", None))
+    records = _load("rank_record")
+    record = records.Record(folder, rank, supervisor)
+    record.start(**vitals)
     try:
         run(sys.argv[1:])
     except BaseException as error:
         trace = own_frames_cut(error.__traceback__)
-        record_error(record, error, trace)
+        records.record_error(record, error, trace)
         hide_own_frames(trace)
         raise
 

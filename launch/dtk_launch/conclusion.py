@@ -1,0 +1,146 @@
+"""The end of a launch: gather what is known of each rank, on all nodes, decide, write verdict.json and say it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dtk_launch import nodes
+from dtk_launch.diagnose.culprit import judge, lost_connection
+from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, end_of, exit_codes, tail
+from dtk_launch.diagnose.words import verdict_json, verdict_lines
+from dtk_launch.oom import OomWatch
+from dtk_launch.outcome import Outcome, decide
+from dtk_launch.plan import LaunchPlan
+from dtk_launch.ranks import RankRecord, RankWatch
+from dtk_launch.rundir import launcher_log
+
+
+def conclude(
+    plan: LaunchPlan, watch: RankWatch, words: str, code: int, signalled: int | None, oom: OomWatch, as_json: bool
+) -> int:
+    """Say how the run ended and return its exit code.
+
+    `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got.
+    """
+    gathered = _Ends(plan, watch, exit_codes(words), oom)
+    outcome, ends = _decide(plan, watch, gathered, code, signalled)
+    _write_verdict(plan, outcome, ends, gathered)
+    _report(plan, outcome, words, bool(watch.records))
+    if as_json:
+        print(json.dumps(_result(plan, watch, outcome)))
+    oom.close()
+    return outcome.code
+
+
+def launch_id(plan: LaunchPlan) -> str:
+    """What the nodes of one launch have in common, and no other launch has."""
+    rendezvous = plan.topology.rendezvous
+    return rendezvous.id if rendezvous is not None else f"{socket.gethostname()}:{os.getpid()}"
+
+
+class _Ends:
+    """How the ranks of this node ended, of the last attempt and of those before it."""
+
+    def __init__(self, plan: LaunchPlan, watch: RankWatch, codes: Mapping[int, int], oom: OomWatch) -> None:
+        self._codes, self._watch, self._oom = codes, watch, oom
+        self._folder, self._node = plan.run_dir / "ranks", plan.topology.node_rank
+        self._now_ns = time.time_ns()
+        self.last = self._of(watch.records)
+        self.earlier = [self._of(records) for records in watch.earlier]
+
+    def _of(self, records: Mapping[int, RankRecord]) -> list[RankEnd]:
+        found = (self._end(record) for record in records.values())
+        return [end for end in found if end is not None]
+
+    def _end(self, record: RankRecord) -> RankEnd | None:
+        reported = self._codes.get(record.pid)
+        killed = reported == -9 or (record.exit is not None and "signal: Killed" in record.exit.message)
+        note = self._oom.verdict(record.pid) if killed else ""
+        died = self._watch.ended.get(record.pid)
+        return end_of(record, self._node, reported, died, self._now_ns, tail(self._folder, record.rank), note)
+
+
+def _decide(
+    plan: LaunchPlan, watch: RankWatch, gathered: _Ends, code: int, signalled: int | None
+) -> tuple[Outcome, list[RankEnd]]:
+    """The outcome from what all nodes know, and the ends that it rests on."""
+    topology = plan.topology
+    own, launch = gathered.last, launch_id(plan)
+    outcome = decide(code, signalled, own, len(watch.records))
+    facts = {"host": socket.gethostname(), "state": "ended", "ends": nodes.ends_to_json(own)}
+    nodes.publish(plan.run_dir, topology.node_rank, launch, exit_code=outcome.code, **facts)
+    if topology.nodes == 1 or outcome.code in (0, PREEMPTED):
+        return outcome, own
+    others: list[RankEnd] = []
+
+    def look() -> set[int]:
+        others[:], ended = nodes.ends_of_others(plan.run_dir, launch, topology.node_rank)
+        return ended
+
+    def only_lost() -> bool:
+        verdict = judge([*own, *others])
+        return verdict is None or lost_connection(verdict.culprit)
+
+    nodes.wait_for_others(topology.nodes, look, only_lost)
+    verdict = judge([*own, *others])
+    elsewhere = verdict is not None and verdict.culprit.node != topology.node_rank
+    if signalled is not None and not elsewhere:
+        return outcome, [*own, *others]
+    found = decide(code, None if elsewhere else signalled, [*own, *others], len(watch.records))
+    return found, [*own, *others]
+
+
+def _write_verdict(plan: LaunchPlan, outcome: Outcome, ends: list[RankEnd], gathered: _Ends) -> None:
+    attempts = [verdict_json(judge(earlier), 1, earlier) for earlier in gathered.earlier]
+    facts: dict[str, Any] = {"run": plan.name, "nodes": plan.topology.nodes, "nproc": plan.topology.nproc}
+    values = verdict_json(outcome.verdict, outcome.code, ends, **facts, earlier_attempts=attempts)
+    with contextlib.suppress(OSError):
+        temporary = plan.run_dir / f".verdict-{plan.topology.node_rank}.tmp"
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, plan.run_dir / "verdict.json")  # noqa: PTH105
+
+
+def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> None:
+    """Say on stderr how the run ended, if not well. The verdict is the last that is said."""
+    if outcome.line:
+        _say(f"dtk: {outcome.line}")
+    if outcome.verdict is None:
+        if outcome.code not in (0, PREEMPTED):
+            for line in () if started else words.splitlines()[-20:]:
+                _say(f"  {line}")
+            _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
+        return
+    culprit = outcome.verdict.culprit
+    if culprit.node != plan.topology.node_rank:
+        _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} failed first; {plan.run_dir}/verdict.json")
+        return
+    first, *rest = verdict_lines(outcome.verdict, plan.run_dir, plan.topology.nodes, Path.cwd())
+    _say("\n".join((f"dtk: {first}", *(f"  {line}" for line in rest))))
+
+
+def _result(plan: LaunchPlan, watch: RankWatch, outcome: Outcome) -> dict[str, Any]:
+    """What --json prints."""
+    verdict = verdict_json(outcome.verdict, outcome.code, [])
+    ranks = [asdict(record) for _, record in sorted(watch.records.items())]
+    where = {"name": plan.name, "run_dir": str(plan.run_dir)}
+    return {
+        "exit_code": outcome.code,
+        **where,
+        "failure": verdict["culprit"],
+        "followers": verdict["followers"],
+        "ranks": ranks,
+    }
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,89 @@
+"""Which rank failed first, and which ones only followed it. Pure."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd
+
+# Words of an exception, or of a C++ abort on stderr, that say that somebody else went away.
+_LOST_WORDS = re.compile(
+    r"Connection (?:was )?(?:likely )?(?:closed|reset|refused)|Broken pipe|recvValue failed|failed to recv, got 0 bytes"
+    r"|remote process exited|[Cc]ommunicator was aborted|ncclRemoteError|Did the remote server shutdown or crash"
+    r"|Timed out waiting \d+ms for (?:recv|send) operation|client socket has timed out"
+)
+_LOST_TYPES = {
+    "ConnectionResetError", "ConnectionAbortedError", "ConnectionRefusedError", "BrokenPipeError",
+    "DistNetworkError", "DistStoreError", "PeerError",
+}  # fmt: skip
+# What torchrun ends the other ranks with after a failure, and the codes of scripts that obey.
+_ENDED_SIGNALS = {"SIGTERM", "SIGINT", "SIGHUP"}
+_ENDED_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP, PREEMPTED}
+_TORCHRUN_GRACE_NS = 25_000_000_000  # its own SIGKILL comes 30 s after the failure; the rest is for clocks
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A rank that failed because another did, `delay_ns` after it (less than 0: its end was noticed earlier)."""
+
+    rank: int
+    how: str
+    delay_ns: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who failed first. `blamed_by` are ranks whose own error names it."""
+
+    culprit: RankEnd
+    followers: tuple[Follower, ...]
+    blamed_by: tuple[int, ...] = ()
+
+
+def judge(ends: Sequence[RankEnd]) -> Verdict | None:
+    """The verdict on a run of which these ranks have ended; None if none has failed.
+
+    A failure of a rank's own comes before every loss of a connection, which somebody else caused, and that before an
+    end by torchrun; within these, the earliest is the first. A rank that the errors of the others name takes its place.
+    """
+    failed = sorted((end for end in ends if end.failed), key=lambda end: end.time_ns)
+    if not failed:
+        return None
+    first = min(failed, key=lambda end: (_order(end, failed[0]), end.time_ns))
+    blamed = [rank for rank in first.blames if rank != first.rank] if first.rank not in first.blames else []
+    named = next((end for rank in blamed for end in failed if end.rank == rank), None)
+    culprit = named or first
+    blamed_by = tuple(end.rank for end in failed if culprit.rank in end.blames and end is not culprit)
+    followers = tuple(
+        Follower(end.rank, _how(end, failed[0]), end.time_ns - culprit.time_ns) for end in failed if end is not culprit
+    )
+    return Verdict(culprit, followers, blamed_by)
+
+
+def _order(end: RankEnd, earliest: RankEnd) -> int:
+    return 2 if was_ended(end, earliest) else 1 if lost_connection(end) else 0
+
+
+def lost_connection(end: RankEnd) -> bool:
+    """Whether a rank failed because another one was gone."""
+    if end.type is not None:
+        return end.type in _LOST_TYPES or bool(_LOST_WORDS.search(end.message))
+    return end.signal == "SIGABRT" and bool(_LOST_WORDS.search(end.words))
+
+
+def was_ended(end: RankEnd, earliest: RankEnd) -> bool:
+    """Whether a rank was ended by torchrun, or by dtk, because another one had failed."""
+    if end is earliest and not end.after_end:
+        return False
+    if end.signal in _ENDED_SIGNALS or (end.signal is None and end.code in _ENDED_CODES):
+        return True
+    return end.signal == "SIGKILL" and (end.after_end or end.time_ns - earliest.time_ns > _TORCHRUN_GRACE_NS)
+
+
+def _how(end: RankEnd, earliest: RankEnd) -> str:
+    if was_ended(end, earliest):
+        return "ended by torchrun"
+    return "lost the connection" if lost_connection(end) else "failed too"

@@ -1,0 +1,110 @@
+"""A verdict in words, for people and as JSON. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dtk_launch.diagnose.culprit import Follower, Verdict
+from dtk_launch.diagnose.evidence import RankEnd
+
+_CAUGHT = re.compile(r"Caught (\w+) in ([\w ]+?)\.\nOriginal (.*)", re.DOTALL)
+_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)(?:\n    (?P<text>.*))?', re.M)
+_FRAMES = 3  # of the traceback that are shown
+
+
+def verdict_lines(verdict: Verdict, run_dir: Path, nodes: int = 1, cwd: Path | None = None) -> list[str]:
+    """The verdict in a few lines: who, how, where, how long before the others, and where more can be read."""
+    end = verdict.culprit
+    on = f" on {end.host}" if nodes > 1 else ""
+    lines = [f"rank {end.rank}{on} failed first: {how_it_ended(end)}"]
+    lines += [f"  {line}" for line in _place(end, cwd)]
+    if verdict.blamed_by:
+        lines.append(f"  {_ranks(verdict.blamed_by)} {_verb(verdict.blamed_by, 'name')} it in their errors")
+    lines += [f"  {line}" for line in _followers(verdict.followers)]
+    return [*lines, f"  its output: {run_dir}/ranks/{end.rank}.err; the verdict: {run_dir}/verdict.json"]
+
+
+def how_it_ended(end: RankEnd) -> str:
+    """`ValueError: bad batch (exit code 1)`, `killed by SIGKILL, ...`, `exit code 7`."""
+    if end.signal is not None:
+        late = " after its script had ended" if end.after_end else ""
+        return f"killed by {end.signal}{late}{', ' + end.note if end.note else ''}"
+    if end.code is None:
+        return "its process vanished without an exit record (killed?)"
+    if end.type in (None, "SystemExit"):
+        said = "" if end.message in ("", str(end.code)) or end.type is None else f": {_first_line(end.message)}"
+        return f"exit code {end.code}{said}"
+    kind, message, where = end.type, end.message, ""
+    inner = _CAUGHT.match(message)
+    if inner:  # torch raises the error of a DataLoader worker, or of a replica, again in the main process
+        kind, where = inner[1], f" in {inner[2]}"
+        message = inner[3].rstrip().rpartition("\n")[2].partition(": ")[2]
+    detail = _first_line(message)
+    note = f"; killed {end.note}" if end.note else ""
+    return f"{kind}{': ' + detail if detail else ''}{where} (exit code {end.code}){note}"
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0][:200]
+
+
+def _place(end: RankEnd, cwd: Path | None) -> list[str]:
+    """The last frames of the traceback, the script's line among them."""
+    inner = _CAUGHT.match(end.message)
+    frames = list(_FRAME.finditer(inner[3] if inner else end.traceback))
+    shown = [(f["file"], int(f["line"]), f["function"], f["text"] or "") for f in frames[-_FRAMES:]]
+    where = None if inner else end.where
+    if where is not None and not any((where["file"], where["line"]) == frame[:2] for frame in shown):
+        shown.insert(0, (where["file"], where["line"], where["function"], where["text"]))
+    lines = []
+    for file, line, function, text in shown:
+        lines.append(f"{_short(file, cwd)}:{line} in {function}")
+        lines += [f"    {text.strip()}"] if text.strip() else []
+    return lines
+
+
+def _short(file: str, cwd: Path | None) -> str:
+    path = Path(file)
+    return str(path.relative_to(cwd)) if cwd is not None and path.is_relative_to(cwd) else file
+
+
+def _followers(followers: Sequence[Follower]) -> Iterable[str]:
+    """One line for each way of following, with the shortest delay of its ranks."""
+    for how in dict.fromkeys(follower.how for follower in followers):
+        alike = [follower for follower in followers if follower.how == how]
+        ranks = sorted(follower.rank for follower in alike)
+        soonest = min(follower.delay_ns for follower in alike) / 1e9
+        when = f"{soonest:.3f} s later" if soonest >= 0.0005 else "at the same time" if soonest > -0.0005 else "noted"
+        yield f"{when} {_ranks(ranks)} {_verb(ranks, 'was', 'were') + ' ' if how.startswith('ended') else ''}{how}"
+
+
+def _verb(ranks: Sequence[int], one: str, many: str | None = None) -> str:
+    if many is None:
+        one, many = one + "s", one
+    return one if len(ranks) == 1 else many
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """`rank 3`, `ranks 0, 1 and 2`, `ranks 0, 1, 2, 3, 4, 5, 6, 7 and 56 more`."""
+    names = [str(rank) for rank in sorted(ranks)]
+    if len(names) == 1:
+        return f"rank {names[0]}"
+    if len(names) > 9:
+        return f"ranks {', '.join(names[:8])} and {len(names) - 8} more"
+    return f"ranks {', '.join(names[:-1])} and {names[-1]}"
+
+
+def verdict_json(verdict: Verdict | None, code: int, ends: Sequence[RankEnd], **facts: Any) -> dict[str, Any]:
+    """What `verdict.json` holds (docs/wire.md)."""
+    values: dict[str, Any] = {"format": 1, "exit_code": code, **facts, "culprit": None, "followers": []}
+    if verdict is not None:
+        values["culprit"] = asdict(verdict.culprit) | {"how": how_it_ended(verdict.culprit)}
+        values["culprit"]["blamed_by"] = list(verdict.blamed_by)
+        values["followers"] = [
+            {"rank": f.rank, "how": f.how, "seconds_later": round(f.delay_ns / 1e9, 6)} for f in verdict.followers
+        ]
+    return values | {"ranks": [asdict(end) for end in sorted(ends, key=lambda end: end.rank)]}

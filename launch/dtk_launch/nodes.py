@@ -1,0 +1,66 @@
+"""`nodes/<node>.json` in the run directory: what the dtk of each node tells the others, over the shared file system."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dtk_launch.diagnose.evidence import RankEnd
+
+_PATIENCE = 3.0  # seconds that the end of a failed run waits for what the other nodes know
+_LONG_PATIENCE = 10.0  # and where all that is known is that somebody else was gone
+
+
+def publish(run_dir: Path, node: int, launch: str, **facts: Any) -> None:
+    """Replace this node's entry by these facts. A failed write never ends the run."""
+    entry = {"launch": launch, "node": node, "time_ns": time.time_ns(), **facts}
+    with contextlib.suppress(OSError):
+        folder = run_dir / "nodes"
+        folder.mkdir(exist_ok=True)
+        temporary = folder / f"{node}.json.tmp"
+        temporary.write_text(json.dumps(entry), encoding="utf-8")
+        os.replace(temporary, folder / f"{node}.json")  # noqa: PTH105
+
+
+def entries(run_dir: Path, launch: str | None = None) -> dict[int, dict[str, Any]]:
+    """Node -> its last entry, of this launch or of any."""
+    found: dict[int, dict[str, Any]] = {}
+    with contextlib.suppress(OSError):
+        for path in (run_dir / "nodes").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                entry = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(entry, dict) and launch in (None, entry.get("launch")):
+                    found[int(path.stem)] = entry
+    return found
+
+
+def ends_to_json(ends: Iterable[RankEnd]) -> list[dict[str, Any]]:
+    """Ends as they stand in an entry."""
+    return [asdict(end) for end in ends]
+
+
+def ends_of_others(run_dir: Path, launch: str, own: int) -> tuple[list[RankEnd], set[int]]:
+    """The ends that the other nodes have published at their own end, and these nodes."""
+    ends: list[RankEnd] = []
+    ended: set[int] = set()
+    for node, entry in entries(run_dir, launch).items():
+        if node != own and entry.get("state") == "ended":
+            ended.add(node)
+            with contextlib.suppress(TypeError, KeyError):
+                ends += [RankEnd(**{**values, "blames": tuple(values["blames"])}) for values in entry["ends"]]
+    return ends, ended
+
+
+def wait_for_others(nodes: int, look: Callable[[], set[int]], only_lost: Callable[[], bool]) -> None:
+    """After a failure, wait a moment for the other nodes to say what they saw. `look` gives those that have."""
+    began = time.monotonic()
+    while len(look()) < nodes - 1:
+        if time.monotonic() - began > (_LONG_PATIENCE if only_lost() else _PATIENCE):
+            return
+        time.sleep(0.1)

@@ -1,0 +1,131 @@
+"""A rank's entry in the run directory, `ranks/<rank>.json` (docs/wire.md): that it started, and how it ended.
+
+The rank's bootstrap loads this file by path, so it stands alone: standard library only, no import from this package.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+import traceback
+from types import TracebackType
+from typing import Any
+
+_LONGEST_MESSAGE = 2000
+_LONGEST_TRACEBACK = 8000
+_OWN = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+# Files that the user did not write: Python's own, installed packages, this package and the runtime beside it.
+_FOREIGN_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_FOREIGN_FOLDERS = (
+    os.path.dirname(os.path.abspath(os.__file__)) + os.sep,  # noqa: PTH100, PTH120
+    _OWN + os.sep,
+    os.path.join(os.path.dirname(os.path.dirname(_OWN)), "dist_toolkit") + os.sep,  # noqa: PTH118, PTH120
+)
+
+
+class Record:
+    """This rank's entry. Does nothing without a folder; a failed write never ends the run."""
+
+    def __init__(self, folder: str | None, rank: str, supervisor: str | None) -> None:
+        self._path = os.path.join(folder, f"{rank}.json") if folder else None  # noqa: PTH118
+        self._pid = os.getpid()
+        self._exited = False
+        self._entry: dict[str, Any] = {
+            "rank": int(rank),
+            "local_rank": int(os.environ.get("LOCAL_RANK", "0")),
+            "pid": self._pid,
+            "host": socket.gethostname(),
+            "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+            "supervisor": supervisor,
+            "started_ns": time.time_ns(),
+        }
+
+    def start(self, **facts: Any) -> None:
+        """Write the entry with these facts; the end is written when the interpreter ends (registered first: last)."""
+        self._entry |= facts
+        self._write()
+        atexit.register(self.end, 0)
+
+    def end(self, code: int, **how: Any) -> None:
+        """Write how the rank ended, now or at `time_ns`, `mono_ns`. The first call counts; a forked child has none."""
+        if self._exited or os.getpid() != self._pid:
+            return
+        self._exited = True
+        nothing: dict[str, Any] = {"type": None, "message": "", "traceback": "", "where": None, "blames": []}
+        now = {"time_ns": time.time_ns(), "mono_ns": time.monotonic_ns()}
+        self._entry["exit"] = {"code": code, **nothing, **now, **how}
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError):
+            temporary = f"{self._path}.tmp"
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(self._entry, file)
+            os.replace(temporary, self._path)  # noqa: PTH105
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code with which Python ends after `error` (128 + n where it ends by signal n)."""
+    if isinstance(error, SystemExit):
+        code = error.code
+        return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+
+
+def record_error(record: Record, error: BaseException, trace: TracebackType | None) -> None:
+    """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end."""
+    now, now_mono = time.time_ns(), time.monotonic_ns()
+    code = exit_code(error)
+    if code == 0:
+        return
+    text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
+    message = ""
+    with contextlib.suppress(Exception):  # a __str__ of the user's
+        message = str(error)
+    stamped = getattr(error, "time_ns", None)
+    when = stamped if isinstance(stamped, int) else now
+    record.end(
+        code,
+        type=type(error).__name__,
+        message=message[-_LONGEST_MESSAGE:],
+        traceback=text[-_LONGEST_TRACEBACK:],
+        where=place_of(error, trace),
+        blames=blamed_ranks(error),
+        time_ns=when,
+        mono_ns=now_mono - (now - when),
+    )
+
+
+def place_of(error: BaseException, trace: TracebackType | None) -> dict[str, Any] | None:
+    """The innermost line of the user's own code in the traceback: file, line, function, text. None if there is none."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        text = (error.text or "").strip()
+        return {"file": error.filename, "line": error.lineno, "function": "<module>", "text": text}
+    found = None
+    for frame in traceback.extract_tb(trace):
+        if is_users(frame.filename):
+            found = frame
+    if found is None:
+        return None
+    return {"file": found.filename, "line": found.lineno, "function": found.name, "text": found.line or ""}
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file of a traceback is the user's: not Python's, not an installed package's, not ours."""
+    return not (filename.startswith(("<", *_FOREIGN_FOLDERS)) or any(part in filename for part in _FOREIGN_PARTS))
+
+
+def blamed_ranks(error: BaseException) -> list[int]:
+    """The ranks that the error itself names as the ones at fault (dist_toolkit's DesyncError and PeerError do)."""
+    for name in ("ranks", "failures"):
+        ranks = getattr(error, name, None)
+        if isinstance(ranks, (tuple, list, dict)) and ranks and all(type(rank) is int for rank in ranks):
+            return sorted(ranks)
+    return []

@@ -1,0 +1,72 @@
+"""The run directory of a launch: made, checked and held, so that two launches never write into one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dtk_launch.errors import PlanError
+from dtk_launch.plan import LaunchPlan
+
+_POLL = 0.05  # seconds between tries
+_LOCK_WAIT = 5.0  # seconds for a launch that was just killed to let go of the run directory
+
+
+def launcher_log(plan: LaunchPlan) -> Path:
+    """Where this node's torchrun writes."""
+    node = plan.topology.node_rank
+    return plan.run_dir / (f"launcher-{node}.log" if node else "launcher.log")
+
+
+@contextlib.contextmanager
+def held_run_directory(plan: LaunchPlan, plan_text: str) -> Iterator[BinaryIO]:
+    """Make the run directory and hold it for this launch: two runs that write the same checkpoints would ruin both.
+
+    The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
+    """
+    try:
+        (plan.run_dir / "ranks").mkdir(parents=True, exist_ok=True)
+        log = open(launcher_log(plan), "ab")  # noqa: SIM115  # closed below
+        probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(plan, error) from None
+    with log:
+        _lock(log, plan)
+        if plan.topology.node_rank == 0:
+            try:
+                (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
+                for name in ("ranks/0.live", "verdict.json"):  # of an earlier launch
+                    (plan.run_dir / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise _unwritable(plan, error) from None
+        yield log
+
+
+def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
+    reason = f"{error.filename}: {error.strerror}"
+    return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
+
+
+def _lock(log: BinaryIO, plan: LaunchPlan) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise PlanError(
+                    f"another dtk launch is running in {plan.run_dir}; wait for it, or pass another --name or --run-dir"
+                ) from None
+            time.sleep(_POLL)
+        except OSError:  # a file system without locks
+            return
+        else:
+            return

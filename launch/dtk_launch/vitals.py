@@ -1,0 +1,91 @@
+"""A page of memory that each rank shares with the dtk of its node: a lock held for life, and a heartbeat.
+
+The lock is a robust mutex. When its owner dies, in whatever way, the kernel hands it on before it takes the process's
+memory down, so a waiter learns the moment of a death to some 0.2 ms; a pidfd becomes readable only after the memory is
+gone, 80 ms later for a process of 1 GB. Source: futex(2) and get_robust_list(2), "robust futexes".
+
+All pages of a node are one file in memory without a name, which ends with the last process that has it.
+
+The rank's bootstrap loads this file by path, so it stands alone: standard library only, no import from this package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import sys
+import time
+
+PAGE = 4096
+_ATTEMPTS = 64  # pages of a rank; a later restart takes the page of one long dead
+_ATTRIBUTES = 64  # bytes, more than any libc needs for the mutex's attributes
+_BEAT = 128  # offset of the heartbeat, behind the mutex (at most 48 bytes in glibc and musl)
+_COUNTS = struct.Struct("<QQ")
+_PROCESS_SHARED, _ROBUST = 1, 1
+_OWNER_DIED = 130  # EOWNERDEAD
+
+
+def create_file(nproc: int) -> int | None:
+    """Descriptor of a file with room for the pages of all ranks of a node; None where the system has no such file."""
+    if sys.platform != "linux":
+        return None
+    try:
+        descriptor = os.memfd_create("dtk-vitals")
+        os.truncate(descriptor, PAGE * nproc * _ATTEMPTS)
+    except OSError:
+        return None
+    return descriptor
+
+
+def path_of(descriptor: int) -> str:
+    """Path by which the other processes of this user open a file of this process."""
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def offset_of(local_rank: int, nproc: int, restart: int) -> int:
+    """Where the page of a rank is in the file."""
+    return PAGE * (local_rank + nproc * (restart % _ATTEMPTS))
+
+
+class Page:
+    """One rank's page, mapped. Never unmapped: the kernel follows the list of held locks into it."""
+
+    def __init__(self, descriptor: int, offset: int) -> None:
+        """Map the page at `offset` of the file. Raises OSError, and ValueError beyond its end."""
+        self._memory = mmap.mmap(descriptor, PAGE, offset=offset)
+        self._address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(self._memory)))
+        self._steps = 0
+
+    def hold(self) -> bool:
+        """Take the lock for as long as this process lives, with no step done; False where there is no such lock."""
+        try:
+            libc = ctypes.CDLL(None)
+            attributes = ctypes.create_string_buffer(_ATTRIBUTES)
+            # the interpreter's end must not unmap what the kernel is still to look into
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._memory))
+            self._memory[:] = bytes(PAGE)
+            return not (
+                libc.pthread_mutexattr_init(attributes)
+                or libc.pthread_mutexattr_setpshared(attributes, _PROCESS_SHARED)
+                or libc.pthread_mutexattr_setrobust(attributes, _ROBUST)
+                or libc.pthread_mutex_init(self._address, attributes)
+                or libc.pthread_mutex_lock(self._address)
+            )
+        except AttributeError:
+            return False
+
+    def wait_for_death(self) -> bool:
+        """Block, without holding the GIL, until the owner has died; False if the lock tells nothing."""
+        return bool(ctypes.CDLL(None).pthread_mutex_lock(self._address) == _OWNER_DIED)
+
+    def beat(self) -> None:
+        """Note that the rank has finished one more step, now. About a microsecond."""
+        self._steps += 1
+        _COUNTS.pack_into(self._memory, _BEAT, self._steps, time.monotonic_ns())
+
+    def heartbeat(self) -> tuple[int, int]:
+        """(steps so far, time.monotonic_ns() of the last one); (0, 0) before the first."""
+        steps, when = _COUNTS.unpack_from(self._memory, _BEAT)
+        return steps, when
