@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from dtk_launch.arguments import SCRIPT_SETTINGS, options_command
 from dtk_launch.config import resolve
 from dtk_launch.errors import DtkError
 from dtk_launch.facts import HostFacts
+from dtk_launch.meeting import look
 from dtk_launch.options import LaunchOptions, SubmitOptions
 from dtk_launch.plan import LaunchPlan, build_plan
 from dtk_launch.script import check_script
@@ -48,6 +50,8 @@ def _plan(given: dict[str, Any]) -> tuple[LaunchPlan, Command, LaunchOptions]:
     environ = dict(facts.environ)
     settings = resolve(LaunchOptions, given, environ, facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd)
+    if settings.options.rdzv:
+        facts = replace(facts, meeting=look(settings.options.rdzv))
     plan = check_pet(build_plan(settings, facts), environ)
     return plan, render(plan), settings.options
 

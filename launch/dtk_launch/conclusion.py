@@ -41,18 +41,12 @@ def conclude(
     return outcome.code
 
 
-def launch_id(plan: LaunchPlan) -> str:
-    """What the nodes of one launch have in common, and no other launch has."""
-    rendezvous = plan.topology.rendezvous
-    return rendezvous.id if rendezvous is not None else f"{socket.gethostname()}:{os.getpid()}"
-
-
 class _Ends:
     """How the ranks of this node ended, of the last attempt and of those before it."""
 
     def __init__(self, plan: LaunchPlan, watch: RankWatch, codes: Mapping[int, int], oom: OomWatch) -> None:
         self._codes, self._watch, self._oom = codes, watch, oom
-        self._folder, self._node = plan.run_dir / "ranks", plan.topology.node_rank
+        self._folder, self._node = plan.run_dir / "ranks", plan.topology.node
         self._now_ns = time.time_ns()
         self.last = self._of(watch.records)
         self.earlier = [self._of(records) for records in watch.earlier]
@@ -74,16 +68,16 @@ def _decide(
 ) -> tuple[Outcome, list[RankEnd]]:
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
-    own, launch = gathered.last, launch_id(plan)
+    own, launch = gathered.last, nodes.launch_id(plan)
     outcome = decide(code, signalled, own, len(watch.records))
     facts = {"host": socket.gethostname(), "state": "ended", "ends": nodes.ends_to_json(own)}
-    nodes.publish(plan.run_dir, topology.node_rank, launch, exit_code=outcome.code, **facts)
+    nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
     if topology.nodes == 1 or outcome.code in (0, PREEMPTED):
         return outcome, own
     others: list[RankEnd] = []
 
-    def look() -> set[int]:
-        others[:], ended = nodes.ends_of_others(plan.run_dir, launch, topology.node_rank)
+    def look() -> set[str]:
+        others[:], ended = nodes.ends_of_others(plan.run_dir, launch, topology.node)
         return ended
 
     def only_lost() -> bool:
@@ -92,7 +86,7 @@ def _decide(
 
     nodes.wait_for_others(topology.nodes, look, only_lost)
     verdict = judge([*own, *others])
-    elsewhere = verdict is not None and verdict.culprit.node != topology.node_rank
+    elsewhere = verdict is not None and verdict.culprit.node != topology.node
     if signalled is not None and not elsewhere:
         return outcome, [*own, *others]
     found = decide(code, None if elsewhere else signalled, [*own, *others], len(watch.records))
@@ -104,7 +98,7 @@ def _write_verdict(plan: LaunchPlan, outcome: Outcome, ends: list[RankEnd], gath
     facts: dict[str, Any] = {"run": plan.name, "nodes": plan.topology.nodes, "nproc": plan.topology.nproc}
     values = verdict_json(outcome.verdict, outcome.code, ends, **facts, earlier_attempts=attempts)
     with contextlib.suppress(OSError):
-        temporary = plan.run_dir / f".verdict-{plan.topology.node_rank}.tmp"
+        temporary = plan.run_dir / f".verdict-{plan.topology.node}.tmp"
         temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False), encoding="utf-8")
         os.replace(temporary, plan.run_dir / "verdict.json")  # noqa: PTH105
 
@@ -120,7 +114,7 @@ def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> No
             _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
         return
     culprit = outcome.verdict.culprit
-    if culprit.node != plan.topology.node_rank:
+    if culprit.node != plan.topology.node:
         _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} failed first; {plan.run_dir}/verdict.json")
         return
     first, *rest = verdict_lines(outcome.verdict, plan.run_dir, plan.topology.nodes, Path.cwd())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtk_launch.allocation import Allocation
+from dtk_launch.meeting import Meeting
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class HostFacts:
     """The words that start dtk, on any node that shares this file system."""
     environ: tuple[tuple[str, str], ...] = ()
     allocation: Allocation | None = None
+    meeting: Meeting | None = None
+    """The host of --rdzv, where one was given."""
 
     @classmethod
     def probe(cls, root: Path = Path("/")) -> HostFacts:

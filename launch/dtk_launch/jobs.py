@@ -13,7 +13,7 @@ from dtk_launch.facts import HostFacts
 from dtk_launch.options import SubmitOptions
 from dtk_launch.schedulers.base import JobPlan, Scheduler
 from dtk_launch.schedulers.slurm import Slurm
-from dtk_launch.values import check_choices, check_topology, parse_env, parse_nproc, run_folder, run_name
+from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED|INFINITE")
 
@@ -21,13 +21,17 @@ _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED|INFINITE
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     """Decide everything that this host can decide, or raise PlanError. Cores and GPUs are those of the job's nodes."""
     check_choices(options)
-    if options.nodes < 0 or options.max_restarts < 0:
-        raise PlanError(f"--nodes={options.nodes} --max-restarts={options.max_restarts}: pass 1 (0) or more")
+    if options.max_restarts < 0:
+        raise PlanError(f"--max-restarts={options.max_restarts}: pass 0 or more")
     if options.time and not _TIME.fullmatch(options.time.upper()):
         raise PlanError(f"--time={options.time!r} is no SLURM time; pass minutes, HH:MM:SS or D-HH:MM:SS")
     counted = options.nproc not in ("auto", "gpu", "cpu")
     nproc = parse_nproc(options.nproc) if counted else 1
-    nodes = options.nodes or 1
+    fewest, nodes = parse_nodes(options.nodes or "1")
+    if fewest != nodes or options.rdzv or options.node_rank >= 0:
+        raise PlanError(
+            "--nodes MIN:MAX, --rdzv and --node-rank are for nodes without a scheduler; drop them for dtk submit"
+        )
     check_topology(options, nodes, nproc)
     name = run_name(options)
     run_dir = run_folder(options, name, facts.cwd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -12,12 +13,45 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch.diagnose.evidence import RankEnd
+from dtk_launch.plan import LaunchPlan
 
+_LOOK_EVERY = 1.0  # seconds
 _PATIENCE = 3.0  # seconds that the end of a failed run waits for what the other nodes know
 _LONG_PATIENCE = 10.0  # and where all that is known is that somebody else was gone
 
 
-def publish(run_dir: Path, node: int, launch: str, **facts: Any) -> None:
+def launch_id(plan: LaunchPlan) -> str:
+    """What the nodes of one launch have in common. Of a launch by hand an earlier one of the same name has it, too."""
+    rendezvous = plan.topology.rendezvous
+    return rendezvous.id if rendezvous is not None else f"{socket.gethostname()}:{os.getpid()}"
+
+
+class OtherNodes:
+    """The other nodes of this launch, followed while it runs.
+
+    torchrun does not look whether one of them has failed (pytorch#146371): its ranks may wait for it for half an hour.
+    """
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        self._plan, self._launch = plan, launch_id(plan)
+        self._since_ns = time.time_ns()
+        self._next_look = 0.0
+        publish(plan.run_dir, plan.topology.node, self._launch, host=socket.gethostname(), state="running")
+
+    def failed(self) -> bool:
+        """Whether a node has ended with a failure since the start. An elastic launch goes on without it."""
+        if self._plan.topology.elastic or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + _LOOK_EVERY
+        others = entries(self._plan.run_dir, self._launch)
+        others.pop(self._plan.topology.node, None)
+        return any(
+            entry.get("state") == "ended" and entry.get("exit_code") != 0 and entry.get("time_ns", 0) > self._since_ns
+            for entry in others.values()
+        )
+
+
+def publish(run_dir: Path, node: str, launch: str, **facts: Any) -> None:
     """Replace this node's entry by these facts. A failed write never ends the run."""
     entry = {"launch": launch, "node": node, "time_ns": time.time_ns(), **facts}
     with contextlib.suppress(OSError):
@@ -28,15 +62,15 @@ def publish(run_dir: Path, node: int, launch: str, **facts: Any) -> None:
         os.replace(temporary, folder / f"{node}.json")  # noqa: PTH105
 
 
-def entries(run_dir: Path, launch: str | None = None) -> dict[int, dict[str, Any]]:
+def entries(run_dir: Path, launch: str | None = None) -> dict[str, dict[str, Any]]:
     """Node -> its last entry, of this launch or of any."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     with contextlib.suppress(OSError):
         for path in (run_dir / "nodes").glob("*.json"):
             with contextlib.suppress(OSError, ValueError):
                 entry = json.loads(path.read_text(encoding="utf-8"))
                 if isinstance(entry, dict) and launch in (None, entry.get("launch")):
-                    found[int(path.stem)] = entry
+                    found[path.stem] = entry
     return found
 
 
@@ -45,10 +79,10 @@ def ends_to_json(ends: Iterable[RankEnd]) -> list[dict[str, Any]]:
     return [asdict(end) for end in ends]
 
 
-def ends_of_others(run_dir: Path, launch: str, own: int) -> tuple[list[RankEnd], set[int]]:
+def ends_of_others(run_dir: Path, launch: str, own: str) -> tuple[list[RankEnd], set[str]]:
     """The ends that the other nodes have published at their own end, and these nodes."""
     ends: list[RankEnd] = []
-    ended: set[int] = set()
+    ended: set[str] = set()
     for node, entry in entries(run_dir, launch).items():
         if node != own and entry.get("state") == "ended":
             ended.add(node)
@@ -57,7 +91,7 @@ def ends_of_others(run_dir: Path, launch: str, own: int) -> tuple[list[RankEnd],
     return ends, ended
 
 
-def wait_for_others(nodes: int, look: Callable[[], set[int]], only_lost: Callable[[], bool]) -> None:
+def wait_for_others(nodes: int, look: Callable[[], set[str]], only_lost: Callable[[], bool]) -> None:
     """After a failure, wait a moment for the other nodes to say what they saw. `look` gives those that have."""
     began = time.monotonic()
     while len(look()) < nodes - 1:

@@ -35,8 +35,12 @@ class LaunchOptions:
     """Where the ranks compute: auto, cpu or cuda. auto takes the GPUs if there are any."""
     strategy: str = _option("auto", choices=STRATEGIES)
     """How the model is spread over the ranks: auto, single, data_parallel, ddp, fsdp or deepspeed."""
-    nodes: int = _option(0, metavar="N")
-    """Nodes. More than one needs a SLURM allocation (see dtk submit). Default: those of the srun step, else 1."""
+    nodes: str = _option("", metavar="N|MIN:MAX")
+    """Nodes. Without SLURM, start the command on each, with --rdzv. MIN:MAX: they come and go. Default: SLURM's, or 1."""
+    node_rank: int = _option(-1, metavar="K")
+    """Number of this node, from 0, the one of --rdzv. Default: found out; needed for two nodes on one machine."""
+    rdzv: str = _option("", metavar="HOST[:PORT]")
+    """The node where all nodes of a launch without SLURM meet; the same on each of them. Default port: 29400."""
     max_restarts: int = _option(0, metavar="N")
     """Start all ranks again after a failure, at most this often."""
     name: str = ""

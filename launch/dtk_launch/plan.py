@@ -10,6 +10,7 @@ from dtk_launch.config import Settings
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
+from dtk_launch.rendezvous import Topology, decide_topology, named
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nproc, run_folder, run_name, version_of
 
 OLDEST_TORCH = (2, 10)
@@ -32,27 +33,6 @@ class Target:
     script: str
     args: tuple[str, ...]
     module: bool
-
-
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where the nodes of a job meet. `node_name` is this node's name, as its peers resolve it."""
-
-    host: str
-    port: int
-    id: str
-    is_host: bool
-    node_name: str
-
-
-@dataclass(frozen=True)
-class Topology:
-    """Ranks and nodes. `rendezvous` is None on one node."""
-
-    nodes: int
-    nproc: int
-    node_rank: int = 0
-    rendezvous: Rendezvous | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +84,9 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     decisions = _Decisions()
     check_choices(options, sources)
     _check_torch(facts, decisions)
-    nodes = _decide_nodes(options, sources, facts, decisions)
+    topology = decide_topology(options, sources, facts.allocation, facts.meeting, decisions.note)
     nproc = _decide_nproc(options, sources, facts, decisions)
-    check_topology(options, nodes, nproc)
-    topology = Topology(nodes, nproc, *_decide_rendezvous(nodes, facts, decisions))
+    check_topology(options, topology.nodes, nproc)
     decisions.note("device", options.device, sources["device"], f"{facts.gpus.number}: {facts.gpus.why}")
     decisions.note("strategy", options.strategy, sources["strategy"])
     if options.max_restarts < 0:
@@ -115,6 +94,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     decisions.note("max_restarts", options.max_restarts, sources["max_restarts"])
     name = _decide_name(options, sources, decisions)
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
+    topology = named(topology, name, nproc)
     resources = Resources(options.device, _decide_threads(nproc, facts, decisions))
     plan_env = _rank_env(options, name, run_dir, resources, facts)
     if UNSHARED_STORE in dict(plan_env):
@@ -147,31 +127,6 @@ def _check_torch(facts: HostFacts, decisions: _Decisions) -> None:
         )
     decisions.note("torch", facts.torch_version, "observed", "package metadata; torch itself is not imported")
     decisions.note("torchrun", " ".join(facts.torchrun), "observed", "beside the Python that runs dtk")
-
-
-def _decide_nodes(options: LaunchOptions, sources: Mapping[str, str], facts: HostFacts, decisions: _Decisions) -> int:
-    step = facts.allocation
-    observed = len(step.nodes) if step else 1
-    if options.nodes < 0:
-        raise PlanError(f"--nodes={options.nodes}: pass 1 or more")
-    nodes = options.nodes or observed
-    if nodes > 1 and step is None:
-        raise PlanError(
-            f"--nodes={nodes}, but this is no srun step of a SLURM job, so there are no other nodes to meet; "
-            f"submit it with dtk submit --nodes {nodes}, or use srun --nodes {nodes} --ntasks-per-node 1 dtk launch"
-        )
-    if nodes > 1 and nodes != observed:
-        raise PlanError(
-            f"--nodes={nodes}, but the srun step has {observed} (SLURM_STEP_NODELIST); pass --nodes {observed}"
-        )
-    if step and nodes > 1 and step.tasks_per_node.split("(")[0].split(",")[0] != "1":
-        raise PlanError(
-            f"srun starts {step.tasks_per_node} dtk on each node (SLURM_STEP_TASKS_PER_NODE), and each starts all "
-            "ranks of its node; pass --ntasks-per-node=1 to srun"
-        )
-    why = f"SLURM_STEP_NODELIST has {observed}" if step else "not in an srun step"
-    decisions.note("nodes", nodes, sources["nodes"] if options.nodes else "observed", why)
-    return nodes
 
 
 def _decide_nproc(options: LaunchOptions, sources: Mapping[str, str], facts: HostFacts, decisions: _Decisions) -> int:
@@ -207,24 +162,6 @@ def _auto_reason(options: LaunchOptions, facts: HostFacts, use_gpus: bool) -> st
         return f"auto: one rank per GPU, {facts.gpus.number} ({facts.gpus.why})"
     reason = "device cpu" if options.device == "cpu" else f"no GPU ({facts.gpus.why})"
     return f"auto: {reason}, so one rank with all {facts.cores.number} cores; pass --nproc N or --nproc cpu for more"
-
-
-def _decide_rendezvous(nodes: int, facts: HostFacts, decisions: _Decisions) -> tuple[int, Rendezvous | None]:
-    step = facts.allocation
-    if nodes == 1 or step is None:
-        decisions.note("rendezvous", "standalone", "observed", "one node: torchrun takes a free port of its own")
-        return 0, None
-    rendezvous = Rendezvous(
-        host=step.head,
-        port=20000 + step.job_id % 12000,
-        id=f"{step.job_id}-{step.restart_count}",
-        is_host=step.node_rank == 0,
-        node_name=step.node_name,
-    )
-    why = "first node of the step; port and id from job id and restart count, below the ephemeral ports"
-    decisions.note("rendezvous", f"{rendezvous.host}:{rendezvous.port} id {rendezvous.id}", "observed", why)
-    decisions.note("node_rank", step.node_rank, "observed", f"SLURM_NODEID on {step.node_name}")
-    return step.node_rank, rendezvous
 
 
 def _decide_name(options: LaunchOptions, sources: Mapping[str, str], decisions: _Decisions) -> str:

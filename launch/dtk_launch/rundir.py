@@ -20,8 +20,8 @@ _LOCK_WAIT = 5.0  # seconds for a launch that was just killed to let go of the r
 
 def launcher_log(plan: LaunchPlan) -> Path:
     """Where this node's torchrun writes."""
-    node = plan.topology.node_rank
-    return plan.run_dir / (f"launcher-{node}.log" if node else "launcher.log")
+    node = plan.topology.node
+    return plan.run_dir / ("launcher.log" if node == "0" else f"launcher-{node}.log")
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def held_run_directory(plan: LaunchPlan, plan_text: str) -> Iterator[BinaryIO]:
         raise _unwritable(plan, error) from None
     with log:
         _lock(log, plan)
-        if plan.topology.node_rank == 0:
+        if plan.topology.node == "0":
             try:
                 (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
                 for name in ("ranks/0.live", "verdict.json"):  # of an earlier launch

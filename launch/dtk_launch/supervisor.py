@@ -22,6 +22,7 @@ from dtk_launch import hostos
 from dtk_launch.conclusion import conclude
 from dtk_launch.diagnose.evidence import PREEMPTED
 from dtk_launch.follow import Follower
+from dtk_launch.nodes import OtherNodes
 from dtk_launch.oom import OomWatch
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranks import RankWatch
@@ -82,6 +83,7 @@ class _Supervisor:
         if self.follower.live and one_node:
             self._environ["DTK_LIVE"] = "1"
         self._received = _Received([])
+        self._others = OtherNodes(plan) if not one_node else None
         self._signalled: int | None = None
         self._signalled_at = 0.0
 
@@ -162,7 +164,7 @@ class _Supervisor:
                 self._forward(child, signum)
             elif signum == signal.SIGINT and time.monotonic() - self._signalled_at > _DOUBLE_PRESS:
                 child.kill()  # a second Ctrl-C: at once. A second SIGTERM says nothing new (SLURM sends two)
-        if self._signalled is None and self._preempted():
+        if self._signalled is None and (self._preempted() or (self._others is not None and self._others.failed())):
             self._forward(child, signal.SIGTERM)
 
     def _preempted(self) -> bool:

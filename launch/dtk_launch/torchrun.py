@@ -48,13 +48,13 @@ def _flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
         # --standalone on one node always: without it the port is a fixed one before torch 2.12.
         return (("--standalone", None), *common)
     # is_host: the host-name match has false negatives (pytorch#73656). The timeouts are for a late head node.
-    conf = f"is_host={int(rendezvous.is_host)},read_timeout=600,join_timeout=900"
+    host, conf = rendezvous.host, f"is_host={int(rendezvous.is_host)},read_timeout=600,join_timeout=900"
     return (
-        ("--nnodes", str(topology.nodes)),
-        ("--node-rank", str(topology.node_rank)),
+        ("--nnodes", f"{topology.min_nodes}:{topology.nodes}" if topology.elastic else str(topology.nodes)),
+        *((("--node-rank", str(topology.node_rank)),) if topology.node_rank is not None else ()),
         *common,
         ("--rdzv-backend", "c10d"),
-        ("--rdzv-endpoint", f"{rendezvous.host}:{rendezvous.port}"),
+        ("--rdzv-endpoint", f"[{host}]:{rendezvous.port}" if ":" in host else f"{host}:{rendezvous.port}"),
         ("--rdzv-id", rendezvous.id),
         ("--rdzv-conf", conf),
         ("--local-addr", rendezvous.node_name),

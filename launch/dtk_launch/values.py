@@ -51,6 +51,17 @@ def parse_nproc(asked: str) -> int:
     return int(asked)
 
 
+def parse_nodes(asked: str) -> tuple[int, int]:
+    """`--nodes` as (fewest, most), both at least 1, or PlanError."""
+    low, colon, high = asked.partition(":")
+    if not low.isdecimal() or (colon and not high.isdecimal()):
+        raise PlanError(f"--nodes={asked}: pass a number of 1 or more, or MIN:MAX")
+    fewest, most = int(low), int(high if colon else low)
+    if fewest < 1 or most < fewest:
+        raise PlanError(f"--nodes={asked}: pass 1 or more, and MIN:MAX with MIN up to MAX")
+    return fewest, most
+
+
 def run_name(options: LaunchOptions) -> str:
     """The run's name: as given, else the script's stem or the module's last part. Raises PlanError if unusable."""
     default = options.script.rpartition(".")[2] if options.module else Path(options.script).stem

@@ -30,7 +30,7 @@ class RankEnd:
     """
 
     rank: int
-    node: int
+    node: str
     host: str
     pid: int
     time_ns: int
@@ -60,7 +60,7 @@ def exit_codes(launcher_output: str) -> dict[int, int]:
 
 def end_of(
     record: RankRecord,
-    node: int,
+    node: str,
     reported: int | None,
     died_ns: int | None,
     now_ns: int,

@@ -33,7 +33,7 @@ def end(rank, code, time_ns=0, *, reported=None, died=None, words="", fault="", 
     told = None if code is None else RankExit(code, how.pop("kind", None), how.pop("message", ""), "", time_ns, **how)
     record = RankRecord(rank, rank, 1000 + rank, "n1", 0, "n1:1", 0, None, told)
     read = {"err": words, "fault": fault}.__getitem__
-    return end_of(record, 0, reported, died, 10**15, read)
+    return end_of(record, "0", reported, died, 10**15, read)
 
 
 def outcome(ends, torchrun=1, signalled=None):
@@ -207,7 +207,7 @@ def test_how_a_rank_ended(found, words):
 
 def test_an_end_travels_between_nodes_unchanged(tmp_path):
     ends = [end(3, 1, 5, kind="ValueError", message="ü", where=WHERE, blames=[4]), end(4, None, died=3, reported=-9)]
-    publish(tmp_path, 1, "id", state="ended", ends=ends_to_json(ends))
-    assert ends_of_others(tmp_path, "id", 0) == (ends, {1})
-    assert ends_of_others(tmp_path, "another launch", 0) == ([], set())
-    assert ends_of_others(tmp_path, "id", 1) == ([], set())
+    publish(tmp_path, "1", "id", state="ended", ends=ends_to_json(ends))
+    assert ends_of_others(tmp_path, "id", "0") == (ends, {"1"})
+    assert ends_of_others(tmp_path, "another launch", "0") == ([], set())
+    assert ends_of_others(tmp_path, "id", "1") == ([], set())

@@ -55,8 +55,8 @@ def test_number_of_ranks(plan, facts, gpus, given, ranks):
         (0, {"env": ("DTK_RUN_DIR=x",)}, ["DTK_RUN_DIR", "--run-dir"]),
         (0, {"name": "a/b"}, ["'a/b'", "--run-dir"]),
         (0, {"name": ".."}, ["folder"]),
-        (0, {"nodes": 2}, ["--nodes=2", "dtk submit --nodes 2"]),
-        (0, {"nodes": -1}, ["--nodes=-1"]),
+        (0, {"nodes": "2"}, ["--nodes=2", "--rdzv HOST", "dtk submit --nodes 2"]),
+        (0, {"nodes": "-1"}, ["--nodes=-1"]),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(plan, facts, gpus, given, said):
@@ -125,19 +125,19 @@ def test_several_nodes_come_from_the_step(plan, facts, step):
 
 
 def test_one_node_inside_a_step_stands_alone(plan, facts, step):
-    assert plan(facts(allocation=step), nodes=1).topology.rendezvous is None
+    assert plan(facts(allocation=step), nodes="1").topology.rendezvous is None
 
 
 def test_nodes_that_differ_from_the_step(plan, facts, step):
     with pytest.raises(PlanError, match=r"--nodes=3.*has 2.*pass --nodes 2"):
-        plan(facts(allocation=step), nodes=3)
+        plan(facts(allocation=step), nodes="3")
 
 
 def test_two_dtk_on_a_node(plan, facts, step):
     from dataclasses import replace
 
     with pytest.raises(PlanError, match="--ntasks-per-node=1"):
-        plan(facts(allocation=replace(step, tasks_per_node="2(x2)")), nodes=2)
+        plan(facts(allocation=replace(step, tasks_per_node="2(x2)")), nodes="2")
 
 
 def test_every_decision_has_a_source(plan, facts):

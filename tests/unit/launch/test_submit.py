@@ -35,7 +35,7 @@ def test_rendered_scripts(job, golden, tmp_path):
     jobs = {
         "smallest": job(),
         "full": job(
-            nodes=2,
+            nodes="2",
             nproc="4",
             time="1-00:00:00",
             partition="gpu",
@@ -63,7 +63,7 @@ def test_arguments_arrive_through_a_real_bash(job, tmp_path):
     show = tmp_path / "srun"
     show.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     show.chmod(0o755)
-    text = Slurm().render(job(nodes=2, args=NASTY))
+    text = Slurm().render(job(nodes="2", args=NASTY))
     path = f"{tmp_path}:/usr/bin:/bin"
     done = subprocess.run(["bash"], input=text, env={"PATH": path}, capture_output=True, text=True, check=True)
     words = json.loads(done.stdout)
@@ -76,10 +76,10 @@ def test_arguments_arrive_through_a_real_bash(job, tmp_path):
     [
         ({"nproc": "0"}, "--nproc=0"),
         ({"nproc": "x"}, "neither a number"),
-        ({"nodes": -2}, "--nodes=-2"),
+        ({"nodes": "-2"}, "--nodes=-2"),
         ({"time": "soon"}, "no SLURM time"),
         ({"strategy": "dp"}, "did you mean ddp?"),
-        ({"strategy": "single", "nodes": 2}, "--strategy single"),
+        ({"strategy": "single", "nodes": "2"}, "--strategy single"),
         ({"sbatch": ("array=1-3",)}, "--sbatch array"),
         ({"sbatch": ("a b=1",)}, "not KEY=VALUE"),
         ({"env": ("RANK=1",)}, "RANK"),
