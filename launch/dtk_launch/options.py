@@ -36,7 +36,7 @@ class LaunchOptions:
     strategy: str = _option("auto", choices=STRATEGIES)
     """How the model is spread over the ranks: auto, single, data_parallel, ddp, fsdp or deepspeed."""
     nodes: str = _option("", metavar="N|MIN:MAX")
-    """Nodes. Without SLURM, start the command on each, with --rdzv. MIN:MAX: they come and go. Default: SLURM's, or 1."""
+    """Nodes. Without SLURM, start it on each, with --rdzv. MIN:MAX: they come and go. Default: SLURM's, or 1."""
     node_rank: int = _option(-1, metavar="K")
     """Number of this node, from 0, the one of --rdzv. Default: found out; needed for two nodes on one machine."""
     rdzv: str = _option("", metavar="HOST[:PORT]")
