@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
+from dist_toolkit.checkpoint.another_run import refuse_another_run
 from dist_toolkit.checkpoint.background import Background
 from dist_toolkit.checkpoint.collection import collection_put_off
-from dist_toolkit.checkpoint.directory import claim, prune, refuse_another_run
+from dist_toolkit.checkpoint.directory import claim, prune
 from dist_toolkit.checkpoint.layout import CONVERTED
 from dist_toolkit.checkpoint.loop import Batches, Loop
 from dist_toolkit.checkpoint.parts import Part
@@ -119,6 +121,7 @@ class Checkpointer:
         Raises:
             ConfigError: a negative step.
             DirectoryInUse: another program saves in this directory.
+            StateMismatch: a first save, nothing restored, where the newest checkpoint is of another model or strategy.
             PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
             Preempted: outside `steps`: saved and waited for, after a request to stop.
         """
@@ -138,11 +141,11 @@ class Checkpointer:
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
         with self._group.watched("checkpointer.save"):
             self._claim()
-            if not self._knows_the_run:
-                parts = () if self._has_restored else self._parts
-                refuse_another_run(self._storage, self._group, parts, self._waive)
-                self._knows_the_run = True
             snapshot = take_snapshot(self._group, self._parts, self._plans, step, metrics)
+            if not self._knows_the_run:
+                compared = () if self._has_restored else self._parts
+                refuse_another_run(self._storage, self._group, compared, snapshot.plan, self._waive)
+                self._knows_the_run = True
             self._warn_of_differences(snapshot.differing)
             if wait:
                 self._write(self._group, snapshot)
@@ -229,8 +232,12 @@ class Checkpointer:
         return manifest.step
 
     def report(self, **metrics: float) -> None:
-        """Note metrics (the same on every rank) of the state that the next save writes; `keep_best` goes by them."""
-        self._metrics.update({name: float(value) for name, value in metrics.items()})
+        """Note metrics (the same on every rank) of the state that the next save writes; `keep_best` goes by them.
+
+        Raises:
+            ConfigError: one is no number; none is noted.
+        """
+        self._metrics.update({name: _number(name, value) for name, value in metrics.items()})
 
     def steps(
         self, loader: Batches, until: int | None = None, *, epochs: int | None = None
@@ -340,3 +347,13 @@ class Checkpointer:
         if kind not in self._warned:
             self._warned.add(kind)
             _LOG.warning("%s", words)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        given = type(value).__name__ if hasattr(value, "shape") else reprlib.repr(value)
+        raise ConfigError(
+            f"report({name}={given}) is not a number ({error}); pass a float, or a tensor with one element"
+        ) from None

@@ -28,13 +28,9 @@ def find(path: str) -> Place:
     Raises:
         UsageError: there is no such directory, or it is neither; a URL that cannot be used.
     """
-    if is_url(path):
-        try:
-            storage = open_storage(path)
-        except ConfigError as error:
-            raise UsageError(str(error)) from None
-        if not isinstance(storage, LocalStorage):
-            return _find_objects(path.rstrip("/"), storage)
+    storage = place_of(path)
+    if not isinstance(storage, LocalStorage):
+        return _find_objects(path.rstrip("/"), storage)
     given = Path(storage.root if is_url(path) else path).absolute()
     if not given.exists():
         raise UsageError(f"{path} does not exist; pass the directory that the run gave to rt.checkpointer(...)")
@@ -49,6 +45,18 @@ def find(path: str) -> Place:
             f"{path} holds no checkpoints: no step-N directories are in it{hint or '; pass the directory of a run'}"
         )
     return Place(LocalStorage(given))
+
+
+def place_of(path: str) -> Storage:
+    """What is at a path or URL, not looked at.
+
+    Raises:
+        UsageError: one that cannot be used.
+    """
+    try:
+        return open_storage(path)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
 
 
 def _find_objects(url: str, storage: Storage) -> Place:
