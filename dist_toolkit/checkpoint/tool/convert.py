@@ -81,6 +81,8 @@ def run(asked: Request, style: Style) -> Outcome:
     write = _choose_target(asked)
     storage, record = choose(asked.path, asked.step)
     data = {"root": storage.root, "folder": record.folder, "step": record.step, "out": str(Path(asked.out).absolute())}
+    if record.is_foreign:
+        raise UsageError(f"{storage.root}/{record.folder} cannot be converted: {record.damage}")
     if record.manifest is None:
         return _damaged(data, record.damage or f"{record.state}, it has no record", style)
     chosen = hf_names.strip(select(record.manifest, asked.engine, asked.everything), asked.strip)

@@ -8,6 +8,7 @@ from pathlib import Path
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 from dist_toolkit.checkpoint.tool.records import Record, read, survey
+from dist_toolkit.checkpoint.tool.terminal import note
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.storage import LocalStorage, Storage, is_url, open_storage
 
@@ -89,6 +90,8 @@ def directory(path: str) -> Storage:
 def choose(path: str, step: int | None = None) -> tuple[Storage, Record]:
     """One checkpoint: the one that `path` is, or that of `step` in the directory, or the newest committed one there.
 
+    A newer one that is passed over, as its record cannot be used, is named on stderr.
+
     Raises:
         UsageError: there is none; or `step` is another one than `path` is.
     """
@@ -105,6 +108,7 @@ def choose(path: str, step: int | None = None) -> tuple[Storage, Record]:
     for record in counting:
         if record.manifest is not None:
             return place.storage, record
+        note(f"{record.folder} is passed over, {record.state}: {record.damage}")
     raise UsageError(f"{path} holds no committed checkpoint with a whole record; dtk ckpt ls {path} says what it holds")
 
 
