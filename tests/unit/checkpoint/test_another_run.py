@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import dist_toolkit as dtk
 from dist_toolkit.errors import StateMismatch
 
 ADAM = partial(torch.optim.Adam, lr=0.1)
@@ -77,6 +78,20 @@ def test_the_loop_was_refused_already(rt: Any) -> None:
     with pytest.raises(StateMismatch, match=r"model\.weight is"):
         ckpt.restore()
     with pytest.raises(StateMismatch, match=r"model\.weight is"):
+        ckpt.save(6)
+    assert there() == ["step-00000005"]
+
+
+@pytest.mark.usefixtures("first")
+def test_averages_and_engines_by_name_are_parts_of_the_model(rt: Any) -> None:
+    averaged = rt.setup(partial(nn.Linear, 4, 2), ADAM, ema=dtk.EMA(decay=0.9))
+    ckpt = rt.checkpointer("ckpt", engine=averaged)
+    with pytest.raises(StateMismatch, match=r"holds no state of 'ema'; .* waive=\['ema'\]"):
+        ckpt.save(6)
+    ckpt.close()
+    two = {name: rt.setup(partial(nn.Linear, 4, 2), ADAM) for name in ("gen", "disc")}
+    ckpt = rt.checkpointer("ckpt", engine=two)
+    with pytest.raises(StateMismatch, match=r"holds no state of 'gen'; .* waive=\['gen'\]"):
         ckpt.save(6)
     assert there() == ["step-00000005"]
 
