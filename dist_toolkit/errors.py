@@ -83,8 +83,12 @@ class CheckpointNotFound(CheckpointError):
     def __init__(self, root: str | Path, step: int | None = None, there: Sequence[int] = ()) -> None:
         self.root, self.step, self.there = str(root), step, tuple(there)
         what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
-        rest = f"; there are {', '.join(map(str, there[:_MANY]))}{', ...' * (len(there) > _MANY)}" if there else ""
-        super().__init__(f"{what} in {root}{rest}")
+        super().__init__(f"{what} in {root}{_there(there)}")
+
+
+def _there(steps: Sequence[int]) -> str:
+    """The first of the steps, to end a message with; '' if there are none."""
+    return f"; there are {', '.join(map(str, steps[:_MANY]))}{', ...' * (len(steps) > _MANY)}" if steps else ""
 
 
 class CheckpointCorrupt(CheckpointError):
@@ -105,11 +109,23 @@ class OtherFormat(CheckpointCorrupt):
 
 
 class AllCheckpointsCorrupt(CheckpointError):
-    """Every committed checkpoint in the directory is damaged; nothing was loaded."""
+    """Every committed checkpoint in the directory, or the one that was asked for, is damaged; nothing was loaded.
 
-    def __init__(self, root: str | Path, reasons: Sequence[str]) -> None:
-        self.root, self.reasons = str(root), tuple(reasons)
-        super().__init__(f"no checkpoint in {root} is whole: " + "; ".join(reasons))
+    Attributes:
+        step: the one that was asked for; None where any would have done.
+        there: then, the other steps that have a whole commit record, newest first.
+    """
+
+    def __init__(
+        self, root: str | Path, reasons: Sequence[str], step: int | None = None, there: Sequence[int] = ()
+    ) -> None:
+        self.root, self.reasons, self.step, self.there = str(root), tuple(reasons), step, tuple(there)
+        what = (
+            f"no checkpoint in {root} is whole"
+            if step is None
+            else f"the checkpoint of step {step} in {root} is damaged"
+        )
+        super().__init__(f"{what}: {'; '.join(reasons)}{_there(there)}")
 
 
 class StateMismatch(CheckpointError):
@@ -129,15 +145,16 @@ class NotSerializable(CheckpointError, TypeError):
 
     def __init__(self, key: str, value: object, why: str | None = None) -> None:
         self.key, self.type_name = key, type(value).__name__
-        facts = [str(getattr(value, name)) for name in ("dtype", "layout", "shape") if hasattr(value, name)]
+        shown = ("dtype", "layout") if getattr(value, "is_nested", False) else ("dtype", "layout", "shape")
+        facts = [str(getattr(value, name)) for name in shown if hasattr(value, name)]
         if facts:
             self.type_name += f" ({', '.join(facts)})"
         super().__init__(
             f"state {key!r}, a {self.type_name}, {why}"
             if why
             else f"state {key!r} is a {self.type_name}; a checkpoint holds dense tensors of the usual types (no "
-            "expanded or conjugate views, none without data), numbers, strings, None, lists and dicts of them, and no "
-            "pickle: convert it in state_dict()"
+            "expanded or conjugate views, none nested or without data), numbers, strings, None, lists and dicts of "
+            "them, and no pickle: convert it in state_dict()"
         )
 
 

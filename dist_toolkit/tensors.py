@@ -51,3 +51,22 @@ def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
     if isinstance(value, list):
         return [map_tensors(item, function) for item in value]
     return value
+
+
+def misfit(saved: Mapping[str, TensorMeta], mine: Mapping[str, TensorMeta], what: str) -> str:
+    """How saved tensors differ from those of this `what` by names, shapes and types, the first ones; '' if not."""
+    missing, foreign = sorted(set(mine) - set(saved)), sorted(set(saved) - set(mine))
+    if missing or foreign:
+        words = [f"{verb} {_some(names)}" for verb, names in (("lacks", missing), ("has besides", foreign)) if names]
+        return f"the checkpoint is not of this {what}: it {' and '.join(words)}"
+    for key, (shape, dtype) in mine.items():
+        if (shape, dtype) != saved[key]:
+            return (
+                f"{key} is {dtype} of shape {list(shape)} here, "
+                f"but {saved[key].dtype} of shape {list(saved[key].shape)} in the checkpoint"
+            )
+    return ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

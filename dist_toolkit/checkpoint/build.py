@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from dist_toolkit.checkpoint.checkpointer import Checkpointer
+from dist_toolkit.checkpoint.layout import parse_dir
 from dist_toolkit.checkpoint.parts import Part, build_parts
 from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.schedule import Schedule
@@ -23,8 +24,11 @@ def build_checkpointer(
     """See `Runtime.checkpointer`.
 
     Raises:
-        ConfigError: an object has no state, or is a loader that keeps no position.
+        ConfigError: an object has no state, or is a loader that keeps no position; the place is one checkpoint.
     """
+    parent, _, last = storage.root.rstrip("/").rpartition("/")
+    if parse_dir(last) is not None and not parent.endswith(":/"):  # a bucket may have any name
+        raise ConfigError(f"{storage.root} has the name of one checkpoint; pass the directory that holds it, {parent}")
     if state is not None and not isinstance(state, Mapping):
         raise ConfigError(f"state={type(state).__name__} is not a dict; pass state={{'name': object}}")
     passing = [name for name, given in loaders.items() if not getattr(given, "train", True)]

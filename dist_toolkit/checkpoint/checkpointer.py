@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
+from dist_toolkit.checkpoint.another_run import refuse_another_run
 from dist_toolkit.checkpoint.background import Background
 from dist_toolkit.checkpoint.collection import collection_put_off
-from dist_toolkit.checkpoint.directory import claim, prune, refuse_another_run
-from dist_toolkit.checkpoint.layout import CONVERTED
+from dist_toolkit.checkpoint.directory import claim, prune
 from dist_toolkit.checkpoint.loop import Batches, Loop
+from dist_toolkit.checkpoint.notices import Notices
 from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.plan import SavePlans
+from dist_toolkit.checkpoint.reported import as_numbers
 from dist_toolkit.checkpoint.restore import restore_checkpoint
 from dist_toolkit.checkpoint.retention import Retention
 from dist_toolkit.checkpoint.save import write_snapshot
 from dist_toolkit.checkpoint.schedule import Schedule
 from dist_toolkit.checkpoint.snapshot import Snapshot, take_snapshot
 from dist_toolkit.checkpoint.staging import Lacking, Staging
+from dist_toolkit.checkpoint.stop import StopSource
 from dist_toolkit.errors import (
     CheckpointError,
     ConfigError,
@@ -30,28 +32,7 @@ from dist_toolkit.errors import (
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
-_LOG = logging.getLogger("dist_toolkit")
 _LAST_WAIT = 60.0  # seconds that a failed program waits for a save that was under way
-
-
-class StopSource(Protocol):
-    """Where requests to stop come from."""
-
-    def poll(self, trouble: bool = False) -> Any:
-        """Whether all ranks are to stop after this step, and whether some rank said `trouble`. Collective."""
-        ...
-
-    def asked_by_now(self) -> bool:
-        """Whether all ranks are to stop. Collective; waits for the others."""
-        ...
-
-    def noting(self) -> AbstractContextManager[None]:
-        """A context in which requests end nobody; they are there to be asked for later."""
-        ...
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, *exception: Any) -> None: ...
 
 
 class Checkpointer:
@@ -92,7 +73,7 @@ class Checkpointer:
         self._saved_step: int | None = None
         self._saved_metrics: dict[str, float] = {}
         self._knows_the_run = self._has_restored = self._has_claim = self._in_steps = False
-        self._warned: set[str] = set()
+        self._notices = Notices(storage.root, group.world.is_main)
         self._progress, self._kept = progress, list(progress())
 
     @property
@@ -119,6 +100,7 @@ class Checkpointer:
         Raises:
             ConfigError: a negative step.
             DirectoryInUse: another program saves in this directory.
+            StateMismatch: a first save, nothing restored, where the newest checkpoint is of another model or strategy.
             PeerError: some rank could not write; on every rank. The checkpoints that were there are still there.
             Preempted: outside `steps`: saved and waited for, after a request to stop.
         """
@@ -138,12 +120,12 @@ class Checkpointer:
         metrics = {**(self._saved_metrics if step == self._saved_step else {}), **self._metrics}
         with self._group.watched("checkpointer.save"):
             self._claim()
-            if not self._knows_the_run:
-                parts = () if self._has_restored else self._parts
-                refuse_another_run(self._storage, self._group, parts, self._waive)
-                self._knows_the_run = True
             snapshot = take_snapshot(self._group, self._parts, self._plans, step, metrics)
-            self._warn_of_differences(snapshot.differing)
+            if not self._knows_the_run:
+                compared = () if self._has_restored else self._parts
+                refuse_another_run(self._storage, self._group, compared, snapshot.plan, self._waive)
+                self._knows_the_run = True
+            self._notices.differing(snapshot.differing)
             if wait:
                 self._write(self._group, snapshot)
             else:
@@ -213,24 +195,16 @@ class Checkpointer:
             return None
         self.step = self._group.step = self._saved_step = manifest.step
         self._saved_metrics = dict(manifest.metrics)
-        if self._group.world.is_main:
-            ranks = manifest.world_size
-            ignored = sorted(set(manifest.values) - {part.name for part in self._parts})
-            if ignored:
-                _LOG.warning("the checkpoint also holds %s, which this run does not go on with", ", ".join(ignored))
-            _LOG.info("restored step %d from %s", manifest.step, self.root)
-            if manifest.values.get("strategy") == {"name": CONVERTED}:
-                _LOG.info("it was converted from another program's: new random streams (dropout)")
-            elif ranks != self._group.world.world_size:
-                _LOG.info(
-                    "saved on %d ranks, resumed on %d: the same sample order, new random streams (dropout)",
-                    ranks, self._group.world.world_size,
-                )  # fmt: skip
+        self._notices.restored(manifest, {part.name for part in self._parts}, self._group.world.world_size)
         return manifest.step
 
     def report(self, **metrics: float) -> None:
-        """Note metrics (the same on every rank) of the state that the next save writes; `keep_best` goes by them."""
-        self._metrics.update({name: float(value) for name, value in metrics.items()})
+        """Note metrics (the same on every rank) of the state that the next save writes; `keep_best` goes by them.
+
+        Raises:
+            ConfigError: one is no number; none is noted.
+        """
+        self._metrics.update(as_numbers(metrics))
 
     def steps(
         self, loader: Batches, until: int | None = None, *, epochs: int | None = None
@@ -261,16 +235,12 @@ class Checkpointer:
                 self._schedule.start(self.step)
                 yield from loop.run()
             except GeneratorExit:
-                self._say_unsaved()
+                if not self.is_saved():
+                    self._notices.unsaved(self.step)
                 raise
             finally:
                 self._in_steps = False
             self._leave_if_asked()  # in the last step, too late for its poll
-
-    def _say_unsaved(self) -> None:
-        """The loop was left before its end."""
-        if self._group.world.is_main and not self.is_saved():
-            _LOG.info("the loop was left at step %d, which is not saved; call save() after it to keep it", self.step)
 
     def _leave_if_asked(self) -> None:
         """Outside the loop, which asks for itself: leave with all ranks, as nothing is unsaved."""
@@ -279,12 +249,7 @@ class Checkpointer:
 
     def leave(self) -> NoReturn:
         """Leave the program with all ranks, as the current step is saved; `steps` does this."""
-        if self._group.world.is_main and self.step:
-            _LOG.warning(
-                "preempted: step %d is saved in %s; start the same command again to go on", self.step, self.root
-            )
-        elif self._group.world.is_main:
-            _LOG.warning("preempted before the first step; start the same command again")
+        self._notices.preempted(self.step)
         raise Preempted(self.step)
 
     def begin_step(self) -> None:
@@ -308,14 +273,6 @@ class Checkpointer:
         """Whether the current step was the last to be saved or restored."""
         return self._saved_step == self.step
 
-    def _warn_of_differences(self, names: Sequence[str]) -> None:
-        for name in names if self._group.world.is_main else ():
-            self._warn_once(
-                f"state {name}",
-                f"the state of {name!r} is not the same on every rank; that of rank 0 is saved, and a restore gives it "
-                "to all: bring it together first (rt.gather, rt.mean)",
-            )
-
     def _start(self, snapshot: Snapshot) -> None:
         """Copy the state, and write the copies in the background."""
         if self._side is None:
@@ -329,14 +286,9 @@ class Checkpointer:
 
     def _write(self, group: Group, snapshot: Snapshot) -> None:
         write_snapshot(self._storage, group, snapshot)
-        prune(self._storage, group, self._retention, self._warn_once)
+        prune(self._storage, group, self._retention, self._notices.warn_once)
 
     def _claim(self) -> None:
         if not self._has_claim:
             claim(self._storage, self._group)
             self._has_claim = True
-
-    def _warn_once(self, kind: str, words: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            _LOG.warning("%s", words)

@@ -1,17 +1,16 @@
-"""The directory of a run: who may save in it, whose run is in it, and what is deleted from it."""
+"""The directory of a run: who may save in it, and what is deleted from it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
-from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete, refuse_foreign
+from dist_toolkit.checkpoint.catalog import Committed, committed_checkpoints, delete
 from dist_toolkit.checkpoint.heads import decode_head
-from dist_toolkit.checkpoint.parts import Part
 from dist_toolkit.checkpoint.retention import Retention
-from dist_toolkit.errors import CheckpointError, DirectoryInUse, OtherFormat, PeerError, StateMismatch
+from dist_toolkit.errors import DirectoryInUse, PeerError
 from dist_toolkit.process_group import Group
 from dist_toolkit.storage import Storage
 
@@ -35,35 +34,6 @@ def claim(storage: Storage, group: Group) -> None:
     owner = group.broadcast_json(owner)
     if owner is not None:
         raise DirectoryInUse(storage.root, owner)
-
-
-def refuse_another_run(storage: Storage, group: Group, parts: Sequence[Part], waive: Collection[str]) -> None:
-    """Before a first save: what a restore would refuse by a look at the records, in the same words. Collective.
-
-    Args:
-        parts: whose strategy is compared; none where the run went back to a checkpoint of its own choice.
-
-    Raises:
-        StateMismatch: the newest checkpoint is of another strategy.
-        CheckpointError: some checkpoint is of another format version.
-    """
-    error = None
-    if group.world.is_main:
-        marks = [part for part in parts if part.name.rpartition(".")[2] == "strategy"]
-        try:
-            known = committed_checkpoints(storage)
-            refuse_foreign(known, storage.root)
-            found = [entry.manifest for entry in known if entry.manifest is not None]
-            for part in marks if found else ():
-                if part.name in found[0].values and part.name not in waive:
-                    part.template({}, found[0].values[part.name])
-        except (StateMismatch, OtherFormat) as caught:
-            error = [isinstance(caught, StateMismatch), str(caught)]
-        except Exception:
-            error = None  # the save itself will say it
-    error = group.broadcast_json(error)
-    if error is not None:
-        raise StateMismatch("strategy", error[1]) if error[0] else CheckpointError(error[1])
 
 
 def prune(storage: Storage, group: Group, retention: Retention, warn: Callable[[str, str], None]) -> None:

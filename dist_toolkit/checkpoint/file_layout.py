@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dist_toolkit.checkpoint.manifest import BITS, Chunk, FileEntry, digest
+from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, digest
 from dist_toolkit.checkpoint.sharing import Held
+from dist_toolkit.checkpoint.sound import BITS
 
 _PIECE = 4 << 20
 _PIECES = 16

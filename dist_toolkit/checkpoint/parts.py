@@ -54,6 +54,10 @@ class Part(Protocol):
         """Take the state over, once all tensors are read."""
         ...
 
+    def is_fixed(self, key: str) -> bool:
+        """Whether this is a tensor of this part that it has from the first step to the last: a run is known by them."""
+        ...
+
 
 class EnginePart:
     """A Templated object: its tensors under their own names, which start with its `prefixes`."""
@@ -86,6 +90,10 @@ class EnginePart:
         mine = {key[len(self._prefix) :]: tensor for key, tensor in tensors.items()}
         self._engine.load_state_dict(mine | unflatten(values, {}))
 
+    def is_fixed(self, key: str) -> bool:
+        """Weights, buffers and averages: an optimizer may have no state before its first step."""
+        return self._owns(key) and not key.startswith(f"{self._prefix}optim.")
+
     def _owns(self, key: str) -> bool:
         return key.startswith(tuple(self._prefix + prefix for prefix in self._engine.prefixes))
 
@@ -110,6 +118,10 @@ class StatePart:
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
         """Put the state together and hand it over."""
         self._target.load_state_dict(unflatten(values, tensors))
+
+    def is_fixed(self, key: str) -> bool:
+        """All that a module has; other objects may hold more from step to step."""
+        return isinstance(self._target, torch.nn.Module) and key.startswith(f"{self.name}.")
 
 
 class RngPart:
@@ -153,6 +165,10 @@ class RngPart:
             )
         else:
             seeding.seed_all(seeding.derive(self._seed, "resume", values["step"], self._world_size, self._rank))
+
+    def is_fixed(self, key: str) -> bool:
+        """None: another number of ranks has others."""
+        return False
 
 
 def build_parts(engines: Mapping[str, Any], states: Mapping[str, Any]) -> list[Part]:

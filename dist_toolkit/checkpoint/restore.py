@@ -42,7 +42,7 @@ def restore_checkpoint(
 
     Raises:
         CheckpointNotFound: `step` was given and is not committed.
-        AllCheckpointsCorrupt: there are checkpoints and none is whole; nothing was changed.
+        AllCheckpointsCorrupt: there are checkpoints and none is whole, or not that of `step`; nothing was changed.
         StateMismatch: the checkpoint is of another program; nothing was changed.
         StorageNotShared: a rank does not see the checkpoint that rank 0 chose.
         CheckpointError, PeerError: a rank may not read it, or not now; nothing was changed, and no older one was taken.
@@ -57,7 +57,7 @@ def restore_checkpoint(
         if group.world.is_main:
             _LOG.warning("checkpoint %s is damaged and is passed over: %s", folder, found)
     if reasons:
-        raise AllCheckpointsCorrupt(storage.root, reasons)
+        raise AllCheckpointsCorrupt(storage.root, reasons, step, there)
     if step is not None:
         raise CheckpointNotFound(storage.root, step, there)
     return None
@@ -66,7 +66,7 @@ def restore_checkpoint(
 def _candidates(storage: Storage, group: Group, step: int | None) -> tuple[list[tuple[str, str, str]], list[int]]:
     """Rank 0's list of what to try, newest first, on every rank: folder, digest of its commit record, damage of that.
 
-    Also the steps there are, if `step` is not. Changes nothing: another program may be saving.
+    Also the other steps there are, if one was asked for. Changes nothing: another program may be saving.
     """
     found: list[Committed] = []
     there: list[int] = []
@@ -75,7 +75,7 @@ def _candidates(storage: Storage, group: Group, step: int | None) -> tuple[list[
         try:
             known = committed_checkpoints(storage, look=glance)
             found = [c for c in known if step in (None, c.step)]
-            there = [] if found else [c.step for c in known]
+            there = [c.step for c in known if step is not None and c not in found and (c.manifest or not found)]
             refuse_foreign(found, storage.root)
             _warn_of_uncommitted(storage, {c.folder for c in known})
         except Exception as caught:  # no memory for a record, too

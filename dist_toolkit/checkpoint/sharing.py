@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from dist_toolkit.checkpoint.manifest import BITS
+from dist_toolkit.checkpoint.sound import BITS
 from dist_toolkit.checkpoint.tiling import tile
 
 

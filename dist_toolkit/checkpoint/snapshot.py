@@ -101,7 +101,7 @@ def _storable(tensor: torch.Tensor) -> bool:
     """Of a type that safetensors has, dense, with bytes of its own, and not an expanded view."""
     if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
         return False
-    if tensor.is_meta or tensor.is_conj() or tensor.is_neg():
+    if tensor.is_nested or tensor.is_meta or tensor.is_conj() or tensor.is_neg():
         return False
     return tensor.is_contiguous() or all(
         stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)

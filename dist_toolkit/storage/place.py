@@ -14,6 +14,7 @@ from dist_toolkit.storage.local import LocalStorage
 from dist_toolkit.storage.retry import bound_from
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)(.*)", re.DOTALL)
 _PACKAGES = {
     "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
     "memory": "",
@@ -34,7 +35,7 @@ def open_storage(place: str | Path) -> Storage:
     A `~` at the start of a path is the user's home.
 
     Raises:
-        ConfigError: an unknown scheme, a package that is missing, or a URL without a place.
+        ConfigError: an unknown scheme, a package that is missing, a URL without a place, or with one slash.
     """
     if not str(place):
         raise ConfigError("'' is no place for checkpoints; pass a directory ('.' for this one) or a URL")
@@ -42,6 +43,7 @@ def open_storage(place: str | Path) -> Storage:
     if match is None:
         if isinstance(place, Path) and place.parts and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", place.parts[0]):
             raise ConfigError(f"Path({str(place)!r}) has lost a slash of a URL; pass the URL as a string")
+        _refuse_one_slash(str(place))
         return LocalStorage(_home(place))
     scheme = match[1].lower()
     if scheme == "file":
@@ -56,6 +58,14 @@ def open_storage(place: str | Path) -> Storage:
 
     filesystem = _filesystem(str(place), scheme)
     return ObjectStorage(filesystem, filesystem._strip_protocol(place), str(place), bound_from(os.environ))
+
+
+def _refuse_one_slash(place: str) -> None:
+    """`s3:/bucket` would be a directory named `s3:`."""
+    match = _ONE_SLASH.fullmatch(place)
+    if match is not None and match[1].lower() in ("file", *_PACKAGES):
+        meant = f"{match[1]}:///{match[2]}" if match[1].lower() == "file" else f"{match[1]}://{match[2]}"
+        raise ConfigError(f"{place} has lost a slash: write {meant} (or ./{place}, if a directory has that name)")
 
 
 def _home(place: str | Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dist_toolkit.errors import StateMismatch
-from dist_toolkit.tensors import TensorMeta
+from dist_toolkit.tensors import TensorMeta, misfit
 
 _LOG = logging.getLogger("dist_toolkit")
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -42,17 +42,9 @@ def compare_tensors(saved: Mapping[str, TensorMeta], mine: Mapping[str, torch.Te
     Raises:
         StateMismatch: names the first ones.
     """
-    missing, foreign = sorted(set(mine) - set(saved)), sorted(set(saved) - set(mine))
-    if missing or foreign:
-        words = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", foreign)) if names]
-        raise StateMismatch(part, f"the checkpoint is not of this {part}: it {' and '.join(words)}")
-    for key, tensor in mine.items():
-        if (tuple(tensor.shape), tensor.dtype) != saved[key]:
-            raise StateMismatch(
-                part,
-                f"{key} is {tensor.dtype} of shape {list(tensor.shape)} here, "
-                f"but {saved[key].dtype} of shape {list(saved[key].shape)} in the checkpoint",
-            )
+    words = misfit(saved, {key: TensorMeta(tuple(t.shape), t.dtype) for key, t in mine.items()}, part)
+    if words:
+        raise StateMismatch(part, words)
 
 
 def optimizer_template(
@@ -143,10 +135,6 @@ def install_optimizer(
                 current.fill_(value)
             else:
                 group[key] = tuple(value) if isinstance(current, tuple) else value
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _plain_group(group: Mapping[str, Any], names: Mapping[torch.Tensor, str]) -> dict[str, Any]:

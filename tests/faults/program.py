@@ -62,6 +62,9 @@ class Own:
     def install(self, tensors: Mapping[str, torch.Tensor], values: Any) -> None:
         self.tensor = tensors.get(self.key, self.tensor)
 
+    def is_fixed(self, key: str) -> bool:
+        return False
+
 
 class Program:
     """One rank of the program."""

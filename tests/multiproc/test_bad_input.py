@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +193,23 @@ def test_a_strategy_changed_in_the_middle_of_a_run_is_refused(tmp_path: Any) -> 
         assert "saved with precision 'fp32' and is resumed with 'bf16'" in words
     assert run_ranks(resume, 2, str(tmp_path), "fsdp", ("strategy",)) == ["step 3"] * 2
     assert run_ranks(resume, 1, str(tmp_path), "single") == ["step 3"], "ddp on one rank is single"
+
+
+def save_other(folder: str) -> tuple[str, int]:
+    """What a first save of another model says, and the step that is saved next, elsewhere."""
+    with dtk.init(seed=1) as rt:
+        engine = rt.setup(partial(nn.Linear, 6, 3), SGD, strategy="fsdp")
+        with pytest.raises(StateMismatch) as caught:
+            rt.checkpointer(folder, engine=engine, keep_last=1).save(4)
+        other = rt.checkpointer(f"{folder}/other", engine=engine)
+        other.save(4)
+        return str(caught.value), other.step
+
+
+def test_a_first_save_over_another_models_run_is_refused_on_every_rank(tmp_path: Path) -> None:
+    run_ranks(save, 2, str(tmp_path), "fsdp")
+    for words, step in run_ranks(save_other, 2, str(tmp_path)):
+        assert "model.weight is torch.float32 of shape [3, 6] here, but torch.float32 of shape [4, 4]" in words
+        assert "save in another directory, or waive=['engine']" in words
+        assert step == 4
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000003"]

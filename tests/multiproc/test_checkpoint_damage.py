@@ -21,8 +21,9 @@ from torch import nn
 import dist_toolkit as dtk
 from dist_toolkit import errors
 from dist_toolkit.checkpoint import Checkpointer, directory
-from dist_toolkit.checkpoint.manifest import BITS, decode
+from dist_toolkit.checkpoint.manifest import decode
 from dist_toolkit.checkpoint.save import save_checkpoint
+from dist_toolkit.checkpoint.sound import BITS
 from dist_toolkit.errors import PeerError, StateMismatch, StorageNotShared
 from dist_toolkit.storage import LocalStorage
 from dist_toolkit.testing import run_ranks

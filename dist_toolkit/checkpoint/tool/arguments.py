@@ -56,7 +56,9 @@ checkpoints, in which step-N appears with weights, optimizer state and step; rt.
 Nothing in a pickle is executed: a file that would need it is refused. Optimizer state that a file holds
 by number is given to names only where that is certain; else the error says what to pass.
 
-Every byte that is read from our own files is compared with its digest. OUT is there as a whole or not at all.
+Every byte that is read from our own files is compared with its digest. What is not converted is not read:
+damage in it (in the optimizer's state, say) is for dtk ckpt verify to find. OUT is there as a whole or not at
+all.
 Memory: about 1 MiB, whatever the size of the model; from others, about 1 GiB and the largest tensor. torch is
 needed, and loaded, only to read others' files.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dist_toolkit.checkpoint.manifest import BITS
+from dist_toolkit.checkpoint.sound import BITS
 
 NAMES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 """What a user writes -> the safetensors name."""

@@ -19,7 +19,7 @@ from dist_toolkit.checkpoint.tool.hf import names as hf_names
 from dist_toolkit.checkpoint.tool.hf.config import Config, read_config
 from dist_toolkit.checkpoint.tool.hf.shards import parse_size
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome, UsageError
-from dist_toolkit.checkpoint.tool.places import choose, find
+from dist_toolkit.checkpoint.tool.places import choose, find, place_of
 from dist_toolkit.checkpoint.tool.records import Record
 from dist_toolkit.checkpoint.tool.terminal import Progress, Style
 from dist_toolkit.checkpoint.tool.tree import size_of
@@ -61,6 +61,7 @@ def run(asked: Request, style: Style) -> Outcome:
     """
     if is_url(asked.out):
         raise UsageError(f"{asked.out}: convert writes to this machine's files only; pass a path, and copy from there")
+    place_of(asked.path)
     if not is_url(asked.path) and not Path(asked.path).exists():
         raise UsageError(f"{asked.path} does not exist; pass a directory of checkpoints, or another program's file")
     source = asked.source or detect(asked.path)
@@ -80,6 +81,8 @@ def run(asked: Request, style: Style) -> Outcome:
     write = _choose_target(asked)
     storage, record = choose(asked.path, asked.step)
     data = {"root": storage.root, "folder": record.folder, "step": record.step, "out": str(Path(asked.out).absolute())}
+    if record.is_foreign:
+        raise UsageError(f"{storage.root}/{record.folder} cannot be converted: {record.damage}")
     if record.manifest is None:
         return _damaged(data, record.damage or f"{record.state}, it has no record", style)
     chosen = hf_names.strip(select(record.manifest, asked.engine, asked.everything), asked.strip)

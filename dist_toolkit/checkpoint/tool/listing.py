@@ -20,7 +20,7 @@ _MEANING = {
 
 
 def run(root: str, style: Style) -> Outcome:
-    """List; exit code 1 if one that counts is damaged.
+    """List; exit code 1 if one that counts is damaged, or of another format.
 
     Raises:
         UsageError: not a directory of checkpoints.
@@ -72,10 +72,11 @@ def _cells(record: Record) -> list[str]:
 
 def _state(record: Record, style: Style) -> str:
     text = record.state
-    if text in _MEANING:
+    is_explained = text in _MEANING
+    if is_explained:
         text = style.dim(f"{text} ({record.folder}: {_MEANING[text]})")
     elif not record.damage:
         text = style.good(text)
     if record.damage:
-        text = style.bad(f"{text}: {record.damage}" if record.state == "damaged" else f"{text}; {record.damage}")
+        text = style.bad(f"{text}; {record.damage}" if is_explained else f"{text}: {record.damage}")
     return text

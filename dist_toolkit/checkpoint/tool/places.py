@@ -8,6 +8,7 @@ from pathlib import Path
 from dist_toolkit.checkpoint.layout import MANIFEST, parse_dir
 from dist_toolkit.checkpoint.tool.outcome import UsageError
 from dist_toolkit.checkpoint.tool.records import Record, read, survey
+from dist_toolkit.checkpoint.tool.terminal import note
 from dist_toolkit.errors import ConfigError
 from dist_toolkit.storage import LocalStorage, Storage, is_url, open_storage
 
@@ -28,13 +29,9 @@ def find(path: str) -> Place:
     Raises:
         UsageError: there is no such directory, or it is neither; a URL that cannot be used.
     """
-    if is_url(path):
-        try:
-            storage = open_storage(path)
-        except ConfigError as error:
-            raise UsageError(str(error)) from None
-        if not isinstance(storage, LocalStorage):
-            return _find_objects(path.rstrip("/"), storage)
+    storage = place_of(path)
+    if not isinstance(storage, LocalStorage):
+        return _find_objects(path.rstrip("/"), storage)
     given = Path(storage.root if is_url(path) else path).absolute()
     if not given.exists():
         raise UsageError(f"{path} does not exist; pass the directory that the run gave to rt.checkpointer(...)")
@@ -49,6 +46,18 @@ def find(path: str) -> Place:
             f"{path} holds no checkpoints: no step-N directories are in it{hint or '; pass the directory of a run'}"
         )
     return Place(LocalStorage(given))
+
+
+def place_of(path: str) -> Storage:
+    """What is at a path or URL, not looked at.
+
+    Raises:
+        UsageError: one that cannot be used.
+    """
+    try:
+        return open_storage(path)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
 
 
 def _find_objects(url: str, storage: Storage) -> Place:
@@ -81,6 +90,8 @@ def directory(path: str) -> Storage:
 def choose(path: str, step: int | None = None) -> tuple[Storage, Record]:
     """One checkpoint: the one that `path` is, or that of `step` in the directory, or the newest committed one there.
 
+    A newer one that is passed over, as its record cannot be used, is named on stderr.
+
     Raises:
         UsageError: there is none; or `step` is another one than `path` is.
     """
@@ -97,6 +108,7 @@ def choose(path: str, step: int | None = None) -> tuple[Storage, Record]:
     for record in counting:
         if record.manifest is not None:
             return place.storage, record
+        note(f"{record.folder} is passed over, {record.state}: {record.damage}")
     raise UsageError(f"{path} holds no committed checkpoint with a whole record; dtk ckpt ls {path} says what it holds")
 
 

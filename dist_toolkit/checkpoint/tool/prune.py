@@ -13,7 +13,7 @@ from dist_toolkit.checkpoint.layout import MANIFEST
 from dist_toolkit.checkpoint.retention import retention_from
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome, UsageError
 from dist_toolkit.checkpoint.tool.places import directory
-from dist_toolkit.checkpoint.tool.records import Record, read
+from dist_toolkit.checkpoint.tool.records import OTHER, Record, read
 from dist_toolkit.checkpoint.tool.terminal import Style
 from dist_toolkit.checkpoint.tool.units import columns, count_text, metrics_text, size_text, when_text
 from dist_toolkit.checkpoint.tool.verify import verify
@@ -117,7 +117,10 @@ def plan(storage: Storage, rules: Rules) -> Plan:
 def to_lines(root: str, decided: Plan, style: Style) -> list[str]:
     """One line for each, what stays first."""
     entries = [(record, style.good("stays")) for record in decided.stays]
-    entries += [(record, style.bad(f"stays, damaged: {record.damage}")) for record in decided.damaged]
+    entries += [
+        (record, style.bad(f"stays, {OTHER if record.is_foreign else 'damaged'}: {record.damage}"))
+        for record in decided.damaged
+    ]
     entries += [(decided.records[entry.folder], style.bad("goes")) for entry in decided.goes]
     entries.sort(key=lambda row: -row[0].step)
     lines = columns([_cells(record) for record, _ in entries], right={0, 2}, indent="  ")

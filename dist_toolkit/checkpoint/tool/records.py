@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from dist_toolkit.checkpoint.catalog import left_behind
 from dist_toolkit.checkpoint.layout import MANIFEST, MANIFEST_BYTES, parse_dir
 from dist_toolkit.checkpoint.manifest import Manifest, decode
-from dist_toolkit.errors import CheckpointCorrupt
+from dist_toolkit.errors import CheckpointCorrupt, OtherFormat
 from dist_toolkit.storage import Storage
 
+OTHER = "other format"
+"""The state of a checkpoint of another format version."""
 _STATES = {".tmp": "uncommitted", ".old": "replaced", ".del": "being deleted", ".aside": "set aside"}
 
 
 @dataclass(frozen=True)
 class Record:
-    """A directory of a checkpoint. `manifest` is None if there is no record or it is damaged; `damage` says how."""
+    """A directory of a checkpoint. `manifest` is None if there is no record or it cannot be used; `damage` says why."""
 
     folder: str
     step: int
@@ -23,10 +25,14 @@ class Record:
     manifest: Manifest | None
     damage: str
     size: int
+    is_foreign: bool = False
+    """It is whole, and of a format that this version cannot read."""
 
     @property
     def state(self) -> str:
-        """committed, damaged, uncommitted, replaced, being deleted or set aside."""
+        """committed, damaged, other format, uncommitted, replaced, being deleted or set aside."""
+        if self.is_foreign and self.counts:
+            return OTHER
         return _STATES.get(self.suffix) or ("damaged" if self.damage else "committed")
 
     @property
@@ -63,6 +69,9 @@ def read(storage: Storage, folder: str) -> Record:
             suffix = ".tmp"
         damage = "" if suffix in (".tmp", ".del") else f"{MANIFEST} is missing"
         return Record(folder, step, suffix, None, damage, _size(storage, folder))
+    except OtherFormat as error:
+        why = f"{error.reason}: update dist-toolkit"
+        return Record(folder, step, suffix, None, why, _size(storage, folder), is_foreign=True)
     except CheckpointCorrupt as error:
         return Record(folder, step, suffix, None, f"{MANIFEST}: {error.reason}", _size(storage, folder))
     except OSError as error:

@@ -83,6 +83,11 @@ class Progress:
             self._stream.flush()
 
 
+def note(text: str) -> None:
+    """Say something beside the answer, on stderr."""
+    print(f"dtk ckpt: {printable(text)}", file=sys.stderr, flush=True)
+
+
 def can_ask() -> bool:
     """Whether a person sits there to answer."""
     return sys.stdin.isatty() and sys.stderr.isatty()

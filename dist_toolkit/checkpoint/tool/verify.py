@@ -9,7 +9,7 @@ from dist_toolkit.checkpoint.layout import MANIFEST
 from dist_toolkit.checkpoint.tool.digests import Damage, damages
 from dist_toolkit.checkpoint.tool.outcome import FINE, FOUND, Outcome
 from dist_toolkit.checkpoint.tool.places import choose, find
-from dist_toolkit.checkpoint.tool.records import Record, survey
+from dist_toolkit.checkpoint.tool.records import OTHER, Record, survey
 from dist_toolkit.checkpoint.tool.terminal import Progress, Style
 from dist_toolkit.checkpoint.tool.units import count_text, printable, size_text
 from dist_toolkit.storage import Storage
@@ -42,8 +42,11 @@ def run(path: str, step: int | None, everything: bool, style: Style) -> Outcome:
     fine = bool(verdicts) and all(verdict.whole for verdict in verdicts)
     data = {"root": storage.root, "whole": fine, "checkpoints": [to_json(v) for v in verdicts]}
     lines = [line for verdict in verdicts for line in to_lines(verdict, style)]
-    bad = sum(not verdict.whole for verdict in verdicts)
-    summary = f"{count_text(len(verdicts), 'checkpoint')} verified, {bad or 'none'} damaged"
+    foreign = sum(record.is_foreign for record in records)
+    bad = sum(not verdict.whole for verdict in verdicts) - foreign
+    summary = f"{count_text(len(verdicts) - foreign, 'checkpoint')} verified, {bad or 'none'} damaged"
+    if foreign:
+        summary += f", {foreign} of another format not verified"
     if not verdicts:
         summary = "there is no committed checkpoint to verify"
     if left_out:
@@ -84,6 +87,8 @@ def to_lines(verdict: Verdict, style: Style) -> list[str]:
     record, m = verdict.record, verdict.record.manifest
     if verdict.gone:
         return [f"{record.folder}  {style.dim('deleted by a run in the meantime')}"]
+    if record.is_foreign:
+        return [f"{record.folder}  {style.bad(f'{OTHER}: {record.damage}')}"]
     if verdict.damage:
         listed = [f"  {printable(str(damage))}" for damage in verdict.damage[:_MOST]]
         if len(verdict.damage) > _MOST:

@@ -46,3 +46,14 @@ def same_variables() -> Iterator[None]:
     yield
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
+
+
+@pytest.fixture
+def rt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A runtime of one process, in the test's folder."""
+    import dist_toolkit as dtk
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # torch sets it, and leaves it, otherwise
+    with dtk.init(seed=0, device="cpu") as runtime:
+        yield runtime

@@ -42,6 +42,14 @@ def write(
     return manifest
 
 
+def later_format(root: Path, step: int, version: int = 2) -> None:
+    """A whole checkpoint of another format version, of which only the frame of the record is known."""
+    write(root, step, [model()])
+    record = root / step_dir(step) / MANIFEST
+    body = json.dumps({"format": version, "what": "ever"})
+    record.write_text(f'{{"format": {version}, "digest": "xxh3_128:{digest(body.encode())}", "body": {body}}}\n')
+
+
 def whole(*shape: int, fill: int = 1) -> tuple[tuple[int, ...], Box]:
     """A tensor that one rank wrote as a whole."""
     count = 1

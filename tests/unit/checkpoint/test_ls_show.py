@@ -14,7 +14,7 @@ from dist_toolkit.checkpoint.tool.records import read
 from dist_toolkit.checkpoint.tool.terminal import style_of
 from dist_toolkit.checkpoint.tool.units import printable, size_text, when_text
 from dist_toolkit.storage import LocalStorage
-from tests.unit.checkpoint.made_up import VALUES, model, whole, write
+from tests.unit.checkpoint.made_up import VALUES, later_format, model, whole, write
 
 
 def every_state(root: Path) -> None:
@@ -46,6 +46,45 @@ def test_ls_tells_every_state(tmp_path, ckpt, golden):
     assert rows[4]["metrics"] == {"accuracy": 0.9751234, "loss": 0.125}
     assert rows[4]["strategy"] == {"name": "fsdp", "precision": "bf16"}
     assert rows[4]["world_size"] == 2
+
+
+def test_a_later_format_is_not_called_damaged(tmp_path, ckpt):
+    write(tmp_path, 10, [model()])
+    later_format(tmp_path, 20)
+    words = "checkpoint format 2; this version of dist-toolkit reads format 1: update dist-toolkit"
+    listed = ckpt("ls", tmp_path)
+    assert f"other format: {words}\n" in listed.out
+    assert "damaged" not in listed.out
+    assert listed.code == 1
+    assert ckpt("ls", tmp_path, "--json").json["checkpoints"][0]["state"] == "other format"
+    assert f"other format: {words}" in ckpt("show", tmp_path, "--step", 20).out
+    verified = ckpt("verify", tmp_path)
+    assert f"step-00000020  other format: {words}" in verified.out
+    assert verified.out.endswith("1 checkpoint verified, none damaged, 1 of another format not verified\n")
+    assert verified.code == 1
+    assert f"stays, other format: {words}" in ckpt("prune", tmp_path, "--keep-last", 1, "--dry-run").out
+    refused = ckpt("convert", tmp_path, tmp_path / "m.safetensors", "--step", 20)
+    assert (refused.code, words in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["convert", "m.safetensors"]])
+def test_a_newer_one_that_is_passed_over_is_named_on_stderr(tmp_path, ckpt, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, 5, [model()])
+    write(tmp_path, 10, [model()])
+    later_format(tmp_path, 20)
+    write(tmp_path, 30, [model()])
+    record = tmp_path / "step-00000030" / MANIFEST
+    record.write_bytes(record.read_bytes()[:-5])
+    answer = ckpt(command[0], tmp_path, *command[1:])
+    assert answer.code == 0
+    assert "step-00000010" in answer.out
+    assert answer.err.splitlines() == [
+        "dtk ckpt: step-00000030 is passed over, damaged: manifest.json: the manifest does not match its own digest",
+        "dtk ckpt: step-00000020 is passed over, other format: checkpoint format 2; this version of dist-toolkit "
+        "reads format 1: update dist-toolkit",
+    ]
+    assert ckpt("show", tmp_path, "--step", 10).err == ""
 
 
 def test_ls_of_whole_checkpoints_is_fine(tmp_path, ckpt):

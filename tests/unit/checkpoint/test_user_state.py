@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-import dist_toolkit as dtk
 from dist_toolkit.checkpoint.manifest import digest
 from dist_toolkit.checkpoint.retention import retention_from
-from dist_toolkit.errors import CheckpointError, CheckpointNotFound, ConfigError, NotSerializable, PeerError
+from dist_toolkit.errors import (
+    AllCheckpointsCorrupt,
+    CheckpointError,
+    CheckpointNotFound,
+    ConfigError,
+    NotSerializable,
+    PeerError,
+)
 
 
 class Box:
@@ -30,14 +37,6 @@ class Box:
 
     def load_state_dict(self, state: Any) -> None:
         self.value = state
-
-
-@pytest.fixture
-def rt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # torch sets it, and leaves it, otherwise
-    with dtk.init(seed=0, device="cpu") as runtime:
-        yield runtime
 
 
 def train(rt: Any, **options: Any) -> tuple[Any, Any, Any]:
@@ -77,6 +76,16 @@ def test_what_cannot_be_stored_is_named(rt: Any, value: Any, key: str, words: st
     with pytest.raises(NotSerializable, match=words) as caught:
         ckpt.save(1)
     assert caught.value.key.startswith(key)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_a_nested_tensor_is_named(rt: Any, layout: torch.layout) -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+    _, _, ckpt = train(rt, state={"box": Box({"t": [nested]})})
+    with pytest.raises(NotSerializable, match="dense tensors") as caught:
+        ckpt.save(1)
+    assert caught.value.key == "box.t.0"
 
 
 def test_numbers_that_are_not_finite_come_back(rt: Any) -> None:
@@ -164,6 +173,52 @@ def test_what_was_reported_goes_with_the_state(rt: Any) -> None:
     ckpt.save(2)
     record = json.loads(Path("ckpt/step-00000002/manifest.json").read_text())
     assert record["body"]["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("root", "parent"),
+    [
+        ("ckpt/step-00000010", ".*/ckpt$"),
+        (Path("ckpt/step-00000010.aside/"), ".*/ckpt$"),
+        ("memory://b/step-00000010", "memory://b$"),
+    ],
+)
+def test_one_checkpoint_is_no_place_for_a_run(rt: Any, root: Any, parent: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"has the name of one checkpoint; pass the directory that holds it, {parent}"
+    ):
+        rt.checkpointer(root)
+
+
+@pytest.mark.parametrize("value", ["x", None, torch.ones(2), [0.5], 10**400])
+def test_a_metric_that_is_no_number_is_named(rt: Any, value: Any) -> None:
+    _, _, ckpt = train(rt)
+    with pytest.raises(ConfigError, match=r"report\(loss=.* is not a number"):
+        ckpt.report(accuracy=0.5, loss=value)
+    ckpt.save(1)
+    record = json.loads(Path("ckpt/step-00000001/manifest.json").read_text())
+    assert record["body"]["metrics"] == {}, "all or nothing"
+
+
+def test_a_damaged_step_that_was_asked_for_is_named_with_those_that_are_there(rt: Any) -> None:
+    _, _, ckpt = train(rt)
+    for number in (2, 4, 6):
+        ckpt.save(number)
+    data = Path("ckpt/step-00000004/rank-00000.safetensors")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(AllCheckpointsCorrupt) as caught:
+        ckpt.restore(step=4)
+    assert re.search(
+        r"^the checkpoint of step 4 in .*ckpt is damaged: step-00000004/rank-00000.safetensors: has \d+ bytes, "
+        r"should have \d+; there are 6, 2$",
+        str(caught.value),
+    )
+    assert (caught.value.step, caught.value.there) == (4, (6, 2))
+    record = Path("ckpt/step-00000002/manifest.json")
+    record.write_bytes(record.read_bytes()[:-9])
+    with pytest.raises(AllCheckpointsCorrupt, match=r"step 2 in .* is damaged: .*manifest.json: .*; there are 6, 4$"):
+        ckpt.restore(step=2)
+    assert ckpt.restore() == 6
 
 
 @pytest.mark.parametrize("step", ["5", True, 2.0])

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_toolkit.checkpoint.layout import parse_dir, step_dir
-from dist_toolkit.checkpoint.manifest import BITS, Chunk, FileEntry, Manifest, TensorEntry, decode, digest
+from dist_toolkit.checkpoint.manifest import Chunk, FileEntry, Manifest, TensorEntry, decode, digest
+from dist_toolkit.checkpoint.sound import BITS
 from dist_toolkit.errors import CheckpointCorrupt
 from dist_toolkit.tensors import DTYPES
 

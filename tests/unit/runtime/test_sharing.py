@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from dist_toolkit.checkpoint import file_layout
 from dist_toolkit.checkpoint.file_layout import FileLayout, in_file_order
-from dist_toolkit.checkpoint.manifest import BITS, TensorEntry
+from dist_toolkit.checkpoint.manifest import TensorEntry
 from dist_toolkit.checkpoint.reads import meet
 from dist_toolkit.checkpoint.share import Share, even_part
 from dist_toolkit.checkpoint.sharing import Held, share_out
+from dist_toolkit.checkpoint.sound import BITS
 from dist_toolkit.checkpoint.tiling import tile
 
 SHAPES = st.lists(st.integers(1, 7), max_size=3).map(tuple)

@@ -19,6 +19,8 @@ def test_paths_and_file_urls_are_directories(tmp_path: Path) -> None:
         assert isinstance(storage, LocalStorage)
         assert storage.root == str(tmp_path)
     assert open_storage("~/run").root == str(Path.home() / "run")
+    for odd in ("./s3:/b", "runs/s3:/b", "x:/b", "s3:b"):
+        assert isinstance(open_storage(odd), LocalStorage)
     assert is_url("s3://b/run")
     assert not is_url("runs/demo")
     assert not is_url(Path("s3://b"))
@@ -34,6 +36,9 @@ def test_paths_and_file_urls_are_directories(tmp_path: Path) -> None:
         ("file://runs/demo", "write file:///PATH, with three slashes"),
         ("", "pass a directory"),
         ("~nobody-of-this-name/run", "is no place for checkpoints: "),
+        ("s3:/bucket/run", r"s3:/bucket/run has lost a slash: write s3://bucket/run \(or \./s3:/bucket/run, if"),
+        ("GS:/bucket", "write GS://bucket"),
+        ("file:/runs", "write file:///runs"),
         (Path("s3://bucket/run"), "has lost a slash of a URL; pass the URL as a string"),
     ],
 )
