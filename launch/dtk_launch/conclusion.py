@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -22,6 +23,8 @@ from dtk_launch.outcome import Outcome, decide
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranks import RankRecord, RankWatch
 from dtk_launch.rundir import launcher_log
+
+_LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # that has died
 
 
 def conclude(
@@ -57,8 +60,9 @@ class _Ends:
 
     def _end(self, record: RankRecord) -> RankEnd | None:
         reported = self._codes.get(record.pid)
-        killed = reported == -9 or (record.exit is not None and "signal: Killed" in record.exit.message)
-        note = self._oom.verdict(record.pid) if killed else ""
+        loader = _LOADER.search(record.exit.message) if record.exit is not None else None
+        pid = record.pid if reported == -9 else int(loader[1]) if loader else None
+        note = self._oom.verdict(pid) if pid is not None else ""
         died = self._watch.ended.get(record.pid)
         return end_of(record, self._node, reported, died, self._now_ns, tail(self._folder, record.rank), note)
 

@@ -55,11 +55,11 @@ class Record:
         """Write how the rank ended, now or at `time_ns`, `mono_ns`. The first call counts; a forked child has none."""
         if self._exited or os.getpid() != self._pid:
             return
-        self._exited = True
         nothing: dict[str, Any] = {"type": None, "message": "", "traceback": "", "where": None, "blames": []}
         now = {"time_ns": time.time_ns(), "mono_ns": time.monotonic_ns()}
         self._entry["exit"] = {"code": code, **nothing, **now, **how}
         self._write()
+        self._exited = True
 
     def _write(self) -> None:
         if self._path is None:

@@ -19,6 +19,7 @@ import io
 import os
 import runpy
 import signal
+import time
 from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any
 
@@ -177,8 +178,13 @@ def bootstrap() -> None:
         run(sys.argv[1:])
     except BaseException as error:
         trace = own_frames_cut(error.__traceback__)
-        records.record_error(record, error, trace)
+        try:
+            records.record_error(record, error, trace)
+        except BaseException as later:  # of a signal handler: torch's, for a DataLoader worker that was killed
+            records.record_error(record, later, trace)
         hide_own_frames(trace)
+        if vitals and _load("lost").lost_connection(type(error).__name__, str(error)):
+            time.sleep(_load("lost").LINGER)
         raise
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dtk_launch import lost
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd
 
-# Words of an exception, or of a C++ abort on stderr, that say that somebody else went away.
-_LOST_WORDS = re.compile(
-    r"Connection (?:was )?(?:likely )?(?:closed|reset|refused)|Broken pipe|recvValue failed|failed to recv, got 0 bytes"
-    r"|remote process exited|[Cc]ommunicator was aborted|ncclRemoteError|Did the remote server shutdown or crash"
-    r"|Timed out waiting \d+ms for (?:recv|send) operation|client socket has timed out"
-)
-_LOST_TYPES = {
-    "ConnectionResetError", "ConnectionAbortedError", "ConnectionRefusedError", "BrokenPipeError",
-    "DistNetworkError", "DistStoreError", "PeerError",
-}  # fmt: skip
 # What torchrun ends the other ranks with after a failure, and the codes of scripts that obey.
 _ENDED_SIGNALS = {"SIGTERM", "SIGINT", "SIGHUP"}
 _ENDED_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP, PREEMPTED}
@@ -70,8 +60,8 @@ def _order(end: RankEnd, earliest: RankEnd) -> int:
 def lost_connection(end: RankEnd) -> bool:
     """Whether a rank failed because another one was gone."""
     if end.type is not None:
-        return end.type in _LOST_TYPES or bool(_LOST_WORDS.search(end.message))
-    return end.signal == "SIGABRT" and bool(_LOST_WORDS.search(end.words))
+        return lost.lost_connection(end.type, end.message)
+    return end.signal == "SIGABRT" and lost.lost_connection(None, end.words)
 
 
 def was_ended(end: RankEnd, earliest: RankEnd) -> bool:

@@ -1,0 +1,87 @@
+"""The report of `dtk bench verdict`: how often each named the rank that failed first. Pure but for `show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench_parts.markdown import machine_table, row, status
+from bench_parts.records import Records
+
+from .runs import right
+
+_HEAD = """# Who failed first?
+
+Each run is made to fail in a known way. Every failing rank notes the moment of its fault by the clock that all share;
+the earliest is the truth. `dtk` is the culprit of its verdict.json, `torchrun` the "Root Cause" that torchrun printed
+at the end of the very same run (of two nodes: right if either agent names the rank). Made by `dtk bench verdict`.
+"""
+
+
+def summarise(records: Records) -> dict[str, tuple[int, int, int]]:
+    """Group -> (runs, right by dtk, right by torchrun), and `all`."""
+    groups: dict[str, list[tuple[bool, bool]]] = {}
+    for record in runs_of(records):
+        groups.setdefault(record["group"], []).append(right(dict(record)))
+    groups["all"] = [answer for answers in list(groups.values()) for answer in answers]
+    return {
+        name: (len(answers), sum(dtk for dtk, _ in answers), sum(torchrun for _, torchrun in answers))
+        for name, answers in groups.items()
+    }
+
+
+def runs_of(records: Records) -> list[Mapping[str, Any]]:
+    """The records of runs."""
+    return [record for record in records if record["kind"] == "run"]
+
+
+def as_json(records: Records) -> dict[str, Any]:
+    """The table as plain values."""
+    return {
+        name: {"runs": runs, "dtk": dtk, "torchrun": torchrun}
+        for name, (runs, dtk, torchrun) in summarise(records).items()
+    }
+
+
+def render(records: Records) -> str:
+    """The whole report."""
+    machine = records[0]
+    end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
+    parts = [_HEAD, status(end), machine_table(machine), "## Accuracy\n\n" + _table(records)]
+    left_out = [f"- {record['name']}: {record['why']}" for record in records if record["kind"] == "left_out"]
+    if left_out:
+        parts.append("Left out:\n\n" + "\n".join(left_out))
+    parts.append("## Runs\n\n" + "\n".join(_runs(runs_of(records))))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(records: Records) -> str:
+    lines = [row("runs", "number", "dtk right", "torchrun right"), "|---|---|---|---|"]
+    for name, (runs, dtk, torchrun) in summarise(records).items():
+        if runs:
+            lines.append(row(name, str(runs), f"{dtk} ({dtk / runs:.0%})", f"{torchrun} ({torchrun / runs:.0%})"))
+    return "\n".join(lines)
+
+
+def _runs(records: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    yield row("scenario", "first", "dtk", "how", "torchrun")
+    yield "|---|---|---|---|---|"
+    for record in records:
+        named = ", ".join(map(str, record["torchrun"])) or "-"
+        how = (record["how"] or "-").replace("|", "\\|")
+        yield row(f"{record['group']}: {record['name']}", str(record["truth"]), str(record["dtk"]), how, named)
+
+
+def show(records: Records) -> None:
+    """Print the table."""
+    from bench_parts.terminal import print_table
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("runs", no_wrap=True)
+    for head in ("number", "dtk right", "torchrun right"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, (runs, dtk, torchrun) in summarise(records).items():
+        if runs:
+            table.add_row(name, str(runs), f"{dtk} ({dtk / runs:.0%})", f"{torchrun} ({torchrun / runs:.0%})")
+    print_table(table)

@@ -1,0 +1,70 @@
+"""The ways in which a run is made to fail: pure data, in a fixed order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+DELAYS = (1, 2, 5, 20, 100, 500)
+"""Milliseconds between the faults of a cascade."""
+KINDS = ("exception", "exit", "os._exit", "import", "SIGSEGV", "SIGABRT", "SIGKILL", "SIGTERM", "ulimit")
+"""Ways to fail that need nothing."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run that fails. `faults` rank -> (kind, milliseconds after the first fault)."""
+
+    group: str
+    name: str
+    nproc: int
+    faults: tuple[tuple[int, tuple[str, float]], ...]
+    peers: str = "sleep"
+    """What the ranks without a fault do: sleep, wait on sockets (which close), or all-reduce over gloo."""
+    nodes: int = 1
+
+    @property
+    def first(self) -> int:
+        """The rank that is to fail first. What counts is when it did, by its own clock."""
+        return min(self.faults, key=lambda fault: fault[1][1])[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the ranks read it."""
+        return {"faults": {str(rank): fault for rank, fault in self.faults}, "peers": self.peers}
+
+
+def one(kind: str, nproc: int, rank: int, peers: str = "sleep", nodes: int = 1) -> Scenario:
+    """A single fault."""
+    group = "one fault" if peers == "sleep" else f"one fault, peers on {peers}"
+    return Scenario(group, f"{kind} on rank {rank} of {nproc * nodes}", nproc, ((rank, (kind, 0.0)),), peers, nodes)
+
+
+def cascade(kinds: tuple[str, ...], nproc: int, delay: float, seed: int, nodes: int = 1) -> Scenario:
+    """Every rank fails, each `delay` ms after the one before, in a drawn order of ranks and of kinds."""
+    draw = random.Random(f"{kinds} {nproc} {delay} {seed}")
+    order = draw.sample(range(nproc * nodes), nproc * nodes)
+    faults = tuple((rank, (draw.choice(kinds), place * delay)) for place, rank in enumerate(order))
+    name = f"{nproc * nodes} ranks fail {delay:g} ms apart, {faults[0][1][0]} first"
+    return Scenario(f"cascade, {delay:g} ms", name, nproc, faults, nodes=nodes)
+
+
+def scenarios(seeds: int = 2) -> Iterator[Scenario]:
+    """All of them; `seeds` draws of each cascade."""
+    for number, kind in enumerate(KINDS):
+        yield one(kind, 2, number % 2)
+        yield one(kind, 4, (number + 1) % 4, "sockets")
+    yield one("slow teardown", 4, 2, "sockets")
+    for kind in ("exception", "os._exit", "SIGKILL", "SIGSEGV"):
+        yield one(kind, 3, 1, "gloo")
+    for kind in ("loader error", "loader killed"):
+        yield one(kind, 2, 1)
+    yield one("out of memory", 2, 1)
+    for nproc, delay, seed in itertools.product((2, 4, 8), DELAYS, range(seeds)):
+        yield cascade(KINDS, nproc, delay, seed)
+    for kind in ("exception", "SIGKILL", "os._exit"):
+        yield one(kind, 2, 3, "sockets", nodes=2)
+    for delay in (5, 100):
+        yield cascade(KINDS, 2, delay, 0, nodes=2)
