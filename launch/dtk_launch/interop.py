@@ -134,7 +134,10 @@ def _fsdp(options: LaunchOptions, on_gpus: bool) -> Iterator[Variable]:
     yield variable("VERSION", "2")
     yield variable("RESHARD_AFTER_FORWARD", options.fsdp_reshard or "true", "fsdp_reshard")
     yield variable("OFFLOAD_PARAMS", _word(options.offload == "cpu"), "offload")
-    yield variable("AUTO_WRAP_POLICY", policy if on_gpus else NO_FSDP_ON_CPUS, "fsdp_wrap")
+    if on_gpus:
+        yield variable("AUTO_WRAP_POLICY", policy, "fsdp_wrap")
+    else:
+        yield Variable("FSDP_AUTO_WRAP_POLICY", NO_FSDP_ON_CPUS, "strategy")
     if classes:
         yield variable("TRANSFORMER_CLS_TO_WRAP", ",".join(classes), "fsdp_wrap")
     if by_size:

@@ -1,12 +1,16 @@
 """What other libraries' readers are given, as a table; and what is refused."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from dtk_launch.cli import app
 from dtk_launch.config import resolve
 from dtk_launch.errors import PlanError
 from dtk_launch.interop import NO_FSDP_ON_CPUS
 from dtk_launch.jobs import build_job
+from dtk_launch.meeting import Meeting
 from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions, SubmitOptions
 from dtk_launch.tuning import FLAGS
@@ -119,6 +123,12 @@ def test_strays_are_named_where_nothing_is_set(plan, facts):
     assert "ACCELERATE_USE_FSDP" not in dict(made.env)
 
 
+def test_where_nodes_come_and_go_their_number_is_not_told(plan, facts):
+    made = plan(facts(meeting=Meeting(("10.0.0.1",), True, "10.0.0.1")), strategy="ddp", nodes="1:2", rdzv="n1")
+    assert "LT_NUM_NODES" not in dict(made.env)
+    assert dict(made.env)["LT_STRATEGY"] == "ddp"
+
+
 def test_variables_of_the_options_are_settings_too(facts):
     environ = {"DTK_STRATEGY": "deepspeed", "DTK_ZERO_STAGE": "3", "DTK_PRECISION": "bf16"}
     options = resolve(LaunchOptions, {"script": "t.py"}, environ, facts().cwd).options
@@ -163,3 +173,26 @@ def test_what_the_runtime_is_told_has_its_names():
     from dist_toolkit.world import TUNING
 
     assert set(FLAGS) == {"DTK_PRECISION", *TUNING}
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "other-libraries.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_table_names_every_variable_that_a_launch_can_set(plan, facts):
+    rows = PAGE.partition("| variable |")[2].partition("\n\n")[0].splitlines()[2:]
+    named = {name for row in rows for name in re.findall(r"`([A-Z][A-Z_0-9]+)`", row)}
+    can_be_set = {name for gpus, given in CASES.values() for name in dict(plan(facts(gpus=gpus), **given).env)}
+    assert {name for name in can_be_set - BASE if not name.startswith("DTK_")} == named
+
+
+def test_the_pages_commands_can_be_planned(plan, facts):
+    (block,) = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines():
+        dtk, command, *words = line.split()
+        assert dtk == "dtk"
+        values = app.commands[command].make_context(command, words).params
+        given = {name: value for name, value in values.items() if value not in ((), False, None)}
+        if command == "submit":
+            assert build_job(SubmitOptions(**given), facts()).nodes == 2
+        else:
+            assert plan(facts(gpus=2), **given).strategy == given["strategy"]
