@@ -45,8 +45,9 @@ def given(options: LaunchOptions) -> dict[str, str]:
 
 
 def tuning_words(options: LaunchOptions) -> list[str]:
-    """What was given, as words of a command line."""
-    return [word for name, value in given(options).items() for word in (flag_of(name), value)]
+    """As words of a command line: what was given, and what a file of settings could say otherwise."""
+    told = {"precision": options.precision, "offload": options.offload} | given(options)
+    return [word for name, value in told.items() for word in (flag_of(name), value)]
 
 
 def check_tuning(options: LaunchOptions, sources: Mapping[str, str] | None = None) -> None:
