@@ -34,6 +34,7 @@ from dist_toolkit.signals import STOP_SIGNALS, Signals
 from dist_toolkit.storage import open_storage
 from dist_toolkit.strategies import EMA, Engine, Strategy, resolve_strategy, set_up
 from dist_toolkit.strategies.request import BatchWeight, ModelSource, OptimizerFactory, SchedulerFactory, SetupRequest
+from dist_toolkit.strategies.told import settle_precision, tuned
 from dist_toolkit.world import LaunchSettings, World
 
 
@@ -118,8 +119,8 @@ class Runtime(Decisions):
     def setup(
         self, model: nn.Module | Callable[[], nn.Module],
         optimizer: OptimizerFactory | torch.optim.Optimizer | None = None, *,
-        scheduler: SchedulerFactory | None = None, strategy: str | Strategy | None = None, precision: str = "fp32",
-        ema: EMA | None = None,
+        scheduler: SchedulerFactory | None = None, strategy: str | Strategy | None = None,
+        precision: str | None = None, ema: EMA | None = None,
     ) -> Engine:  # fmt: skip
         """Make an engine of a model and its optimizer. Collective; call it again for a second model.
 
@@ -129,7 +130,8 @@ class Runtime(Decisions):
             optimizer: a factory from parameters to an optimizer, such as `partial(torch.optim.AdamW, lr=3e-4)`.
             scheduler: a factory from the optimizer to a learning-rate schedule, which `engine.step` steps.
             strategy: a name or a strategy object; default: what the launcher says, `auto` without one.
-            precision: `fp32`, `bf16` or `fp16`: what forward and backward compute in; weights stay fp32.
+            precision: `fp32`, `bf16` or `fp16`: what forward and backward compute in; weights stay fp32. Default: what
+                the launcher says, `fp32` without one.
             ema: keep averaged weights, for `engine.averaged()`.
 
         Raises:
@@ -140,9 +142,10 @@ class Runtime(Decisions):
         number, self._engines = self._engines, self._engines + 1
 
         def read() -> tuple[Strategy, SetupRequest]:
-            chosen = resolve_strategy(self._strategy(strategy), self.world)
+            chosen = tuned(resolve_strategy(self._strategy(strategy), self.world), self.settings.tuning)
             source = ModelSource(model, self.device, seeding.derive(self.seed, "model", number))
-            return chosen, SetupRequest(source, optimizer, self.group, scheduler, precision, ema, self._batch_weight)
+            compute = settle_precision(precision, self.settings.precision)
+            return chosen, SetupRequest(source, optimizer, self.group, scheduler, compute, ema, self._batch_weight)
 
         with self.group.watched("rt.setup"):
             engine = set_up(read, self.group)

@@ -77,6 +77,13 @@ class World:
         )
 
 
+TUNING = (
+    "DTK_OFFLOAD", "DTK_ZERO_STAGE", "DTK_DEEPSPEED_CONFIG", "DTK_FSDP_WRAP", "DTK_FSDP_RESHARD",
+    "DTK_FSDP_ACTIVATION_CHECKPOINTING",
+)  # fmt: skip
+"""Options of a strategy that a launcher can give."""
+
+
 @dataclass(frozen=True)
 class LaunchSettings:
     """What the launcher, or the user's shell, says about the run (docs/wire.md)."""
@@ -87,13 +94,16 @@ class LaunchSettings:
     device: str = "auto"
     live: bool = False
     desync_guard: bool = True
+    precision: str | None = None
+    tuning: tuple[tuple[str, str], ...] = ()
+    """The variables of TUNING that are set, with their values."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LaunchSettings:
         """Read the DTK_* variables.
 
         Raises:
-            ConfigError: DTK_DEVICE is not one of auto, cpu, cuda, or DTK_DESYNC_GUARD is neither 0 nor 1.
+            ConfigError: DTK_DEVICE or DTK_PRECISION is not a known one, or DTK_DESYNC_GUARD is neither 0 nor 1.
         """
         guard = env.get("DTK_DESYNC_GUARD") or "1"
         if guard not in ("0", "1"):
@@ -101,6 +111,9 @@ class LaunchSettings:
         device = env.get("DTK_DEVICE") or "auto"
         if device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"DTK_DEVICE={device!r} is not a device; known: auto, cpu, cuda")
+        precision = env.get("DTK_PRECISION") or "auto"
+        if precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ConfigError(f"DTK_PRECISION={precision!r} is not a precision; known: auto, fp32, bf16, fp16")
         return cls(
             run_dir=env.get("DTK_RUN_DIR") or None,
             run_name=env.get("DTK_RUN_NAME") or None,
@@ -108,6 +121,8 @@ class LaunchSettings:
             device=device,
             live=env.get("DTK_LIVE") == "1",
             desync_guard=guard != "0",
+            precision=None if precision == "auto" else precision,
+            tuning=tuple((name, env[name]) for name in TUNING if env.get(name)),
         )
 
 

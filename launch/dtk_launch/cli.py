@@ -14,6 +14,7 @@ from dtk_launch.config import resolve
 from dtk_launch.errors import DtkError
 from dtk_launch.facts import HostFacts
 from dtk_launch.meeting import look
+from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions, SubmitOptions
 from dtk_launch.plan import LaunchPlan, build_plan
 from dtk_launch.script import check_script
@@ -50,6 +51,7 @@ def _plan(given: dict[str, Any]) -> tuple[LaunchPlan, Command, LaunchOptions]:
     environ = dict(facts.environ)
     settings = resolve(LaunchOptions, given, environ, facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd)
+    check_needs(settings.options, facts.cwd)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
     plan = check_pet(build_plan(settings, facts), environ)
@@ -97,6 +99,7 @@ def submit(given: dict[str, Any]) -> None:
     facts = HostFacts.probe()
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd)
+    check_needs(settings.options, facts.cwd)
     from dtk_launch import jobs
 
     jobs.submit(settings.options, facts)

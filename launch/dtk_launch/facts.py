@@ -13,6 +13,13 @@ from pathlib import Path
 from dtk_launch.allocation import Allocation
 from dtk_launch.meeting import Meeting
 
+_FAMILIES = ("DTK_", "PET_", "ACCELERATE_", "FSDP_", "LT_")
+_NAMES = {
+    "OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHON_EXEC", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "DS_ACCELERATOR",
+    "PL_DEEPSPEED_CONFIG_PATH",
+}  # fmt: skip
+"""What a plan may depend on: variables that begin so, and these."""
+
 
 @dataclass(frozen=True)
 class Count:
@@ -44,7 +51,6 @@ class HostFacts:
         """Look at this machine. `root` is where its /proc and /sys are found."""
         environ = os.environ
         torch_version = installed_version("torch")
-        names = ("OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHON_EXEC", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
         return cls(
             cwd=Path.cwd(),
             cores=count_cores(environ, root),
@@ -52,7 +58,7 @@ class HostFacts:
             torch_version=torch_version,
             torchrun=_beside_python("torchrun", "torch.distributed.run"),
             dtk=_beside_python("dtk", "dtk_launch"),
-            environ=tuple(sorted((k, v) for k, v in environ.items() if k.startswith(("DTK_", "PET_")) or k in names)),
+            environ=tuple(sorted((k, v) for k, v in environ.items() if k.startswith(_FAMILIES) or k in _NAMES)),
             allocation=Allocation.from_env(environ),
         )
 

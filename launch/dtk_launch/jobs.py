@@ -13,6 +13,7 @@ from dtk_launch.facts import HostFacts
 from dtk_launch.options import SubmitOptions
 from dtk_launch.schedulers.base import JobPlan, Scheduler
 from dtk_launch.schedulers.slurm import Slurm
+from dtk_launch.tuning import check_tuning, tuning_words
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED|INFINITE")
@@ -21,6 +22,7 @@ _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED|INFINITE
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     """Decide everything that this host can decide, or raise PlanError. Cores and GPUs are those of the job's nodes."""
     check_choices(options)
+    check_tuning(options)
     if options.max_restarts < 0:
         raise PlanError(f"--max-restarts={options.max_restarts}: pass 0 or more")
     if options.time and not _TIME.fullmatch(options.time.upper()):
@@ -57,6 +59,7 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
     """The `dtk launch` of each node. Every value is spelt out, so the file of settings is not read again there."""
     words = [*facts.dtk, "launch", "--nodes", str(nodes), "--nproc", options.nproc, "--device", options.device]
     words += ["--strategy", options.strategy, "--max-restarts", str(options.max_restarts)]
+    words += tuning_words(options)
     words += ["--name", name, "--run-dir", str(run_dir)]
     for key, value in parse_env(options.env):
         words += ["--env", f"{key}={value}"]

@@ -14,6 +14,8 @@ STRATEGIES = ("auto", "single", "data_parallel", "ddp", "fsdp", "deepspeed")
 ONE_PROCESS = ("single", "data_parallel")
 """Strategies that are one rank; data_parallel drives all GPUs from it."""
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SWITCH = ("true", "false")
 
 
 def _option(default: Any, *flags: str, metavar: str | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -35,6 +37,22 @@ class LaunchOptions:
     """Where the ranks compute: auto, cpu or cuda. auto takes the GPUs if there are any."""
     strategy: str = _option("auto", choices=STRATEGIES)
     """How the model is spread over the ranks: auto, single, data_parallel, ddp, fsdp or deepspeed."""
+    precision: str = _option("auto", choices=PRECISIONS)
+    """What the model computes in: auto, fp32, bf16 or fp16. auto leaves it to the script."""
+    offload: str = _option("none", choices=("none", "cpu"))
+    """fsdp, deepspeed: what is kept in CPU memory: none, or cpu: optimizer state, and weights where they are split."""
+    zero_stage: str = _option("", metavar="0|1|2|3", choices=("0", "1", "2", "3"))
+    """deepspeed: what is split: 1 optimizer state, 2 gradients too, 3 weights too. Default: the script's, else 2."""
+    deepspeed_config: str = _option("", metavar="FILE")
+    """deepspeed: an existing ds_config (JSON); it says the stage and the offload."""
+    fsdp_wrap: str = _option("", metavar="auto|none|N|CLASS,...")
+    """fsdp: what is gathered as one: the model's blocks, all, N parameters or more, or modules of these classes."""
+    fsdp_reshard: str = _option("", metavar="true|false", choices=SWITCH)
+    """fsdp: free the gathered weights after forward. Default: true."""
+    fsdp_activation_checkpointing: str = _option("", metavar="true|false", choices=SWITCH)
+    """fsdp: compute activations again in backward instead of keeping them. Default: false."""
+    fsdp_state_dict: str = _option("", metavar="sharded|full", choices=("sharded", "full"))
+    """fsdp with Accelerate: what it saves: each rank its part, or rank 0 the whole. Default: sharded."""
     nodes: str = _option("", metavar="N|MIN:MAX")
     """Nodes. Without SLURM, start it on each, with --rdzv. MIN:MAX: they come and go. Default: SLURM's, or 1."""
     node_rank: int = _option(-1, metavar="K")

@@ -9,8 +9,10 @@ from pathlib import Path
 from dtk_launch.config import Settings
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
+from dtk_launch.interop import decide_variables
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
 from dtk_launch.rendezvous import Topology, decide_topology, named
+from dtk_launch.tuning import check_tuning
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nproc, run_folder, run_name, version_of
 
 OLDEST_TORCH = (2, 10)
@@ -83,6 +85,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     options, sources = settings.options, settings.sources
     decisions = _Decisions()
     check_choices(options, sources)
+    check_tuning(options, sources)
     _check_torch(facts, decisions)
     topology = decide_topology(options, sources, facts.allocation, facts.meeting, decisions.note)
     nproc = _decide_nproc(options, sources, facts, decisions)
@@ -96,7 +99,11 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
     topology = named(topology, name, nproc)
     resources = Resources(options.device, _decide_threads(nproc, facts, decisions))
-    plan_env = _rank_env(options, name, run_dir, resources, facts)
+    nodes = None if topology.elastic else topology.nodes
+    variables, notes = decide_variables(options, sources, nodes, nproc, facts)
+    for note in notes:
+        decisions.note(*note)
+    plan_env = _rank_env(options, name, run_dir, resources, facts, variables)
     if UNSHARED_STORE in dict(plan_env):
         decisions.note(UNSHARED_STORE, "1", "max_restarts", "restarted ranks would read the old ranks' addresses")
     for key, value in parse_env(options.env):
@@ -192,7 +199,12 @@ def _decide_threads(nproc: int, facts: HostFacts, decisions: _Decisions) -> int 
 
 
 def _rank_env(
-    options: LaunchOptions, name: str, run_dir: Path, resources: Resources, facts: HostFacts
+    options: LaunchOptions,
+    name: str,
+    run_dir: Path,
+    resources: Resources,
+    facts: HostFacts,
+    variables: Mapping[str, str],
 ) -> tuple[tuple[str, str], ...]:
     """The assignments before torchrun, in a fixed order; --env comes last and wins."""
     env: dict[str, str] = {}
@@ -208,5 +220,6 @@ def _rank_env(
         "DTK_STRATEGY": options.strategy,
         "DTK_DEVICE": options.device,
     }
+    env |= variables
     env |= dict(parse_env(options.env))
     return tuple(env.items())

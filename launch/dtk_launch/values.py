@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError, unknown
 from dtk_launch.options import DEVICES, ONE_PROCESS, STRATEGIES, LaunchOptions
+from dtk_launch.tuning import FLAGS
 
 _RESERVED = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"), "leave it out"),
@@ -16,6 +17,7 @@ _RESERVED = {
     "DTK_RUN_NAME": "pass --name",
     "DTK_STRATEGY": "pass --strategy",
     "DTK_DEVICE": "pass --device",
+    **{variable: f"pass {flag}" for variable, flag in FLAGS.items()},
 }
 
 

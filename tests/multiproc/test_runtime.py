@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset, random_split
 
 import dist_toolkit as dtk
@@ -332,6 +333,26 @@ def test_strategy_comes_from_the_launcher_or_the_script() -> None:
     assert run_ranks(chosen_strategy, 1, dtk.DDP(bucket_cap_mb=1)) == ["ddp"]
     with pytest.raises(RanksFailed, match="the script asks for strategy 'ddp', the launcher for 'single'"):
         run_ranks(chosen_strategy, 1, "ddp", env={"DTK_STRATEGY": "single"})
+
+
+def chosen_tuning(strategy: Any = None, precision: str | None = None) -> tuple[str, str, int, bool]:
+    with dtk.init() as rt:
+        engine = rt.setup(net, partial(torch.optim.SGD, lr=0.1), strategy=strategy, precision=precision)
+        units = sum(isinstance(module, FSDPModule) for module in engine.module.modules())
+        return engine.strategy, engine.precision, units, engine.forward_is_collective
+
+
+def test_tuning_comes_from_the_launcher_or_the_script() -> None:
+    whole = {"DTK_STRATEGY": "fsdp", "DTK_PRECISION": "bf16", "DTK_FSDP_WRAP": "none"}
+    assert run_ranks(chosen_tuning, 2, env=whole) == [("fsdp", "bf16", 2, True)] * 2  # the BatchNorm stays in fp32
+    parts = {"DTK_STRATEGY": "fsdp", "DTK_FSDP_WRAP": "1"}
+    assert run_ranks(chosen_tuning, 1, None, "bf16", env=parts)[0][2] == 4
+    zero = {"DTK_STRATEGY": "deepspeed", "DTK_ZERO_STAGE": "3"}
+    assert run_ranks(chosen_tuning, 1, env=zero) == [("deepspeed", "fp32", 0, True)]  # at stage 2, False
+    with pytest.raises(RanksFailed, match=r"precision 'fp16', the launcher for 'bf16' \(DTK_PRECISION\)"):
+        run_ranks(chosen_tuning, 1, "fsdp", "fp16", env=whole)
+    with pytest.raises(RanksFailed, match=r"DeepSpeed\(stage=1\), the launcher for 3 \(DTK_ZERO_STAGE\)"):
+        run_ranks(chosen_tuning, 1, dtk.DeepSpeed(stage=1), env={"DTK_ZERO_STAGE": "3"})
 
 
 def test_ddp_without_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

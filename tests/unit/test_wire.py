@@ -8,7 +8,7 @@ import pytest
 from dtk_launch.allocation import Allocation
 from dtk_launch.config import resolve
 from dtk_launch.facts import Count, HostFacts
-from dtk_launch.options import DEVICES, STRATEGIES, LaunchOptions
+from dtk_launch.options import DEVICES, PRECISIONS, STRATEGIES, LaunchOptions
 from dtk_launch.plan import build_plan
 from dtk_launch.resources import worker_path
 from dtk_launch.torchrun import render
@@ -65,10 +65,21 @@ def test_a_plan_becomes_the_same_world_in_every_rank(nodes, nproc):
 
 
 def test_what_the_plan_sets_is_in_the_table_and_the_other_way_round():
-    facts = HostFacts(Path("/w"), Count(8, ""), Count(0, ""), "2.14.1", ("torchrun",), ("dtk",))
-    plan = build_plan(resolve(LaunchOptions, {"script": "t.py", "max_restarts": 1}, {}, facts.cwd), facts)
+    facts = HostFacts(Path("/w"), Count(8, ""), Count(2, ""), "2.14.1", ("torchrun",), ("dtk",))
+    switches = {"fsdp_wrap": "auto", "fsdp_reshard": "true", "fsdp_activation_checkpointing": "true"}
+    launches = (
+        {"max_restarts": 1, "strategy": "fsdp", "precision": "bf16", **switches},
+        {"strategy": "deepspeed", "zero_stage": "2", "offload": "cpu"},
+        {"strategy": "deepspeed", "deepspeed_config": "ds.json"},
+    )
+    set_by_a_plan = set()
+    for given in launches:
+        plan = build_plan(resolve(LaunchOptions, {"script": "t.py"} | given, {}, facts.cwd), facts)
+        set_by_a_plan |= set(dict(plan.env))
+    others = ("ACCELERATE_", "FSDP_", "LT_", "PL_")  # which docs/other-libraries.md lists
+    set_by_a_plan = {name for name in set_by_a_plan if not name.startswith(others)}
     by_dtk = {name for row in table("Environment of a rank") for name in names(row[0]) if row[1].startswith("dtk")}
-    assert set(dict(plan.env)) | {"DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS"} == by_dtk
+    assert set_by_a_plan | {"DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS"} == by_dtk
 
 
 @pytest.mark.parametrize("side", ["launch/dtk_launch", "dist_toolkit"])
@@ -85,6 +96,7 @@ def test_values_in_the_table():
     rows = {name: row for row in table("Environment of a rank") for name in names(row[0])}
     assert tuple(names(rows["DTK_STRATEGY"][2])) == STRATEGIES
     assert tuple(names(rows["DTK_DEVICE"][2])) == DEVICES
+    assert tuple(names(rows["DTK_PRECISION"][2])) == PRECISIONS
 
 
 def test_the_record_has_the_fields_of_the_table(tmp_path):
