@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from dtk_launch.meeting import look
 from dtk_launch.options import LaunchOptions, SubmitOptions
 from dtk_launch.plan import LaunchPlan, build_plan
 from dtk_launch.script import check_script
+from dtk_launch.sources import complete
 from dtk_launch.torchrun import Command, check_pet, render
 
 
@@ -52,7 +54,7 @@ def _plan(given: dict[str, Any]) -> tuple[LaunchPlan, Command, LaunchOptions]:
     check_script(settings.options.script, settings.options.module, facts.cwd)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
-    plan = check_pet(build_plan(settings, facts), environ)
+    plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
     return plan, render(plan), settings.options
 
 
@@ -100,6 +102,19 @@ def submit(given: dict[str, Any]) -> None:
     from dtk_launch import jobs
 
     jobs.submit(settings.options, facts)
+
+
+@app.command()
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(folder: Path, force: bool) -> None:
+    """Write a train.py and a commented dtk.toml that run as they are.
+
+    Into DIR, or the current folder. Files that are there are not overwritten.
+    """
+    from dtk_launch import starter
+
+    click.echo(starter.write(folder, force))
 
 
 @app.command(context_settings={**SCRIPT_SETTINGS, "ignore_unknown_options": True}, add_help_option=False)
