@@ -14,38 +14,39 @@ from dtk_launch.options import LaunchOptions, SubmitOptions
 from dtk_launch.plan import Decision, LaunchPlan
 from dtk_launch.torchrun import flags
 
-# variable -> the decision that it follows from, and why it is set
-_VARIABLES = {
-    "DTK_RUN_DIR": ("run_dir", "tells the ranks"),
-    "DTK_RUN_NAME": ("name", "tells the ranks"),
-    "DTK_STRATEGY": ("strategy", "tells the ranks"),
-    "DTK_DEVICE": ("device", "tells the ranks"),
-    "PYTHONUNBUFFERED": (None, "a line is seen when it is printed"),
+_Causes = dict[str, tuple[tuple[str, ...], str]]
+
+# variable -> the decision that it follows from, the first that there is, and why it is set
+_VARIABLES: _Causes = {
+    "DTK_RUN_DIR": (("run_dir",), "tells the ranks"),
+    "DTK_RUN_NAME": (("name",), "tells the ranks"),
+    "DTK_STRATEGY": (("strategy",), "tells the ranks"),
+    "DTK_DEVICE": (("device",), "tells the ranks"),
+    "PYTHONUNBUFFERED": ((), "a line is seen when it is printed"),
 }
 
-# flag of torchrun -> the decision that it follows from, and why it is given
-_FLAGS = {
-    "--standalone": ("rendezvous", ""),
-    "--nproc-per-node": ("nproc", ""),
-    "--max-restarts": ("max_restarts", ""),
-    "--nnodes": ("nodes", ""),
-    "--node-rank": ("node_rank", ""),
-    "--rdzv-backend": (None, "works on every cluster, and without a port on each node"),
-    "--rdzv-endpoint": ("rendezvous", ""),
-    "--rdzv-id": ("rendezvous", "no other job can join"),
-    "--rdzv-conf": (
-        "rendezvous",
-        "is_host is told, as torchrun may not know its own name; the rest is for a late head",
-    ),
-    "--local-addr": ("node_rank", "the name by which the other nodes know this one"),
+# flag of torchrun -> the same
+_FLAGS: _Causes = {
+    "--standalone": (("rendezvous",), ""),
+    "--nproc-per-node": (("nproc",), ""),
+    "--max-restarts": (("max_restarts",), ""),
+    "--nnodes": (("nodes",), ""),
+    "--node-rank": (("node_rank", "is_host"), ""),
+    "--rdzv-backend": ((), "works on every cluster, and without a port on each node"),
+    "--rdzv-endpoint": (("rendezvous",), ""),
+    "--rdzv-id": (("rendezvous",), "no other job can join"),
+    "--rdzv-conf": (("is_host", "rendezvous"), "torchrun may not know its own name; the rest is for a late head"),
+    "--local-addr": (("local_addr", "node_rank"), "how the other nodes reach this one"),
 }
+_BY_HAND: _Causes = {"--rdzv-id": (("name",), "the same on every node")}
 
 
 def complete(plan: LaunchPlan, settings: Settings[LaunchOptions], environ: Mapping[str, str]) -> LaunchPlan:
     """The plan with a decision for every option, variable and flag, and for each DTK_* that it does not follow."""
     noted = {decision.key: decision for decision in plan.decisions}
     more = [*_options(settings, noted), *_follow(plan.env, _VARIABLES, noted)]
-    more += _follow(((flag, value or "") for flag, value in flags(plan)), _FLAGS, noted)
+    table = _FLAGS | (_BY_HAND if settings.options.rdzv else {})
+    more += _follow(((flag, value or "") for flag, value in flags(plan)), table, noted)
     more += _strays(environ, settings, {name for name, _ in plan.env})
     return replace(plan, decisions=(*plan.decisions, *more))
 
@@ -63,13 +64,13 @@ def _shown(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _follow(values: Any, table: Mapping[str, tuple[str | None, str]], noted: Mapping[str, Decision]) -> list[Decision]:
+def _follow(values: Any, table: _Causes, noted: Mapping[str, Decision]) -> list[Decision]:
     rows = []
     for name, value in values:
         if name in table and name not in noted and f"env {name}" not in noted:
-            cause, why = table[name]
-            source = noted[cause].source if cause else "built in"
-            rows.append(Decision(name, value, source, why or f"{cause} above"))
+            causes, why = table[name]
+            cause = next((noted[key] for key in causes if key in noted), Decision("", "", "built in"))
+            rows.append(Decision(name, value, cause.source, why or f"{cause.key} above"))
     return rows
 
 
