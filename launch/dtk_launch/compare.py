@@ -29,7 +29,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, .
         *_mapping("version of ", then["versions"], now["versions"]),
         *_asked(then, now),
         *_mapping("env ", _without(then["env"], _OF_THE_RUN), _without(now["env"], _OF_THE_RUN)),
-        *_mapping("shell ", _relevant(then["environment"]), _relevant(now["environment"])),
+        *_mapping("shell ", *_shells(then, now)),
         *_mapping("host: ", *({key: side["host"].get(key) for key in ("machine", "gpus")} for side in (then, now))),
     )
 
@@ -86,12 +86,13 @@ def _asked(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     yield from _mapping("option ", *(_without(side["options"], _OPTIONS_APART) for side in (then, now)))
 
 
-def _relevant(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(PREFIXES) and not name.startswith(("DTK_SUPERVISOR", "DTK_RUN_"))
-    }
+def _shells(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The relevant variables of both, less secrets, which cannot be compared, and what --env sets over them."""
+    sides = (then["environment"], now["environment"])
+    apart = {name for side in sides for name, value in side.items() if value == MARK}
+    apart |= set(then["env"]) & set(now["env"])
+    apart |= {name for side in sides for name in side if name.startswith(("DTK_SUPERVISOR", "DTK_RUN_"))}
+    return [{k: v for k, v in side.items() if k.startswith(PREFIXES) and k not in apart} for side in sides]
 
 
 def _without(values: Mapping[str, Any], names: Any) -> dict[str, Any]:

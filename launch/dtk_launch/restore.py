@@ -34,6 +34,22 @@ def restore(tree: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     """
     check(tree, folder)
     _git(Path(tree["root"]), "worktree", "add", "--detach", str(folder), tree["commit"])
+    try:
+        _fill(tree, folder)
+    except PlanError:
+        _git(Path(tree["root"]), "worktree", "remove", "--force", str(folder))
+        raise
+    notes = [f"left out of the record: {line}" for line in tree["left_out"]]
+    notes += [f"{name} holds {MARK} for a secret" for name, text in tree["untracked"].items() if MARK in text]
+    if MARK in tree["diff"]:
+        notes.append(f"the changes hold {MARK} for a secret")
+    if tree["submodules"]:
+        notes.append(f"submodules are empty; git -C {folder} submodule update --init --recursive")
+    return tuple(notes)
+
+
+def _fill(tree: Mapping[str, Any], folder: Path) -> None:
+    """The changes and the untracked files, over the commit."""
     if tree["diff"]:
         _git(folder, "apply", "--whitespace=nowarn", "-", given=tree["diff"].encode(tree["diff_encoding"]))
     for name, text in tree["untracked"].items():
@@ -42,13 +58,6 @@ def restore(tree: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
             raise PlanError(f"the untracked file {name!r} of the record would be written outside {folder}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
-    notes = [f"left out of the record: {line}" for line in tree["left_out"]]
-    notes += [f"{name} holds {MARK} for a secret" for name, text in tree["untracked"].items() if MARK in text]
-    if MARK in tree["diff"]:
-        notes.append(f"the changes hold {MARK} for a secret")
-    if tree["submodules"]:
-        notes.append(f"submodules are empty; git -C {folder} submodule update --init --recursive")
-    return tuple(notes)
 
 
 def _git(folder: Path, *words: str, given: bytes | None = None) -> None:

@@ -34,7 +34,11 @@ _SOURCE = (
     ".slurm .ipynb .gin .jsonnet .proto .sql .r .jl"
 )
 SOURCE = frozenset(_SOURCE.split())
-_DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short", "--no-renames")
+# The same text whatever the user's settings of diff are, as `git apply` takes it.
+_DIFF = (
+    *("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--submodule=short"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "--unified=3"),
+)
 
 
 @dataclass
