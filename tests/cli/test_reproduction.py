@@ -1,13 +1,17 @@
 """dtk init, what a launch writes down, and dtk rerun: as processes, with real runs."""
 
 import json
-import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.cli
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 SCRIPT = """
 import hashlib, os, sys
@@ -61,31 +65,55 @@ def test_no_secret_is_in_the_run_directory_and_the_run_can_be_repeated(dtk, proj
     assert shown.stderr == "dtk: differs: shell NCCL_DEBUG: not there then, INFO now\n"
     assert "HF_TOKEN=hush51-from-env" in shown.stdout
 
+    same = dtk("rerun", "train", "--exact", "--dry-run", *again, cwd=project, **SHELL, HF_TOKEN="hush50-option")
+    assert (same.returncode, same.stderr) == (0, "")
+    as_documented(dtk, project, "hush50-option")
+
     (project / "train.py").write_text("print('changed')\n")
     exact = dtk("rerun", "runs/train", "--exact", *again, cwd=project, **SHELL, HF_TOKEN="hush50-option")
     assert exact.returncode == 2
     for said in ("uncommitted changes: others then and now, in train.py", "script: train.py has changed", "--exact"):
         assert said in exact.stderr
 
-    words = ("rerun", str(project / "runs/train"), "--exact", "--restore", "copy", "--name", "second", *again)
+    words = ("rerun", str(project / "runs/train"), "--restore", "copy", *again)
     second = dtk(*words, cwd=tmp_path, **SHELL, HF_TOKEN="hush50-option")
-    said = "conf.toml holds <redacted> for a secret"
-    assert (second.returncode, said in second.stderr) == (2, True), second.stderr
-
-
-def test_a_run_goes_on_in_its_folder_and_a_restored_tree_runs_as_it_was(dtk, project, tmp_path):
-    (project / "conf.toml").unlink()
-    (project / ".env").unlink()
-    first = dtk("launch", "--env", "HF_TOKEN=mine", "train.py", "--lr", "1", cwd=project)
-    assert first.returncode == 3, first.stderr
-    (project / "train.py").write_text("print('changed', flush=True)\n")
-    words = ("rerun", str(project / "runs/train"), "--exact", "--restore", "copy")
-    second = dtk(*words, cwd=tmp_path, HF_TOKEN="mine")
     assert (second.returncode, second.stdout) == (3, first.stdout), second.stderr
-    assert "differs" not in second.stderr
+    said = [line for line in second.stderr.splitlines() if "differs" in line]
+    assert said[:2] == [
+        "dtk: differs: left out of the record: .env: such files hold secrets",
+        "dtk: differs: conf.toml holds <redacted> for a secret",
+    ]
     assert not (tmp_path / "copy" / "runs").exists()
-    third = dtk("rerun", str(tmp_path / "copy" / "runs"), cwd=tmp_path)
-    assert (third.returncode, "no plan.json" in third.stderr) == (2, True)
+    assert json.loads((project / "runs/train/plan.json").read_text())["cwd"] == str(tmp_path / "copy")
+
+
+def as_documented(dtk, project, token):
+    """Every command of the page is taken, and its table names every key of the record."""
+    page = (DOCS / "reproduction.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines():
+        dtk_, rerun, *words = shlex.split(line, comments=True)
+        words += [] if "--" in words else ["--", *ARGS]
+        done = dtk(rerun, "--dry-run", *words, cwd=project, **SHELL, HF_TOKEN=token)
+        assert (dtk_, done.returncode) == ("dtk", 0), done.stderr
+        assert "train.py" in done.stdout
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    plan = json.loads((project / "runs/train/plan.json").read_text())
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(plan)
+
+
+def test_the_table_that_the_page_shows_is_what_explain_says(dtk, tmp_path):
+    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    (file,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (table,) = re.findall(
+        r"^```\n(.*?)^```", page.partition("shows a row")[2].partition("```bash")[0], re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "dtk.toml").write_text(file)
+    (tmp_path / "train.py").touch()
+    shown = dtk("explain", "--profile", "two", "train.py", COLUMNS="200").stdout
+    lines = {" ".join(line.split()) for line in shown.splitlines()}
+    assert [line for line in table.splitlines() if " ".join(line.split()) not in lines] == []
+    assert dtk("submit", "--profile", "cluster", "--dry-run", "train.py").returncode == 0
 
 
 def test_what_init_writes_runs(dtk, tmp_path):
@@ -95,7 +123,7 @@ def test_what_init_writes_runs(dtk, tmp_path):
     assert commands[0] == "cd mine"
     explained = dtk(*commands[3].split()[1:], cwd=tmp_path / "mine", COLUMNS="150")
     assert "dtk.toml:15 profile two" in explained.stdout
-    done = dtk(*commands[2].split()[1:], cwd=tmp_path / "mine")
+    done = dtk(*commands[1].split()[1:], cwd=tmp_path / "mine")
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) > 0.95
     again = dtk("init", "mine")
@@ -103,17 +131,12 @@ def test_what_init_writes_runs(dtk, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_init_writes_runs_without_dtk(dtk, tmp_path):
+def test_what_init_writes_runs_without_dtk_and_with_its_profile(dtk, tmp_path):
     dtk("init", ".")
-    environ = {**os.environ, "PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        [sys.executable, "train.py"],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    alone = subprocess.run(
+        [sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) > 0.95
+    profile = dtk("launch", "--profile", "two", "--name", "two", "train.py")
+    for done in (alone, profile):
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout.split()[-1]) > 0.95

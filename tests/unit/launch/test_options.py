@@ -20,6 +20,9 @@ def test_options_and_defaults_are_frozen(golden):
             flags = " ".join(parameter.opts)
             variable = env_name(parameter.name) or "none"
             lines.append(f"{command} {flags} default {defaults[parameter.name]} variable {variable}\n")
+    for command in ("init", "rerun"):
+        for parameter in app.commands[command].params:
+            lines.append(f"{command} {' '.join(parameter.opts)}\n")
     golden("options.txt", "".join(lines))
 
 
