@@ -5,6 +5,7 @@ A net, not a proof: a secret under a harmless name and without a known shape pas
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import translate
@@ -33,25 +34,27 @@ _PLAIN_BEFORE = _set(
 _PLAIN_NAMES = {"DESKTOP_SESSION", "GDMSESSION", "SSH_AUTH_SOCK", "PWD", "OLDPWD"}
 _PLAIN_VALUES = {"", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "null", "auto"}
 
+# (a hint that the text must hold for the search to be worth it; the shape; N, the shortest tail in a page of source)
 _SHAPES = (
-    (r"(?<=://)[^\s/@:'\"]*:[^\s/@'\"]+(?=@)", 0),  # https://user:password@host
-    (r"(?<=://)[A-Za-z0-9_\-]{16,}(?=@)", 0),  # https://token@host
-    (r"(?<=hooks\.slack\.com/)[\w/]{8,}|(?<=/api/webhooks/)[\w\-/]{8,}", 0),
-    (r"(?i)(?<=[?&])(?:[\w\-]*(?:token|key|secret|password|signature)|sig|auth)=[^\s&#'\"]+", 0),
-    (r"(?i)\b(?:bearer|basic)\s+(?=[\w\-.+/]*\d)[\w\-.+/=]{8,}", 0),
-    (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", 0),
-    (r"(?<![\w\-])eyJ[\w\-]{5,}\.[\w\-]{5,}\.[\w\-]*", 0),  # JSON web token
-    (r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{N,}", 12),
-    (r"(?<![A-Za-z0-9])(?:hf_|gh[pousr]_|github_pat_|glpat-|npm_|pypi-|dop_v1_|r8_|nvapi-|AIza|ya29\.)[\w\-]{N,}", 16),
-    (r"(?<![A-Za-z0-9])(?:sk|pk|rk)[-_](?:[a-z]+[-_])*[A-Za-z0-9_\-]{N,}", 16),
-    (r"(?<![A-Za-z0-9])xox[a-z]-[\w\-]{N,}", 8),
+    ("://", r"(?<=://)[^\s/@:'\"]*:[^\s/@'\"]+(?=@)", 0),  # https://user:password@host
+    ("://", r"(?<=://)[A-Za-z0-9_\-]{16,}(?=@)", 0),  # https://token@host
+    ("hooks.slack.com/", r"(?<=hooks\.slack\.com/)[\w/]{8,}", 0),
+    ("/api/webhooks/", r"(?<=/api/webhooks/)[\w\-/]{8,}", 0),
+    ("=", r"(?i)(?<=[?&])(?:[\w\-]*(?:token|key|secret|password|signature)|sig|auth)=[\w%+/.\-=]{8,}", 0),
+    ("bearer", r"(?i)\bbearer\s+(?=[\w\-.+/]*\d)[\w\-.+/=]{12,}", 0),
+    ("basic", r"(?i)\bauthorization['\"]?\s*[:=]\s*['\"]?basic\s+[\w+/=\-]{8,}", 0),
+    ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", 0),
+    ("eyj", r"(?<![\w\-])eyJ[\w\-]{5,}\.[\w\-]{5,}\.[\w\-]*", 0),  # JSON web token
+    ("akia", r"(?<![A-Za-z0-9])AKIA[A-Z0-9]{N,}", 12),
+    ("asia", r"(?<![A-Za-z0-9])ASIA[A-Z0-9]{N,}", 12),
+    ("_", r"(?<![A-Za-z0-9_])(?:hf|gh[pousr]|npm|r8|[spr]k_live|[spr]k_test)_[A-Za-z0-9]{N,}", 16),
+    ("", r"(?<![A-Za-z0-9_])(?:github_pat_|glpat-|pypi-Ag|dop_v1_|nvapi-|AIza|ya29\.)[\w\-]{N,}", 16),
+    ("sk-", r"(?<![A-Za-z0-9_\-])sk-(?=[\w\-]*\d)[\w\-]{N,}", 16),
+    ("xox", r"(?<![A-Za-z0-9])xox[a-z]-[\w\-]{N,}", 8),
 )
-# In a source file a word has to be as long as real tokens are; a value of its own is one with fewer characters too.
-_IN_TEXT = re.compile(
-    "|".join(f"(?:{shape.replace('{N,}', f'{{{size},}}')})" for shape, size in _SHAPES if "(?i)" not in shape)
-)
-_LOOSE = re.compile("|".join(f"(?:{shape.replace('{N,}', '{6,}')})" for shape, size in _SHAPES if size))
-_ANY_CASE = re.compile("|".join(f"(?:{shape[4:]})" for shape, _ in _SHAPES if shape.startswith("(?i)")), re.IGNORECASE)
+_IN_TEXT = tuple((hint, re.compile(shape.replace("{N,}", f"{{{size},}}"))) for hint, shape, size in _SHAPES)
+# A value that is one word may have a shorter tail, with a digit in it.
+_LOOSE = tuple((hint, re.compile(shape.replace("{N,}", "{6,}"))) for hint, shape, size in _SHAPES if size)
 
 
 _SETTINGS = _set(".toml .yaml .yml .json .ini .cfg .txt .sh .csv .xml")
@@ -76,6 +79,7 @@ def secret_file(name: str) -> bool:
     return _SECRET_FILE.match(name.lower()) is not None
 
 
+@functools.cache
 def secret_name(name: str) -> bool:
     """Whether what goes under this name (a variable, an option, a key of a file) is taken for a secret."""
     split = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
@@ -107,9 +111,13 @@ def hide_value(name: str, value: str) -> str:
 
 def hide_shapes(text: str, whole: bool = False) -> str:
     """The text with the mark for each known shape of a secret. `whole`: it is one value, not a page of source."""
-    text = _ANY_CASE.sub(MARK, _IN_TEXT.sub(MARK, text))
-    if whole:
-        text = _LOOSE.sub(lambda match: MARK if re.search(r"\d", match[0][4:]) else match[0], text)
+    lowered = text.lower()
+    for hint, shape in _IN_TEXT:
+        if hint in lowered:
+            text = shape.sub(MARK, text)
+    for hint, shape in _LOOSE if whole else ():
+        if hint in lowered:
+            text = shape.sub(lambda match: MARK if re.search(r"\d", match[0][4:]) else match[0], text)
     return text
 
 
@@ -150,7 +158,8 @@ def hide_known(text: str, values: Iterable[str]) -> str:
     return text
 
 
-_QUOTED = re.compile(r"""(["']?)([A-Za-z_][\w.\-]*)\1(\s*(?:=>|:=|[:=])\s*)(["'])([^"'\n]+)\4""")
+# Both begin at a word's start, so that a line of a million letters is read once.
+_QUOTED = re.compile(r"""(?<![\w.\-])(["']?)([A-Za-z_][\w.\-]*)\1(\s*(?:=>|:=|[:=])\s*)(["'])([^"'\n]+)\4""")
 _BARE = re.compile(
     r"""(?m)^([+\- ]?[ \t]*(?:- |export )?["']?)([A-Za-z_][\w.\-]*)(["']?[ \t]*[:=][ \t]*)([^\s"'#]+)[ \t]*$"""
 )

@@ -113,7 +113,7 @@ SECRET_VALUES = [
     "nvapi-A1b2C3d4E5",
     "AIzaSyA1B2C3D4E5F6",
     "https://hooks.slack.com/services/T0/B0/XXXXXXXX",
-    "https://x.blob/y?sv=1&sig=abc%3D",
+    "https://x.blob/y?sv=1&sig=abcdefgh%3D",
     "-----BEGIN RSA PRIVATE KEY-----\nMII",
 ]
 PLAIN_VALUES = [
@@ -169,6 +169,27 @@ def test_a_secret_by_its_shape(value):
 def test_a_value_that_has_no_such_shape(value):
     assert hide_value("PLAIN", value) == value
     assert hide_shapes(f"x = '{value}'") == f"x = '{value}'"
+
+
+SOURCE = """
+pk_field_of_the_table_2 = sk_linear_model_v2_name = hf_model2vec_base_v1 = r8_something_quantized_2
+url = f"https://hub/api?page_token={token_2}&key=%s"  # basic tutorial_3_advanced, the bearer of news
+hf_hub_download("hf-internal-testing/tiny-random-gpt2"); task-sk-learn-something-2024; AKIAxx; pypi-publish-2024-action
+model.to(device)["key_value_states_1"]; KEY = "conv1.weight.00001"; special_tokens = {"eos_token": "<|endoftext_1|>"}
+"""
+
+
+@pytest.mark.parametrize("suffix", [".py", ".cpp"])
+def test_source_without_secrets_is_not_touched(suffix):
+    assert hide_source(SOURCE, suffix, ()) == SOURCE
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", "a=", "a='", "sk-", "eyJa.", "://a", "?key", "a b ", "-----BEGIN PRIVATE KEY"]
+)
+def test_long_lines_are_read_in_a_time_that_grows_with_them(piece):
+    for suffix in (".py", ".json"):
+        assert hide_source(piece * (250_000 // len(piece)), suffix, ())
 
 
 @pytest.mark.parametrize(
