@@ -27,11 +27,17 @@ def again(options=None, environ=None, **given):
 def test_the_options_are_those_that_were_resolved_and_the_run_goes_on():
     settings = again()
     options = settings.options
-    assert (options.script, options.args, options.nproc, options.nodes) == ("train.py", ("--lr", "1"), "3", 1)
+    assert (options.script, options.args, options.nproc, options.nodes) == ("train.py", ("--lr", "1"), "3", "1")
     assert (options.strategy, options.env, options.dry_run, options.json) == ("ddp", ("A=1",), False, False)
     assert (options.name, options.run_dir) == ("train", "/w/runs/train")
     assert settings.sources["strategy"] == "/w/runs/train/plan.json"
     assert settings.sources["max_restarts"] == "default"
+
+
+def test_nodes_are_those_that_were_asked_for_or_found():
+    assert again({"nodes": "1:4"}).options.nodes == "1:4"
+    found = rerun.settings(VALUES | {"topology": {"nodes": 2, "nproc": 3}}, FOLDER, {}, {})
+    assert found.options.nodes == "2"
 
 
 def test_what_is_given_now_wins():

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 from dtk_launch.config import resolve
+from dtk_launch.meeting import Meeting
 from dtk_launch.options import STRATEGIES, LaunchOptions
 from dtk_launch.plan import build_plan
 from dtk_launch.sources import complete
@@ -31,13 +32,16 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("given", [{}, EVERYTHING, *({"strategy": name} for name in STRATEGIES)])
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", ["one", "step", "by hand", "second by hand", "elastic"])
 @pytest.mark.parametrize("shell", [(), SHELL])
 def test_every_option_variable_and_flag_has_a_row_with_a_source(explained, facts, step, given, nodes, shell):
-    if nodes == 2 and given.get("strategy") in ("single", "data_parallel"):
-        pytest.skip("one process")
-    on = facts(allocation=step if nodes == 2 else None, environ=shell)
-    plan, rows = explained(on, **given)
+    if nodes != "one" and given.get("strategy") in ("single", "data_parallel"):
+        return  # one process
+    there = {} if nodes in ("one", "step") else {"nodes": "1:2" if nodes == "elastic" else "2", "rdzv": "n1"}
+    there |= {"node_rank": 1} if nodes == "second by hand" else {"max_restarts": 1} if nodes == "elastic" else {}
+    meeting = Meeting(("10.0.0.1",), nodes != "second by hand", "10.0.0.1") if there else None
+    on = facts(allocation=step if nodes == "step" else None, meeting=meeting, environ=shell)
+    plan, rows = explained(on, **there, **{name: value for name, value in given.items() if name not in there})
     assert len(rows) == len(plan.decisions)
     assert all(row.source for row in rows.values())
     options = {f.name for f in fields(LaunchOptions)} - ({"env"} if given.get("env") else set())

@@ -27,7 +27,7 @@ def test_what_is_commented_out_is_right_too(tmp_path):
     assert shown.count("\n[") == 3
     file.write_text(shown)
     options = resolve(SubmitOptions, {"script": "train.py", "profile": "cluster"}, {}, tmp_path).options
-    assert (options.nodes, options.time, options.sbatch) == (2, "04:00:00", ("constraint=a100",))
+    assert (options.nodes, options.time, options.sbatch) == ("2", "04:00:00", ("constraint=a100",))
     assert (options.max_restarts, options.run_dir, options.env) == (1, "out", ("NCCL_DEBUG=WARN",))
 
 
