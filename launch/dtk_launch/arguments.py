@@ -19,16 +19,36 @@ def options_command(
 ) -> Callable[[Callable[[dict[str, Any]], None]], click.Command]:
     """Add `function(given)` to the group as a command with the options of `kind`. In `given`, None means not given."""
 
+    return _decorator(group, _parameters(kind), SCRIPT_SETTINGS)
+
+
+def rerun_command(group: click.Group) -> Callable[[Callable[[dict[str, Any]], None]], click.Command]:
+    """Add `function(given)` as a command that takes a RUN, and options in place of the recorded ones."""
+    docs = field_docs()
+    recorded = [f for f in option_fields(LaunchOptions) if f.name not in ("profile", "module")]
+    parameters = [
+        click.Option(["--exact"], is_flag=True, help="Refuse to start if anything that is recorded differs."),
+        click.Option(["--restore"], metavar="DIR", help="Make the recorded source tree in DIR and start there."),
+        *(_option(f, docs[f.name]) for f in recorded),
+        click.Argument(["run"], metavar="RUN"),
+        click.Argument(["args"], nargs=-1, metavar="[-- ARGS...]", type=click.UNPROCESSED),
+    ]
+    return _decorator(group, parameters, {})
+
+
+def _decorator(
+    group: click.Group, parameters: list[click.Parameter], settings: dict[str, Any]
+) -> Callable[[Callable[[dict[str, Any]], None]], click.Command]:
     def decorate(function: Callable[[dict[str, Any]], None]) -> click.Command:
         def callback(**values: Any) -> None:
             function({name: None if value in ((), False) else value for name, value in values.items()})
 
         command = click.Command(
             function.__name__,
-            params=_parameters(kind),
+            params=parameters,
             callback=callback,
             help=function.__doc__,
-            context_settings=SCRIPT_SETTINGS,
+            context_settings=settings,
         )
         group.add_command(command)
         return command

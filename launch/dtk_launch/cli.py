@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from dtk_launch import facts as host
-from dtk_launch.arguments import SCRIPT_SETTINGS, options_command
+from dtk_launch.arguments import SCRIPT_SETTINGS, options_command, rerun_command
 from dtk_launch.config import resolve
-from dtk_launch.errors import DtkError
+from dtk_launch.errors import DtkError, PlanError
 from dtk_launch.facts import HostFacts
-from dtk_launch.meeting import look
+from dtk_launch.launching import Launch, from_command_line
 from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions, SubmitOptions
-from dtk_launch.plan import LaunchPlan, build_plan
 from dtk_launch.script import check_script
-from dtk_launch.torchrun import Command, check_pet, render
 
 
 def main() -> None:
@@ -45,34 +43,30 @@ def app() -> None:
     """Launch, explain, submit and measure distributed PyTorch training."""
 
 
-def _plan(given: dict[str, Any]) -> tuple[LaunchPlan, Command, LaunchOptions]:
-    """Observe, check the script, decide, render."""
-    facts = HostFacts.probe()
-    environ = dict(facts.environ)
-    settings = resolve(LaunchOptions, given, environ, facts.cwd)
-    check_script(settings.options.script, settings.options.module, facts.cwd)
-    check_needs(settings.options, facts.cwd)
-    if settings.options.rdzv:
-        facts = replace(facts, meeting=look(settings.options.rdzv))
-    plan = check_pet(build_plan(settings, facts), environ)
-    return plan, render(plan), settings.options
-
-
 @options_command(app, LaunchOptions)
 def launch(given: dict[str, Any]) -> None:
     """Run SCRIPT on every rank of this machine.
 
     Inside an srun step: on every rank of this node. Everything after SCRIPT belongs to the script, --help included.
     """
-    plan, command, options = _plan(given)
+    planned = from_command_line(given)
+    if planned.options.dry_run:
+        _dry_run(planned)
+    else:
+        _start(planned, planned.record())
+
+
+def _dry_run(planned: Launch) -> None:
     from dtk_launch import explain as texts
 
-    if options.dry_run:
-        click.echo(texts.to_text(texts.plan_json(plan, command)) if options.json else command.shell_text())
-        return
+    click.echo(texts.to_text(planned.values()) if planned.options.json else planned.command.shell_text())
+
+
+def _start(planned: Launch, record: dict[str, Any]) -> NoReturn:
+    from dtk_launch.record import text
     from dtk_launch.supervisor import supervise
 
-    sys.exit(supervise(plan, command, texts.to_text(texts.plan_json(plan, command)), options.json))
+    sys.exit(supervise(planned.plan, planned.command, text(record), planned.options.json))
 
 
 @options_command(app, LaunchOptions)
@@ -81,13 +75,34 @@ def explain(given: dict[str, Any]) -> None:
 
     Takes what launch takes and starts nothing.
     """
-    plan, command, options = _plan(given)
+    planned = from_command_line(given)
     from dtk_launch import explain as texts
 
-    if options.json:
-        click.echo(texts.to_text(texts.plan_json(plan, command)))
+    if planned.options.json:
+        click.echo(texts.to_text(planned.values()))
     else:
-        texts.print_table(plan, command)
+        texts.print_table(planned.plan, planned.command)
+
+
+@rerun_command(app)
+def rerun(given: dict[str, Any]) -> None:
+    """Launch a recorded run again.
+
+    RUN is a name under ./runs, or a run directory. Options that are not given are those of the record, and it goes on
+    in the same run directory unless a --name or --run-dir is given. What is not as it was is said first.
+    """
+    from dtk_launch import rerun as recorded
+
+    run, exact, into = (given.pop(name) for name in ("run", "exact", "restore"))
+    planned, record, differing = recorded.prepare(run, given, into or "")
+    for line in differing:
+        click.echo(f"dtk: differs: {line}", err=True)
+    if exact and differing:
+        raise PlanError(f"--exact, but {len(differing)} differences; drop --exact to start anyway")
+    if planned.options.dry_run:
+        _dry_run(planned)
+    else:
+        _start(planned, record)
 
 
 @options_command(app, SubmitOptions)
@@ -103,6 +118,19 @@ def submit(given: dict[str, Any]) -> None:
     from dtk_launch import jobs
 
     jobs.submit(settings.options, facts)
+
+
+@app.command()
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(folder: Path, force: bool) -> None:
+    """Write a train.py and a commented dtk.toml that run as they are.
+
+    Into DIR, or the current folder. Files that are there are not overwritten.
+    """
+    from dtk_launch import starter
+
+    click.echo(starter.write(folder, force))
 
 
 @app.command(context_settings={**SCRIPT_SETTINGS, "ignore_unknown_options": True}, add_help_option=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dtk_launch.errors import ConfigError, unknown
 from dtk_launch.options import LaunchOptions, SubmitOptions, flag_of
+from dtk_launch.toml_lines import Key, key_lines
 
 Options = TypeVar("Options", bound=LaunchOptions)
 
@@ -21,7 +22,10 @@ _OUTER_RUN = {"name", "run_dir"}
 
 @dataclass(frozen=True)
 class Settings(Generic[Options]):
-    """Resolved options, and for each field the words that say where its value came from."""
+    """Resolved options, and for each field the words that say where its value came from.
+
+    A variable that stands in a file has words of its own, under `env NAME`.
+    """
 
     options: Options
     sources: Mapping[str, str]
@@ -43,14 +47,17 @@ def resolve(kind: type[Options], given: Mapping[str, Any], environ: Mapping[str,
     from_file = _file_values(cwd, profile)
     for f in fields(kind):
         variable = env_name(f.name)
-        if given.get(f.name) is not None:
+        if f.name in ("script", "args"):
+            values[f.name], sources[f.name] = given.get(f.name) or (), "command line"
+        elif given.get(f.name) is not None:
             values[f.name], sources[f.name] = given[f.name], f"flag {flag_of(f.name)}"
         elif variable and environ.get(variable) and not (inside_rank and f.name in _OUTER_RUN):
             values[f.name] = _convert(f.name, f.default, environ[variable], variable)
             sources[f.name] = f"environment {variable}"
         elif f.name in from_file:
-            raw, where = from_file[f.name]
+            raw, where, lines = from_file[f.name]
             values[f.name], sources[f.name] = _convert(f.name, f.default, raw, where), where
+            sources |= lines
         else:
             sources[f.name] = "default"
     return Settings(kind(**values), sources)
@@ -73,52 +80,81 @@ def _convert(name: str, default: Any, raw: Any, where: str) -> Any:
     raise ConfigError(f"{where}: {name} = {raw!r} is neither text nor a number")
 
 
-def _file_values(cwd: Path, profile: str) -> dict[str, tuple[Any, str]]:
-    """Field -> (value, where it stands), from dtk.toml or [tool.dtk] in `cwd`, the profile over the rest."""
-    table, file = _read_table(cwd)
-    profiles = table.pop("profile", {})
-    found = _known_keys(table, file)
+_FromFile = tuple[Any, str, dict[str, str]]
+"""A value, where it stands, and for a table of variables where each stands, by `env NAME`."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """The settings of dtk.toml or [tool.dtk], and the line of each key."""
+
+    table: dict[str, Any]
+    name: str = ""
+    lines: Mapping[Key, int] = field(default_factory=dict)
+
+    def place(self, *key: str) -> str:
+        """`dtk.toml:7`, and the profile if the key is in one."""
+        line = f":{self.lines[key]}" if key in self.lines else ""
+        profile = f" profile {key[1]}" if key[0] == "profile" and len(key) > 1 else ""
+        return f"{self.name}{line}{profile}"
+
+
+def _file_values(cwd: Path, profile: str) -> dict[str, _FromFile]:
+    """Field -> value and place, from dtk.toml or [tool.dtk] in `cwd`, the profile over the rest."""
+    file = read_file(cwd)
+    profiles = file.table.get("profile", {})
+    if not isinstance(profiles, dict):
+        raise ConfigError(f"{file.place('profile')}: profile = {profiles!r} is no table; write [profile.NAME] tables")
+    found = _known_keys(file, {key: value for key, value in file.table.items() if key != "profile"})
     if profile:
         if profile not in profiles:
-            where = file or f"{cwd}, which has neither dtk.toml nor [tool.dtk] in pyproject.toml"
+            where = file.name or f"{cwd}, which has neither dtk.toml nor [tool.dtk] in pyproject.toml"
             known = (
                 unknown("profile", profile, profiles) if profiles else f"unknown profile {profile!r}: there are none"
             )
             raise ConfigError(f"{known} (looked in {where})")
-        found.update(_known_keys(profiles[profile], f"profile {profile} in {file}"))
+        found.update(_known_keys(file, profiles[profile], "profile", profile))
     return found
 
 
-def _known_keys(table: Mapping[str, Any], where: str) -> dict[str, tuple[Any, str]]:
+def _known_keys(file: _File, table: Any, *above: str) -> dict[str, _FromFile]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file.place(*above)}: {'.'.join(above)} = {table!r} is no table; write [{'.'.join(above)}]")
     known = {f.name for f in fields(SubmitOptions)} - _NOT_IN_FILES
-    found = {}
+    found: dict[str, _FromFile] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
+        where = file.place(*above, key)
         if name not in known:
             raise ConfigError(f"{where}: {unknown('setting', key, (k.replace('_', '-') for k in known))}")
-        found[name] = (value, where)
+        inside = value if isinstance(value, dict) else ()
+        found[name] = (value, where, {f"{name} {item}": file.place(*above, key, item) for item in inside})
     return found
 
 
-def _read_table(cwd: Path) -> tuple[dict[str, Any], str]:
-    """The settings table and the file it stands in; an empty table and '' if there is none."""
+def read_file(cwd: Path) -> _File:
+    """The file of settings in `cwd`; an empty one if there is none."""
     own, project = cwd / "dtk.toml", cwd / "pyproject.toml"
     in_project = project.is_file() and b"tool.dtk" in project.read_bytes()  # TOML is parsed only if it can matter
     if own.is_file():
-        if in_project and "dtk" in _parse(project).get("tool", {}):
+        if in_project and "dtk" in _parse(project)[0].get("tool", {}):
             raise ConfigError(f"settings in both {own} and [tool.dtk] of {project}; keep one")
-        return _parse(own), "dtk.toml"
+        table, lines = _parse(own)
+        return _File(table, "dtk.toml", lines)
     if in_project:
-        return dict(_parse(project).get("tool", {}).get("dtk", {})), "pyproject.toml"
-    return {}, ""
+        table, lines = _parse(project)
+        ours = {key[2:]: line for key, line in lines.items() if key[:2] == ("tool", "dtk")}
+        return _File(table.get("tool", {}).get("dtk", {}), "pyproject.toml", ours)
+    return _File({})
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def _parse(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return tomllib.loads(text), key_lines(text, tomllib.loads)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}") from None

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,22 @@ def installed_version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def installed_versions(distributions: Sequence[str]) -> dict[str, str]:
+    """Versions of those that are installed, by the names of their metadata folders, each folder read once."""
+    wanted = set(distributions)
+    found: dict[str, str] = {}
+    for entry in sys.path:
+        try:
+            stems = [path.stem for path in Path(entry or ".").iterdir() if path.suffix == ".dist-info"]
+        except OSError:
+            continue
+        for stem in stems:
+            name, _, version = stem.partition("-")
+            if name.lower() in wanted:
+                found.setdefault(name.lower(), version)
+    return {name: found[name] for name in distributions if name in found}
 
 
 def count_cores(environ: Mapping[str, str], root: Path) -> Count:

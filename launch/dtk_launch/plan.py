@@ -107,7 +107,8 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     if UNSHARED_STORE in dict(plan_env):
         decisions.note(UNSHARED_STORE, "1", "max_restarts", "restarted ranks would read the old ranks' addresses")
     for key, value in parse_env(options.env):
-        decisions.note(f"env {key}", value, sources["env"])
+        decisions[:] = [d for d in decisions if d.key not in (key, f"env {key}")]  # it wins
+        decisions.note(f"env {key}", value, sources.get(f"env {key}", sources["env"]))
     return LaunchPlan(
         target=Target(options.script, options.args, options.module),
         topology=topology,

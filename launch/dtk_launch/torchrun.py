@@ -34,14 +34,15 @@ class Command:
 
 def render(plan: LaunchPlan) -> Command:
     """The command of this node."""
-    flags = tuple(word for flag, value in _flags(plan) for word in ((flag,) if value is None else (flag, value)))
+    words = tuple(word for flag, value in flags(plan) for word in ((flag,) if value is None else (flag, value)))
     target = plan.target
     script = (str(worker_path()), *(("-m",) if target.module else ()), target.script, *target.args)
     # "--": torchrun refuses a script's --log or --nproc as an ambiguous abbreviation of its own options without it.
-    return Command((*plan.torchrun, *flags, "--", *script), plan.env)
+    return Command((*plan.torchrun, *words, "--", *script), plan.env)
 
 
-def _flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
+def flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
+    """torchrun's flags and their values; None for a switch."""
     topology, rendezvous = plan.topology, plan.topology.rendezvous
     common = (("--nproc-per-node", str(topology.nproc)), ("--max-restarts", str(plan.restart.max_restarts)))
     if rendezvous is None:
@@ -63,7 +64,7 @@ def _flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
 
 def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
     """The plan and a decision for each PET_* that torchrun will obey. Raises PlanError where one contradicts it."""
-    emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in _flags(plan)}
+    emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in flags(plan)}
     if plan.topology.nodes == 1:
         emitted |= {"PET_NNODES": "1", "PET_NODE_RANK": "0"}
     obeyed = []

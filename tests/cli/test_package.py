@@ -80,6 +80,8 @@ def test_installed_package_trains_renders_and_measures(installed: Path, tmp_path
     assert "throughput" in names.stdout + names.stderr
     bench = run([installed / "dtk", "bench", "throughput", "--help"], tmp_path)
     assert "--strategies" in bench.stdout, bench.stderr
+    made = run([installed / "dtk", "init", "mine"], tmp_path)
+    assert (made.returncode, (tmp_path / "mine" / "train.py").is_file()) == (0, True), made.stderr
     version = run([installed / "dtk", "--version"], tmp_path)
     assert "dtk 0.1.0" in version.stdout
 
@@ -103,6 +105,8 @@ def test_wheel_holds_types_data_and_nothing_of_the_checkout(artifacts: dict[str,
     names = zipfile.ZipFile(artifacts[".whl"]).namelist()
     for wanted in ("dist_toolkit/py.typed", "dtk_launch/py.typed", "dtk_launch/_data/slurm/job.sbatch.j2"):
         assert wanted in names
+    for wanted in ("train.py", "dtk.toml"):
+        assert f"dtk_launch/_data/examples/starter/{wanted}" in names
     assert {name.split("/")[0] for name in names} == {"dist_toolkit", "dtk_launch", "dist_toolkit-0.1.0.dist-info"}
     assert not [name for name in names if name.endswith(".pyc") or "reports" in name]
 

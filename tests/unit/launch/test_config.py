@@ -30,8 +30,9 @@ def test_the_order_is_flag_environment_profile_file_default(options):
     settings = options(FILE, environ, max_restarts=3)
     assert (settings.options.max_restarts, settings.sources["max_restarts"]) == (3, "flag --max-restarts")
     assert (settings.options.strategy, settings.sources["strategy"]) == ("single", "environment DTK_STRATEGY")
-    assert (settings.options.nproc, settings.sources["nproc"]) == ("gpu", "profile big in dtk.toml")
-    assert (settings.options.env, settings.sources["env"]) == (("NCCL_DEBUG=INFO",), "dtk.toml")
+    assert (settings.options.nproc, settings.sources["nproc"]) == ("gpu", "dtk.toml:8 profile big")
+    assert (settings.options.env, settings.sources["env"]) == (("NCCL_DEBUG=INFO",), "dtk.toml:5")
+    assert settings.sources["env NCCL_DEBUG"] == "dtk.toml:5"
     assert (settings.options.device, settings.sources["device"]) == ("auto", "default")
 
 
@@ -47,14 +48,16 @@ def test_a_submit_setting_in_the_file_is_no_error_for_a_launch(options):
 @pytest.mark.parametrize(
     ("file", "given", "said"),
     [
-        ("nprocs = 2", {}, ["dtk.toml", "unknown setting 'nprocs'", "did you mean nproc?"]),
-        ("[profile.a]\nstrateggy = 'ddp'", {"profile": "a"}, ["profile a", "did you mean strategy?"]),
+        ("nprocs = 2", {}, ["dtk.toml:1", "unknown setting 'nprocs'", "did you mean nproc?"]),
+        ("[profile.a]\nstrateggy = 'ddp'", {"profile": "a"}, ["dtk.toml:2 profile a", "did you mean strategy?"]),
         ("[profile.big]\nnproc = 2", {"profile": "bog"}, ["unknown profile 'bog'", "did you mean big?"]),
         ("", {"profile": "x"}, ["unknown profile 'x'", "neither dtk.toml"]),
         ("max-restarts = 'many'", {}, ["max_restarts", "'many'", "whole number"]),
         ("max-restarts = true", {}, ["whole number"]),
         ("nproc = [2]", {}, ["nproc", "neither text nor a number"]),
         ("env = 'A=1'", {}, ["env", "neither a table nor a list"]),
+        ("profile = 'big'", {"profile": "big"}, ["dtk.toml:1", "profile = 'big' is no table"]),
+        ("[profile]\nbig = 1", {"profile": "big"}, ["dtk.toml:2 profile big", "write [profile.big]"]),
         ("nproc = = 2", {}, ["dtk.toml", "not TOML"]),
     ],
 )
@@ -75,7 +78,7 @@ def test_pyproject_is_read_only_for_tool_dtk(options, tmp_path):
     project.write_text("[tool.other]\nnproc = 9\n= broken, and none of our business")
     assert options().options.nproc == "auto"
     project.write_text("[tool.dtk]\nnproc = 3\n[tool.dtk.profile.p]\nnproc = 4")
-    assert (options().options.nproc, options().sources["nproc"]) == ("3", "pyproject.toml")
+    assert (options().options.nproc, options().sources["nproc"]) == ("3", "pyproject.toml:2")
     assert options(profile="p").options.nproc == "4"
     with pytest.raises(ConfigError, match="keep one"):
         options("nproc = 2")

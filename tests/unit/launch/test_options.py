@@ -20,12 +20,21 @@ def test_options_and_defaults_are_frozen(golden):
             flags = " ".join(parameter.opts)
             variable = env_name(parameter.name) or "none"
             lines.append(f"{command} {flags} default {defaults[parameter.name]} variable {variable}\n")
+    of_launch = [parameter.opts for parameter in app.commands["launch"].params]
+    for command in ("init", "rerun"):
+        own = (parameter.opts for parameter in app.commands[command].params if parameter.opts not in of_launch)
+        lines += [f"{command} {' '.join(flags)}\n" for flags in own]
     golden("options.txt", "".join(lines))
 
 
 def test_explain_takes_what_launch_takes():
     launch, explain = (app.commands[name].params for name in ("launch", "explain"))
     assert [p.opts for p in launch] == [p.opts for p in explain]
+
+
+def test_rerun_takes_what_launch_takes_but_for_what_a_record_settles():
+    launch, rerun = ({tuple(p.opts) for p in app.commands[name].params} for name in ("launch", "rerun"))
+    assert launch - rerun == {("--profile",), ("--module", "-m"), ("script",)}
 
 
 def test_the_help_is_the_field_docstring():

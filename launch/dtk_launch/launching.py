@@ -1,0 +1,59 @@
+"""From options to what is run: observe, check, decide, render, record. The sequence of launch, explain and rerun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dtk_launch.config import Settings, resolve
+from dtk_launch.facts import HostFacts
+from dtk_launch.meeting import look
+from dtk_launch.needs import check_needs
+from dtk_launch.options import LaunchOptions
+from dtk_launch.plan import LaunchPlan, build_plan
+from dtk_launch.script import check_script
+from dtk_launch.sources import complete
+from dtk_launch.torchrun import Command, check_pet, render
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything that is decided; nothing has been started."""
+
+    plan: LaunchPlan
+    command: Command
+    options: LaunchOptions
+    facts: HostFacts
+
+    def values(self) -> dict[str, Any]:
+        """The plan as plain values, with all that is needed to run it: what --json prints."""
+        from dtk_launch.explain import plan_json
+
+        return plan_json(self.plan, self.command)
+
+    def record(self) -> dict[str, Any]:
+        """What plan.json is to hold. Looks at the source tree; the first node alone writes it, and so looks."""
+        from dtk_launch import record
+
+        if self.plan.topology.node != "0":
+            return {}
+        around = record.observe(self.plan, self.facts, self.options)
+        return record.record(self.plan, self.command, self.options, around)
+
+
+def from_command_line(given: Mapping[str, Any]) -> Launch:
+    """A launch of what the command line, the environment and the file of settings ask for. Raises DtkError."""
+    facts = HostFacts.probe()
+    return decide(resolve(LaunchOptions, given, dict(facts.environ), facts.cwd), facts)
+
+
+def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
+    """A launch of these options on this host. Raises PlanError."""
+    environ = dict(facts.environ)
+    check_script(settings.options.script, settings.options.module, facts.cwd)
+    check_needs(settings.options, facts.cwd)
+    if settings.options.rdzv:
+        facts = replace(facts, meeting=look(settings.options.rdzv))
+    plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
+    return Launch(plan, render(plan), settings.options, facts)

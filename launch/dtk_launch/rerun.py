@@ -1,0 +1,150 @@
+"""`dtk rerun`: a record of a run -> the launch that does the same again, and what is not as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dtk_launch.compare import differences
+from dtk_launch.config import Settings
+from dtk_launch.errors import PlanError, nearest
+from dtk_launch.facts import HostFacts
+from dtk_launch.launching import Launch, decide
+from dtk_launch.options import LaunchOptions, flag_of
+from dtk_launch.record import FORMAT
+from dtk_launch.redaction import MARK
+from dtk_launch.restore import check, restore
+
+_NEEDED = {"format", "cwd", "target", "topology", "options", "env", "environment", "versions", "host", "script", "tree"}
+
+
+def find(run: str, cwd: Path) -> Path:
+    """The run directory that is meant: a path, or a name under ./runs. Raises PlanError, naming the known ones."""
+    asked = cwd / Path(run).expanduser()
+    for folder in (asked.parent if asked.name == "plan.json" else asked, cwd / "runs" / run):
+        if (folder / "plan.json").is_file():
+            return folder.resolve()
+    known = sorted(path.parent.name for path in cwd.glob("runs/*/plan.json"))
+    guess = nearest(run, known)
+    hint = f"; did you mean {guess}?" if guess else f"; known: {', '.join(known)}" if known else ""
+    raise PlanError(f"no plan.json in {asked} or {cwd / 'runs' / run}{hint}")
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The record of a run directory. Raises PlanError if it cannot be read or lacks what a rerun needs."""
+    file = folder / "plan.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{file} cannot be read: {error}") from None
+    if not isinstance(values, dict) or not values.keys() >= _NEEDED:
+        raise PlanError(f"{file} lacks what a rerun needs, as an older dtk wrote it; start its command by hand")
+    if values["format"] != FORMAT:
+        raise PlanError(f"{file} has format {values['format']}, this dtk knows {FORMAT}; use the dtk that wrote it")
+    return values
+
+
+def settings(
+    values: Mapping[str, Any], folder: Path, given: Mapping[str, Any], environ: Mapping[str, str]
+) -> Settings[LaunchOptions]:
+    """The options of the record, as they were resolved and decided, under those given now. Raises PlanError.
+
+    DTK_* variables and dtk.toml are not read. `folder` is the run directory of the record: the run goes on there unless
+    a name or another one is given.
+    """
+    recorded, topology = dict(values["options"]), values["topology"]
+    recorded |= {"nproc": str(topology["nproc"]), "nodes": recorded.get("nodes") or str(topology["nodes"])}
+    recorded |= {"name": values["name"], "run_dir": str(folder)}
+    recorded |= {"dry_run": False, "json": False, "env": _environment(recorded.get("env", ()), environ)}
+    if given.get("name") is not None:
+        recorded["run_dir"] = ""
+    chosen: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    file = f"{folder / 'plan.json'}"
+    for f in fields(LaunchOptions):
+        if given.get(f.name) is not None:
+            chosen[f.name], sources[f.name] = given[f.name], f"flag {flag_of(f.name)}"
+        elif f.name in recorded:
+            value = recorded[f.name]
+            chosen[f.name], sources[f.name] = tuple(value) if isinstance(value, list) else value, file
+        else:
+            sources[f.name] = "default"
+    if given.get("env"):
+        chosen["env"] = (*recorded["env"], *given["env"])  # the later of two wins
+    options = LaunchOptions(**chosen)
+    hidden = [number for number, word in enumerate(options.args, start=1) if MARK in word]
+    if hidden:
+        shown = " ".join(options.args)
+        raise PlanError(
+            f"argument {hidden[0]} of the script was a secret and is not recorded ({shown}); pass all arguments of the "
+            f"script again: dtk rerun {folder.name} -- ARGS"
+        )
+    return Settings(options, sources)
+
+
+def _environment(pairs: Any, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The recorded --env, what was redacted from the present environment."""
+    found = []
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if MARK in value:
+            if name not in environ:
+                raise PlanError(
+                    f"--env {name} was a secret and is not recorded; set {name} in the environment, or pass --env"
+                )
+            value = environ[name]
+        found.append(f"{name}={value}")
+    return tuple(found)
+
+
+def moved(values: Mapping[str, Any], tree: Path) -> dict[str, Any]:
+    """The record with its working folder and script in a restored tree. Raises PlanError if they were outside."""
+    root, cwd = Path(values["tree"]["root"]), Path(values["cwd"])
+    script = Path(values["options"]["script"])
+    if not cwd.is_relative_to(root):
+        raise PlanError(f"the run was started in {cwd}, outside its tree {root}; restore by hand: git worktree add")
+    options = dict(values["options"])
+    if script.is_absolute() and script.is_relative_to(root):
+        options["script"] = str(tree / script.relative_to(root))
+    return {**values, "cwd": str(tree / cwd.relative_to(root)), "options": options}
+
+
+def prepare(run: str, given: Mapping[str, Any], into: str = "") -> tuple[Launch, dict[str, Any], tuple[str, ...]]:
+    """The launch, its record, and what to say before it starts: each difference from the record of `run`.
+
+    Changes to the folder in which the run was started; with `into`, to that of the tree restored there (which is not
+    made in a dry run). Raises PlanError.
+    """
+    start = Path.cwd()
+    folder = find(run, start)
+    values = load(folder)
+    said: tuple[str, ...] = ()
+    if into:
+        tree = (start / Path(into).expanduser()).resolve()
+        there = moved(values, tree)
+        if given.get("dry_run"):
+            check(values["tree"], tree)
+        else:
+            said = restore(values["tree"], tree)
+            values = there
+    if given.get("run_dir"):
+        given = {**given, "run_dir": str(start / Path(given["run_dir"]).expanduser())}
+    try:
+        os.chdir(values["cwd"])
+    except OSError as error:
+        raise PlanError(f"the run was started in {values['cwd']}, which cannot be entered: {error.strerror}") from None
+    facts = HostFacts.probe()
+    planned = decide(settings(values, folder, given, os.environ), facts)
+    record = planned.record()
+    if not record:  # not the first node, which says it
+        return planned, record, said
+    return planned, record, (*said, *differences(values, _named(record)))
+
+
+def _named(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as it will be read again."""
+    return dict(json.loads(json.dumps(record)))
