@@ -1,0 +1,131 @@
+"""Several nodes without a scheduler: two network namespaces of this machine, each with an address of its own."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import uuid
+
+import pytest
+
+pytestmark = [
+    pytest.mark.cli,
+    pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces need root and iproute2"),
+]
+
+MEET = """
+import os, sys, time, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+world = torch.ones(1)
+dist.all_reduce(world)
+print("world", int(world), "of", os.environ["WORLD_SIZE"], flush=True)
+{then}
+dist.destroy_process_group()
+"""
+
+
+class Nodes:
+    """Two nodes on a cable; `launch` starts dtk on one of them."""
+
+    def __init__(self, folder, dtk):
+        tag = uuid.uuid4().hex[:6]
+        self.names = [f"dtk{tag}-{number}" for number in (1, 2)]
+        self.folder, self.started, self._dtk = folder, [], dtk
+        for name in self.names:
+            self._ip("netns", "add", name)
+        self._ip(
+            "link", "add", f"a{tag}", "netns", self.names[0], "type", "veth", "peer", f"b{tag}", "netns", self.names[1]
+        )
+        for number, (name, link) in enumerate(zip(self.names, (f"a{tag}", f"b{tag}"), strict=True), 1):
+            self._ip("-n", name, "link", "set", link, "name", "cable0")
+            self._ip("-n", name, "addr", "add", f"10.78.0.{number}/24", "dev", "cable0")
+            for device in ("lo", "cable0"):
+                self._ip("-n", name, "link", "set", device, "up")
+
+    @staticmethod
+    def _ip(*words):
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+    def launch(self, node, *options):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("DTK_", "PET_", "OMP_"))}
+        words = [
+            "ip",
+            "netns",
+            "exec",
+            self.names[node],
+            self._dtk,
+            "launch",
+            "--rdzv",
+            "10.78.0.1:29407",
+            "--nproc",
+            "1",
+        ]
+        run = subprocess.Popen(
+            [*words, "--env", "GLOO_SOCKET_IFNAME=cable0", *options, "script.py"], cwd=self.folder, env=clean,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        self.started.append(run)
+        return run
+
+    def close(self):
+        for run in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(run.pid, signal.SIGKILL)
+            run.communicate()
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    from tests.cli.conftest import DTK
+
+    made = None
+    try:
+        made = Nodes(tmp_path, DTK)
+        yield made
+    finally:
+        if made is not None:
+            made.close()
+
+
+def test_a_late_node_joins_and_a_failing_one_ends_the_other(nodes, until):
+    (nodes.folder / "script.py").write_text(
+        MEET.format(then="if os.environ['RANK'] == '1': raise OSError('no disk')\ntime.sleep(600)")
+    )
+    second = nodes.launch(1, "--nodes", "2")
+    until(lambda: (nodes.folder / "runs/script/nodes").is_dir(), "the node that is not the meeting's is there first")
+    first = nodes.launch(0, "--nodes", "2")
+    ends = [run.communicate(timeout=90) for run in (first, second)]
+    assert [run.returncode for run in (first, second)] == [1, 1]
+    said = "".join(err for _, err in ends)
+    assert sorted(line.partition("] ")[2] for out, _ in ends for line in out.splitlines()) == ["world 2 of 2"] * 2
+    verdict = json.loads((nodes.folder / "runs/script/verdict.json").read_text())
+    assert (verdict["culprit"]["rank"], verdict["culprit"]["message"]) == (1, "no disk")
+    assert said.count("failed first: OSError: no disk (exit code 1)") == 1
+    assert said.count("ended because rank 1 on") == 1
+
+
+@pytest.mark.slow
+def test_a_node_goes_and_comes_back(nodes, until):
+    (nodes.folder / "script.py").write_text(
+        MEET.format(then="while not os.path.exists('stop'):\n    dist.all_reduce(world)\n    time.sleep(0.05)")
+    )
+    elastic = ("--nodes", "1:2", "--max-restarts", "5")
+
+    def worlds():
+        logs = (nodes.folder / "runs/script/ranks").glob("*.log")
+        return [line for log in logs for line in log.read_text().splitlines()]
+
+    first, second = nodes.launch(0, *elastic), nodes.launch(1, *elastic)
+    until(lambda: worlds().count("world 2 of 2") == 2, "both nodes are there", 60)
+    os.kill(second.pid, signal.SIGKILL)
+    until(lambda: "world 1 of 1" in worlds(), "the first goes on alone", 120)
+    back = nodes.launch(1, *elastic)
+    until(lambda: worlds().count("world 2 of 2") == 4, "both are there again", 120)
+    (nodes.folder / "stop").touch()
+    assert [run.wait(60) for run in (first, back)] == [0, 0]
