@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,7 +54,7 @@ def launch(given: dict[str, Any]) -> None:
     if planned.options.dry_run:
         _dry_run(planned)
     else:
-        _start(planned, planned.record())
+        _start(planned, planned.record)
 
 
 def _dry_run(planned: Launch) -> None:
@@ -62,11 +63,15 @@ def _dry_run(planned: Launch) -> None:
     click.echo(texts.to_text(planned.values()) if planned.options.json else planned.command.shell_text())
 
 
-def _start(planned: Launch, record: dict[str, Any]) -> NoReturn:
-    from dtk_launch.record import text
+def _start(planned: Launch, record: Callable[[], dict[str, Any]]) -> NoReturn:
     from dtk_launch.supervisor import supervise
 
-    sys.exit(supervise(planned.plan, planned.command, text(record), planned.options.json))
+    def plan_text() -> str:
+        from dtk_launch.record import text
+
+        return text(record())
+
+    sys.exit(supervise(planned.plan, planned.command, plan_text, planned.options.json))
 
 
 @options_command(app, LaunchOptions)
@@ -102,7 +107,7 @@ def rerun(given: dict[str, Any]) -> None:
     if planned.options.dry_run:
         _dry_run(planned)
     else:
-        _start(planned, record)
+        _start(planned, lambda: record)
 
 
 @options_command(app, SubmitOptions)

@@ -33,11 +33,9 @@ class Launch:
         return plan_json(self.plan, self.command)
 
     def record(self) -> dict[str, Any]:
-        """What plan.json is to hold. Looks at the source tree; the first node alone writes it, and so looks."""
+        """What plan.json is to hold. Looks at the source tree."""
         from dtk_launch import record
 
-        if self.plan.topology.node != "0":
-            return {}
         around = record.observe(self.plan, self.facts, self.options)
         return record.record(self.plan, self.command, self.options, around)
 

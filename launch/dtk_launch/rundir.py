@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ def launcher_log(plan: LaunchPlan) -> Path:
 
 
 @contextlib.contextmanager
-def held_run_directory(plan: LaunchPlan, plan_text: str) -> Iterator[BinaryIO]:
+def held_run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
     """Make the run directory and hold it for this launch: two runs that write the same checkpoints would ruin both.
 
     The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
@@ -42,12 +44,32 @@ def held_run_directory(plan: LaunchPlan, plan_text: str) -> Iterator[BinaryIO]:
         _lock(log, plan)
         if plan.topology.node == "0":
             try:
-                (plan.run_dir / "plan.json").write_text(plan_text + "\n", encoding="utf-8")
+                _check_plan_file(plan)
                 for name in ("ranks/0.live", "verdict.json"):  # of an earlier launch
                     (plan.run_dir / name).unlink(missing_ok=True)
             except OSError as error:
                 raise _unwritable(plan, error) from None
         yield log
+
+
+def _check_plan_file(plan: LaunchPlan) -> None:
+    """Raise OSError where `write_plan` would fail."""
+    path = plan.run_dir / "plan.json"
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    path.with_suffix(".tmp").touch()
+    if path.exists():
+        (plan.run_dir / "plans").mkdir(exist_ok=True)
+
+
+def write_plan(plan: LaunchPlan, text: str) -> None:
+    """Put plan.json in place, whole; that of an earlier launch goes to `plans/`. A failed write never ends the run."""
+    path = plan.run_dir / "plan.json"
+    with contextlib.suppress(OSError):
+        path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
+        if path.exists():
+            shutil.copy2(path, plan.run_dir / "plans" / f"{path.stat().st_mtime_ns}.json")
+        os.replace(path.with_suffix(".tmp"), path)  # noqa: PTH105
 
 
 def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:

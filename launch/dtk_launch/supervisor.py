@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import BinaryIO
@@ -26,7 +26,7 @@ from dtk_launch.nodes import OtherNodes
 from dtk_launch.oom import OomWatch
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranks import RankWatch
-from dtk_launch.rundir import held_run_directory, launcher_log
+from dtk_launch.rundir import held_run_directory, launcher_log, write_plan
 from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
 
@@ -47,16 +47,18 @@ class _Received:
         self.pending.append(signum)
 
 
-def supervise(plan: LaunchPlan, command: Command, plan_text: str, as_json: bool) -> int:
+def supervise(plan: LaunchPlan, command: Command, plan_text: Callable[[], str], as_json: bool) -> int:
     """Run the command in its run directory until it ends and return the run's exit code.
+
+    The first node asks for the text of plan.json while torchrun starts: to look at a source tree takes time.
 
     Raises PlanError, before anything starts, if the run directory cannot be used. With `as_json`, stdout gets the
     result, one JSON object, and the ranks' output goes to stderr.
     """
     token = f"{socket.gethostname()}:{os.getpid()}"
-    with held_run_directory(plan, plan_text) as log:
+    with held_run_directory(plan) as log:
         supervisor = _Supervisor(plan, command, token, log, as_json)
-        code, signalled = supervisor.run()
+        code, signalled = supervisor.run(plan_text)
         return conclude(plan, supervisor.watch, supervisor.torchrun_words(), code, signalled, supervisor.oom, as_json)
 
 
@@ -87,7 +89,7 @@ class _Supervisor:
         self._signalled: int | None = None
         self._signalled_at = 0.0
 
-    def run(self) -> tuple[int, int | None]:
+    def run(self, plan_text: Callable[[], str]) -> tuple[int, int | None]:
         """Start, follow, end: torchrun's exit code as Popen gives it, and the signal that ended it through dtk.
 
         Signals are this object's from before the start until everything has ended.
@@ -96,6 +98,8 @@ class _Supervisor:
         with self._signals():
             child = self._start()
             try:
+                if self._plan.topology.node == "0":
+                    write_plan(self._plan, plan_text())
                 while child.poll() is None:
                     self._act(child)
                     self._look()

@@ -115,9 +115,11 @@ def test_the_log_of_an_earlier_launch_is_kept_and_not_shown_again(dtk, tmp_path)
     ranks.mkdir(parents=True)
     (ranks / "0.log").write_text("then\n")
     (ranks / "0.json").write_text('{"rank": 0, "garbage')
+    (tmp_path / "runs/script/plan.json").write_text("of then")
     done = dtk("launch", "script.py")
     assert (done.returncode, done.stdout) == (0, "[0] now\n")
     assert (ranks / "0.log").read_text() == "then\nnow\n"
+    assert [path.read_text() for path in (tmp_path / "runs/script/plans").iterdir()] == ["of then"]
 
 
 @pytest.mark.parametrize(
