@@ -1,110 +1,75 @@
-"""How long the command line takes to answer, dtk against torchrun. Run: dtk bench launch --out DIR
+"""`dtk bench launch`: what the command line costs beside torchrun's: to an answer, to the first line, while it runs.
 
-A round starts every command once, in an order that changes from round to round, so that what else the machine does
-falls on all of them alike. Reported are medians, quartiles, and the ratio to `torchrun --help` of the same round.
+Files and exit codes: see bench_parts.driver.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-BASELINE = "torchrun --help"
+from bench_parts import machine
+from bench_parts.arguments import Parser, UsageError, split_names, usable_cores
+from bench_parts.driver import Benchmark, main
+from bench_parts.records import Record
+from bench_parts.terminal import Progress
+from launch_parts import answers, idle, report, starts
 
-
-def commands(script: Path) -> dict[str, list[str]]:
-    """Label -> argv."""
-    programs = Path(sys.executable).parent
-    dtk = str(programs / "dtk")
-    return {
-        "python -c pass": [sys.executable, "-c", "pass"],
-        "dtk --help": [dtk, "--help"],
-        "dtk launch --help": [dtk, "launch", "--help"],
-        "dtk launch --dry-run": [dtk, "launch", "--nproc", "2", "--dry-run", str(script)],
-        "dtk explain": [dtk, "explain", "--nproc", "2", str(script)],
-        BASELINE: [str(programs / "torchrun"), "--help"],
-    }
+PARTS = {"starts": starts.measure, "idle": idle.measure, "answers": answers.measure}
+_IDLE_ROUNDS = 3
 
 
-def measure(repeats: int) -> list[dict[str, object]]:
-    """One row for each start, in the order of the starts. The first round only warms the file cache."""
-    rows: list[dict[str, object]] = []
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    rounds: int
+    parts: tuple[str, ...]
+    out: Path
+    json: bool
+
+
+def parse(argv: list[str]) -> Options:
+    """Raises UsageError."""
+    parser = Parser(prog="dtk bench launch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="of each command (default: %(default)s)")
+    parser.add_argument("--parts", default=",".join(PARTS), metavar="A,B", help="of: %(default)s (default: all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-launch"), metavar="DIR",
+        help="results.jsonl and report.md go here, over older ones (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    given = parser.parse_args(argv)
+    if given.rounds < 2:
+        raise UsageError(f"--rounds {given.rounds}: quartiles need 2 or more")
+    return Options(given.rounds, split_names("--parts", "part", given.parts, PARTS), given.out, given.json)
+
+
+def describe(options: Options) -> Mapping[str, Any]:
+    """The first record."""
+    shown = {"rounds": options.rounds, "parts": options.parts}
+    return {**machine.describe(usable_cores()), "libraries": {"click": version("click")}, "options": shown}
+
+
+def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None]) -> None:
+    """All parts, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "train.py"
-        script.write_text("print('never run')\n")
-        todo = list(commands(script).items())
-        for round_number in range(-1, repeats):
-            turn = (round_number + 1) % len(todo)
-            for label, argv in todo[turn:] + todo[:turn]:
-                began = time.perf_counter()
-                subprocess.run(argv, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True, cwd=folder)
-                seconds = time.perf_counter() - began
-                if round_number >= 0:
-                    rows.append({"round": round_number, "command": label, "seconds": round(seconds, 4)})
-    return rows
+        for part in options.parts:
+            rounds = _IDLE_ROUNDS if part == "idle" else options.rounds
+            say(f"{part}: {rounds} rounds ...")
+            for record in PARTS[part](Path(folder), rounds):
+                add(record)
 
 
-def machine() -> dict[str, object]:
-    """What the numbers depend on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    packages = {name: version(name) for name in ("torch", "click", "dist-toolkit")}
-    load = round(os.getloadavg()[0], 1)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load average before": load,
-        "python": platform.python_version(),
-        **packages,
-    }
-
-
-def report(rows: Sequence[dict[str, object]], host: dict[str, object]) -> str:
-    """The table, as Markdown."""
-    times: dict[str, list[float]] = {}
-    for row in rows:
-        times.setdefault(str(row["command"]), []).append(float(str(row["seconds"])))
-    order = sorted(times, key=lambda label: statistics.median(times[label]))
-    lines = ["# Time to answer", "", ", ".join(f"{key} {value}" for key, value in host.items()), ""]
-    lines += ["| command | median s | quartiles s | torchrun --help / this |", "|---|---|---|---|"]
-    by_round = {(row["command"], row["round"]): float(str(row["seconds"])) for row in rows}
-    for label in order:
-        ratios = [by_round[BASELINE, n] / by_round[label, n] for c, n in by_round if c == label]
-        low, middle, high = statistics.quantiles(times[label], n=4, method="inclusive")
-        lines.append(f"| `{label}` | {middle:.3f} | {low:.3f} to {high:.3f} | {statistics.median(ratios):.1f} |")
-    rounds = len(times[BASELINE])
-    lines += ["", f"{rounds} interleaved rounds; the ratio is the median of the rounds' own ratios."]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="dtk bench launch", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for results.jsonl and report.md")
-    parser.add_argument("--repeats", type=int, default=9, help="measured rounds, 2 or more (default 9)")
-    options = parser.parse_args()
-    if options.repeats < 2:
-        parser.error(f"--repeats={options.repeats}: quartiles need 2 or more")
-    host = machine()
-    rows = measure(options.repeats)
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in ({"machine": host}, *rows))
-    (options.out / "results.jsonl").write_text(text, encoding="utf-8")
-    (options.out / "report.md").write_text(report(rows, host), encoding="utf-8")
-    print(report(rows, host), end="")
-
+BENCHMARK = Benchmark(
+    "launch", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(BENCHMARK, sys.argv[1:]))

@@ -201,7 +201,7 @@ def test_bench_hands_everything_after_the_name_on(dtk):
     own = dtk("bench", "launch", "--help")
     assert own.returncode == 0, own.stderr
     assert "--out" in own.stdout
-    assert "--repeats" in own.stdout
+    assert "--rounds" in own.stdout
 
 
 def test_version_and_module_form(dtk, tmp_path):

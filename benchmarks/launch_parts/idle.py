@@ -1,0 +1,55 @@
+"""What the supervisor and torchrun use of a core while the ranks of a run are quiet, or print."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RANKS = 8
+SECONDS = 15.0
+KINDS = {"quiet": "600", "a line a second from each rank": "1"}
+SCRIPT = """import os, sys, time
+open("up" + os.environ["RANK"], "w").close()
+while True:
+    time.sleep(float(sys.argv[1]))
+    print("a line", flush=True)
+"""
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used, its children not counted."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """A record for each kind and round: the share of a core."""
+    script = folder / "idle.py"
+    script.write_text(SCRIPT)
+    for kind, pause in KINDS.items():
+        for path in folder.glob("up*"):
+            path.unlink()
+        dtk = str(Path(sys.executable).parent / "dtk")
+        words = [dtk, "launch", "--nproc", str(RANKS), "--device", "cpu", str(script), pause]
+        run = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while len(list(folder.glob("up*"))) < RANKS:
+                if run.poll() is not None:
+                    raise RuntimeError(f"dtk launch ended with {run.returncode}")
+                time.sleep(0.1)
+            time.sleep(2.0)  # the end of the start
+            (torchrun,) = map(int, Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split())
+            for number in range(rounds):
+                before, began = (cpu_seconds(run.pid), cpu_seconds(torchrun)), time.perf_counter()
+                time.sleep(SECONDS)
+                after, seconds = (cpu_seconds(run.pid), cpu_seconds(torchrun)), time.perf_counter() - began
+                dtk_share, torchrun_share = (round((b - a) / seconds, 5) for a, b in zip(before, after, strict=True))
+                yield {"kind": "idle", "round": number, "ranks": kind, "dtk": dtk_share, "torchrun": torchrun_share}
+        finally:
+            run.terminate()
+            run.wait()

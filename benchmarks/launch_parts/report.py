@@ -1,0 +1,110 @@
+"""The report of `dtk bench launch`, from its records alone. Pure but for `show`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench_parts.markdown import machine_table, row, status
+from bench_parts.records import Records
+
+from . import answers, idle, starts
+
+_HEAD = """# The cost of the command line
+
+Every comparison is interleaved: a round runs each command once, in an order that turns. Ratios are of the same round;
+given are medians and, in brackets, quartiles over the rounds. Made by `dtk bench launch`."""
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median and quartiles."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high
+
+
+def compared(records: Records, kind: str, value: str, baseline: str) -> dict[str, dict[str, Any]]:
+    """Command -> its times, and its times over the baseline's of the same round."""
+    times: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record["kind"] == kind:
+            times.setdefault(record["command"], {})[record["round"]] = record[value]
+    base = times.get(baseline, {})
+    return {
+        command: {
+            "seconds": spread(list(by_round.values())),
+            "ratio": spread([seconds / base[number] for number, seconds in by_round.items() if number in base]),
+        }
+        for command, by_round in times.items()
+        if set(by_round) & set(base)
+    }
+
+
+def idle_shares(records: Records) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Kind of ranks -> share of a core of dtk and of torchrun."""
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for kind in idle.KINDS:
+        seen = [record for record in records if record["kind"] == "idle" and record["ranks"] == kind]
+        if seen:
+            found[kind] = {name: spread([record[name] for record in seen]) for name in ("dtk", "torchrun")}
+    return found
+
+
+def as_json(records: Records) -> dict[str, Any]:
+    """All numbers as plain values."""
+    return {
+        "answers": compared(records, "answer", "seconds", answers.BASELINE),
+        "first_line": compared(records, "start", "seconds", starts.BASELINE),
+        "to_the_end": compared(records, "start", "total", starts.BASELINE),
+        "idle": idle_shares(records),
+    }
+
+
+def render(records: Records) -> str:
+    """The whole report."""
+    end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
+    parts = [_HEAD, status(end), machine_table(records[0])]
+    parts += ["\n".join(section) for section in _sections(records) if len(section) > 4]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sections(records: Records) -> Iterator[list[str]]:
+    yield _times(
+        f"## To the first line of the script\n\nOn the last of {starts.RANKS} ranks to come to it.",
+        compared(records, "start", "seconds", starts.BASELINE), starts.BASELINE,
+    )  # fmt: skip
+    yield _times("## To the end of that run", compared(records, "start", "total", starts.BASELINE), starts.BASELINE)
+    lines = [f"## While it runs\n\nShare of a core, with {idle.RANKS} ranks, over {idle.SECONDS:g} s at a time.", ""]
+    lines += [row("the ranks are", "dtk", "torchrun"), "|---|---|---|"]
+    for kind, shares in idle_shares(records).items():
+        lines.append(row(kind, *(f"{share[0]:.2%} ({share[1]:.2%} to {share[2]:.2%})" for share in shares.values())))
+    yield lines
+    yield _times("## To an answer", compared(records, "answer", "seconds", answers.BASELINE), answers.BASELINE)
+
+
+def _times(head: str, found: dict[str, dict[str, Any]], baseline: str) -> list[str]:
+    lines = [head, "", row("command", "seconds", f"/ {baseline}"), "|---|---|---|"]
+    for command, values in sorted(found.items(), key=lambda item: item[1]["seconds"]):
+        cells = ("{:.3f} ({:.3f} to {:.3f})".format(*values[name]) for name in ("seconds", "ratio"))
+        lines.append(row(f"`{command}`", *cells))
+    return lines
+
+
+def show(records: Records) -> None:
+    """Print the main numbers."""
+    from bench_parts.terminal import print_table
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for head in ("what", "dtk", "/ torchrun"):
+        table.add_column(head, no_wrap=True, justify="left" if head == "what" else "right")
+    numbers = as_json(records)
+    for what, title in (("first_line", "to the first line, s"), ("to_the_end", "to the end, s")):
+        values = numbers[what].get("dtk launch")
+        if values:
+            table.add_row(title, f"{values['seconds'][0]:.3f}", f"{values['ratio'][0]:.3f}")
+    for kind, shares in numbers["idle"].items():
+        table.add_row(f"of a core, {idle.RANKS} ranks: {kind}", f"{shares['dtk'][0]:.2%}", "")
+    print_table(table)
