@@ -103,6 +103,7 @@ def test_an_interrupted_run_keeps_what_it_measured(tmp_path, mark):
     assert "DDP on 2 ranks" in report
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_a_strategy_that_dies_ends_the_run(tmp_path, mark):

@@ -100,7 +100,7 @@ def test_script_of_the_readme_runs_as_written(tmp_path: Path, launcher: list[str
 
 PAGES = [
     pytest.param("strategies", "ddp", r"ddp: accuracy (0\.9|1\.0)", marks=pytest.mark.slow),
-    ("strategies", "fsdp", r"fsdp: accuracy (0\.9|1\.0)"),
+    pytest.param("strategies", "fsdp", r"fsdp: accuracy (0\.9|1\.0)", marks=pytest.mark.slow),
     ("data", "ddp", r"place in the data: \{"),
     ("saving", "ddp", r"left at step [1-9]\d+, went back to 50, now at 60; best \d"),
 ]
