@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,22 @@ _LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # that has die
 
 
 def conclude(
-    plan: LaunchPlan, watch: RankWatch, words: str, code: int, signalled: int | None, oom: OomWatch, as_json: bool
+    plan: LaunchPlan,
+    watch: RankWatch,
+    words: str,
+    code: int,
+    signalled: int | None,
+    oom: OomWatch,
+    as_json: bool,
+    hurry: Callable[[], bool],
 ) -> int:
     """Say how the run ended and return its exit code.
 
     `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got.
+    `hurry` says whether somebody does not want to wait for what the other nodes saw.
     """
     gathered = _Ends(plan, watch, exit_codes(words), oom)
-    outcome, ends = _decide(plan, watch, gathered, code, signalled)
+    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry)
     _write_verdict(plan, outcome, ends, gathered)
     _report(plan, outcome, words, bool(watch.records))
     if as_json:
@@ -68,7 +76,12 @@ class _Ends:
 
 
 def _decide(
-    plan: LaunchPlan, watch: RankWatch, gathered: _Ends, code: int, signalled: int | None
+    plan: LaunchPlan,
+    watch: RankWatch,
+    gathered: _Ends,
+    code: int,
+    signalled: int | None,
+    hurry: Callable[[], bool],
 ) -> tuple[Outcome, list[RankEnd]]:
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
@@ -88,7 +101,7 @@ def _decide(
         verdict = judge([*own, *others])
         return verdict is None or lost_connection(verdict.culprit)
 
-    nodes.wait_for_others(topology.nodes, look, only_lost)
+    nodes.wait_for_others(topology.nodes, look, only_lost, hurry)
     verdict = judge([*own, *others])
     elsewhere = verdict is not None and verdict.culprit.node != topology.node
     if signalled is not None and not elsewhere:

@@ -91,10 +91,12 @@ def ends_of_others(run_dir: Path, launch: str, own: str) -> tuple[list[RankEnd],
     return ends, ended
 
 
-def wait_for_others(nodes: int, look: Callable[[], set[str]], only_lost: Callable[[], bool]) -> None:
+def wait_for_others(
+    nodes: int, look: Callable[[], set[str]], only_lost: Callable[[], bool], hurry: Callable[[], bool]
+) -> None:
     """After a failure, wait a moment for the other nodes to say what they saw. `look` gives those that have."""
     began = time.monotonic()
-    while len(look()) < nodes - 1:
+    while len(look()) < nodes - 1 and not hurry():
         if time.monotonic() - began > (_LONG_PATIENCE if only_lost() else _PATIENCE):
             return
         time.sleep(0.1)

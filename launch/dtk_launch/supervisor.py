@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import BinaryIO
@@ -58,8 +58,13 @@ def supervise(plan: LaunchPlan, command: Command, plan_text: Callable[[], str], 
     token = f"{socket.gethostname()}:{os.getpid()}"
     with held_run_directory(plan) as log:
         supervisor = _Supervisor(plan, command, token, log, as_json)
+        supervisor.take_signals()
         code, signalled = supervisor.run(plan_text)
-        return conclude(plan, supervisor.watch, supervisor.torchrun_words(), code, signalled, supervisor.oom, as_json)
+        words, hurry = supervisor.torchrun_words(), supervisor.interrupted
+        code = conclude(plan, supervisor.watch, words, code, signalled, supervisor.oom, as_json, hurry)
+    for signum in _ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
+        signal.signal(signum, signal.SIG_IGN)
+    return code
 
 
 class _Supervisor:
@@ -90,24 +95,20 @@ class _Supervisor:
         self._signalled_at = 0.0
 
     def run(self, plan_text: Callable[[], str]) -> tuple[int, int | None]:
-        """Start, follow, end: torchrun's exit code as Popen gives it, and the signal that ended it through dtk.
-
-        Signals are this object's from before the start until everything has ended.
-        """
+        """Start, follow, end: torchrun's exit code as Popen gives it, and the signal that ended it through dtk."""
         hostos.become_subreaper()
-        with self._signals():
-            child = self._start()
-            try:
-                if self._plan.topology.node == "0":
-                    write_plan(self._plan, plan_text())
-                while child.poll() is None:
-                    self._act(child)
-                    self._look()
-                    self.watch.wait(_POLL)
-            finally:
-                child.kill()
-                child.wait()
-                self._end_the_rest()
+        child = self._start()
+        try:
+            if self._plan.topology.node == "0":
+                write_plan(self._plan, plan_text())
+            while child.poll() is None:
+                self._act(child)
+                self._look()
+                self.watch.wait(_POLL)
+        finally:
+            child.kill()
+            child.wait()
+            self._end_the_rest()
         self._look(final=True)
         self.watch.close()
         return child.returncode, self._signalled
@@ -118,19 +119,15 @@ class _Supervisor:
             file.seek(self._log_start)
             return file.read().decode(errors="replace")
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        before = {}
+    def interrupted(self) -> bool:
+        """Whether a Ctrl-C has come that nothing has acted on."""
+        return signal.SIGINT in self._received.pending
+
+    def take_signals(self) -> None:
+        """Signals are this object's from now on: one that comes when the end is being told must not change its code."""
         for signum in (*_ENDING, *_NOTICES):
-            if (
-                signal.getsignal(signum) != signal.SIG_IGN or signum in _NOTICES
-            ):  # nohup, and a shell's `&`, stay obeyed
-                before[signum] = signal.signal(signum, self._received.handle)
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            if signal.getsignal(signum) != signal.SIG_IGN or signum in _NOTICES:  # nohup and a shell's `&` stay obeyed
+                signal.signal(signum, self._received.handle)
 
     def _start(self) -> subprocess.Popen[bytes]:
         parent = os.getpid()

@@ -120,9 +120,8 @@ def test_a_rank_that_fails_ends_the_job_as_failed_and_leaves_no_process(cluster,
     job_id = submitted(cluster, write(ONE_RANK_FAILS), cwd=tmp_path)
     job = cluster.wait_job(job_id)
     assert job.state == "FAILED", job.log
-    assert (
-        job.exit_code != "0:0"
-    )  # 143 here: srun returns the highest code, that of the node it ended because of rank 1's 7
+    assert job.exit_code == "7:0", job.log  # of the rank that failed first: each node's dtk ends with it
+    assert job.log.count("failed first") == 2, job.log  # the verdict, once, and who ended the other node
     assert "rank 1 gives up" in job.log
     cluster.wait_until(lambda: not cluster.job_processes(), "no process of the job is left")
 

@@ -68,6 +68,8 @@ def was_ended(end: RankEnd, earliest: RankEnd) -> bool:
     """Whether a rank was ended by torchrun, or by dtk, because another one had failed."""
     if end is earliest and not end.after_end:
         return False
+    if end.code is None:  # torchrun was ended itself, and has told nothing
+        return True
     if end.signal in _ENDED_SIGNALS or (end.signal is None and end.code in _ENDED_CODES):
         return True
     return end.signal == "SIGKILL" and (end.after_end or end.time_ns - earliest.time_ns > _TORCHRUN_GRACE_NS)

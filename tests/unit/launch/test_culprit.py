@@ -73,6 +73,7 @@ RESET = {"kind": "RuntimeError", "message": "[pair.cc:553] Connection closed by 
         ([end(0, 75, 9, kind="SystemExit"), end(1, 1, 4, **RESET)], 1),
         ([end(0, None, died=40 * SECOND, reported=-9), end(1, 1, 4, **RESET)], 1),
         ([end(0, None, died=2 * SECOND, reported=-9), end(1, 1, 4, **RESET)], 0),
+        ([end(0, None, died=9), end(1, 1, 4, **RESET)], 1),
         # but the first to get SIGTERM was sent it by somebody else
         ([end(0, None, died=2, reported=-15)], 0),
         ([end(0, None, died=2, reported=-15), end(1, 1, 4, **RESET)], 0),
