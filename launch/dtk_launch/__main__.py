@@ -1,6 +1,6 @@
 """`python -m dtk_launch` is `dtk`."""
 
-from dtk_launch.cli import main
+from dtk_launch.entry import main
 
 if __name__ == "__main__":
     main()

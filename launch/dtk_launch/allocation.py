@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dtk_launch.errors import PlanError
+from dtk_launch.given import whole
+
+_ADVICE = "start dtk with srun, or unset the SLURM_* variables that some other program has set"
+_MOST_NODES = 100_000
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,35 @@ class Allocation:
         if not {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NODEID"} <= environ.keys():
             return None
         nodes = expand(environ["SLURM_STEP_NODELIST"])
-        rank = int(environ["SLURM_NODEID"])
+        rank = _number(environ, "SLURM_NODEID", 0)
+        if rank >= len(nodes):
+            raise PlanError(
+                f"SLURM_NODEID={rank}, but SLURM_STEP_NODELIST={environ['SLURM_STEP_NODELIST']} "
+                f"has {len(nodes)} nodes; {_ADVICE}"
+            )
         return cls(
-            job_id=int(environ["SLURM_JOB_ID"]),
-            restart_count=int(environ.get("SLURM_RESTART_COUNT", "0")),
+            job_id=_number(environ, "SLURM_JOB_ID", 0),
+            restart_count=_number(environ, "SLURM_RESTART_COUNT", 0, "0"),
             nodes=nodes,
             node_rank=rank,
             node_name=environ.get("SLURMD_NODENAME") or nodes[rank],
-            tasks_per_node=environ.get("SLURM_STEP_TASKS_PER_NODE", "1"),
+            tasks_per_node=environ.get("SLURM_STEP_TASKS_PER_NODE") or "1",
         )
+
+
+def _number(environ: Mapping[str, str], name: str, least: int, default: str = "") -> int:
+    text = environ.get(name, default)
+    if not whole(text) or len(text) > 18 or int(text) < least:
+        raise PlanError(f"{name}={text!r} is no number of an srun step; {_ADVICE}")
+    return int(text)
 
 
 def expand(nodelist: str) -> tuple[str, ...]:
     """`n[1-3,07],login` -> n1 n2 n3 n07 login. Leading zeros stay; several brackets multiply, the last fastest."""
-    return tuple(name for group in _split(nodelist) for name in _expand_group(group, nodelist))
+    names = tuple(name for group in _split(nodelist) for name in _expand_group(group, nodelist))
+    if not names:
+        raise PlanError(f"SLURM_STEP_NODELIST={nodelist!r} names no node; {_ADVICE}")
+    return names
 
 
 def _split(nodelist: str) -> list[str]:
@@ -57,13 +76,25 @@ def _expand_group(group: str, nodelist: str) -> list[str]:
     match = re.fullmatch(r"([^\[\]]*)\[([0-9,-]+)\](.*)", group)
     if match is None:
         if "[" in group or "]" in group:
-            raise PlanError(f"cannot read the node list {nodelist!r} that SLURM gave (at {group!r})")
+            raise _unreadable(nodelist, group)
         return [group]
     prefix, ranges, rest = match.groups()
     tails = _expand_group(rest, nodelist)
-    return [f"{prefix}{number}{tail}" for part in ranges.split(",") for number in _numbers(part) for tail in tails]
+    numbers = [number for part in ranges.split(",") for number in _numbers(part, nodelist)]
+    if len(numbers) * len(tails) > _MOST_NODES:
+        raise _unreadable(nodelist, group)
+    return [f"{prefix}{number}{tail}" for number in numbers for tail in tails]
 
 
-def _numbers(part: str) -> list[str]:
-    first, _, last = part.partition("-")
-    return [str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1)]
+def _numbers(part: str, nodelist: str) -> list[str]:
+    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+    if match is None:
+        raise _unreadable(nodelist, part)
+    first, last = match[1], match[2] or match[1]
+    if not 0 <= int(last) - int(first) < _MOST_NODES:
+        raise _unreadable(nodelist, part)
+    return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+
+
+def _unreadable(nodelist: str, at: str) -> PlanError:
+    return PlanError(f"SLURM_STEP_NODELIST: cannot read the node list {nodelist!r} (at {at!r}); {_ADVICE}")

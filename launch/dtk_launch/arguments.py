@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dtk_launch.given import check_repeats
 from dtk_launch.options import LaunchOptions, field_docs, flag_of, option_fields
 
 # Everything after SCRIPT belongs to the script: click must not look for options there.
@@ -41,7 +42,8 @@ def _decorator(
 ) -> Callable[[Callable[[dict[str, Any]], None]], click.Command]:
     def decorate(function: Callable[[dict[str, Any]], None]) -> click.Command:
         def callback(**values: Any) -> None:
-            function({name: None if value in ((), False) else value for name, value in values.items()})
+            # not `in ((), False)`: a 0 that was given is not what was left out
+            function({name: None if value is False or value == () else value for name, value in values.items()})
 
         command = click.Command(
             function.__name__,
@@ -72,11 +74,17 @@ def _option(f: Field[Any], doc: str) -> click.Option:
     return click.Option(
         [*flags, f.name],
         type=click.INT if isinstance(f.default, int) else click.STRING,
-        multiple=isinstance(f.default, tuple),
+        multiple=True,  # where one value is meant, so that a second is seen
+        callback=None if isinstance(f.default, tuple) else _only,
         metavar=f.metadata.get("metavar") or f.name.upper(),
         help=doc,
         shell_complete=_complete(f.metadata.get("choices", ())),
     )
+
+
+def _only(_context: click.Context, parameter: click.Parameter, values: tuple[Any, ...]) -> Any:
+    check_repeats(str(parameter.name), values)
+    return values[-1] if values else None
 
 
 def _complete(choices: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[Any]] | None:

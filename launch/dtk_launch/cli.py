@@ -14,6 +14,7 @@ from dtk_launch.arguments import SCRIPT_SETTINGS, options_command, rerun_command
 from dtk_launch.config import resolve
 from dtk_launch.errors import DtkError, PlanError
 from dtk_launch.facts import HostFacts
+from dtk_launch.given import check_value
 from dtk_launch.launching import Launch, from_command_line
 from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions, SubmitOptions
@@ -22,8 +23,11 @@ from dtk_launch.script import check_script
 
 def main() -> None:
     """The console entry. A mistake of the user ends as one message on stderr and its exit code."""
+    from dtk_launch.interrupt import quiet_interrupt
+
     try:
-        app(prog_name="dtk")
+        with quiet_interrupt():
+            app(prog_name="dtk")
     except DtkError as error:
         print(f"dtk: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -99,6 +103,8 @@ def rerun(given: dict[str, Any]) -> None:
     from dtk_launch import rerun as recorded
 
     run, exact, into = (given.pop(name) for name in ("run", "exact", "restore"))
+    check_value("run", run, "command line")
+    check_value("restore", into, "flag --restore")
     planned, record, differing = recorded.prepare(run, given, into or "")
     for line in differing:
         click.echo(f"dtk: differs: {line}", err=True)
@@ -119,23 +125,24 @@ def submit(given: dict[str, Any]) -> None:
     facts = HostFacts.probe()
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd)
-    check_needs(settings.options, facts.cwd)
+    check_needs(settings.options, facts.cwd, dict(facts.environ))
     from dtk_launch import jobs
 
     jobs.submit(settings.options, facts)
 
 
 @app.command()
-@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", default=".")
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
-def init(folder: Path, force: bool) -> None:
+def init(folder: str, force: bool) -> None:
     """Write a train.py and a commented dtk.toml that run as they are.
 
     Into DIR, or the current folder. Files that are there are not overwritten.
     """
     from dtk_launch import starter
 
-    click.echo(starter.write(folder, force))
+    check_value("folder", str(folder), "command line")
+    click.echo(starter.write(Path(folder), force))
 
 
 @app.command(context_settings={**SCRIPT_SETTINGS, "ignore_unknown_options": True}, add_help_option=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dtk_launch.errors import ConfigError, unknown
+from dtk_launch.given import check_pairs, check_value
 from dtk_launch.options import LaunchOptions, SubmitOptions, flag_of
 from dtk_launch.toml_lines import Key, key_lines
 
@@ -44,11 +47,14 @@ def resolve(kind: type[Options], given: Mapping[str, Any], environ: Mapping[str,
     sources: dict[str, str] = {}
     inside_rank = "DTK_SUPERVISOR" in environ
     profile = given.get("profile") or environ.get("DTK_PROFILE") or ""
-    from_file = _file_values(cwd, profile)
+    asked_by = "--profile" if given.get("profile") else "DTK_PROFILE"
+    from_file = _file_values(cwd, profile, asked_by)
     for f in fields(kind):
         variable = env_name(f.name)
         if f.name in ("script", "args"):
-            values[f.name], sources[f.name] = given.get(f.name) or (), "command line"
+            values[f.name], sources[f.name] = given.get(f.name, f.default), "command line"
+            if values[f.name] is None:
+                values[f.name] = f.default
         elif given.get(f.name) is not None:
             values[f.name], sources[f.name] = given[f.name], f"flag {flag_of(f.name)}"
         elif variable and environ.get(variable) and not (inside_rank and f.name in _OUTER_RUN):
@@ -60,6 +66,10 @@ def resolve(kind: type[Options], given: Mapping[str, Any], environ: Mapping[str,
             sources |= lines
         else:
             sources[f.name] = "default"
+        if f.name in values:
+            check_value(f.name, values[f.name], sources[f.name])
+    for name in ("env", "sbatch"):
+        check_pairs(name, given.get(name) or ())
     return Settings(kind(**values), sources)
 
 
@@ -67,17 +77,24 @@ def _convert(name: str, default: Any, raw: Any, where: str) -> Any:
     """A value of the environment or of a file, in the type of the field's default."""
     if isinstance(default, tuple):
         if isinstance(raw, dict):
+            _check_table(name, raw, where)
             return tuple(f"{key}={value}" for key, value in raw.items())
         if isinstance(raw, list) and all(isinstance(item, str) for item in raw):
             return tuple(raw)
         raise ConfigError(f"{where}: {name} = {raw!r} is neither a table nor a list of K=V; write {name} = {{K = 'V'}}")
     if isinstance(default, int):
-        if isinstance(raw, bool) or not str(raw).strip().lstrip("-").isdigit():
+        if isinstance(raw, bool) or not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", str(raw)):
             raise ConfigError(f"{where}: {name} = {raw!r} is not a whole number")
         return int(raw)
     if isinstance(raw, (str, int)) and not isinstance(raw, bool):
         return str(raw)
     raise ConfigError(f"{where}: {name} = {raw!r} is neither text nor a number")
+
+
+def _check_table(name: str, table: dict[str, Any], where: str) -> None:
+    for key, value in table.items():
+        if "=" in key or isinstance(value, (bool, float, dict, list)) or not isinstance(value, (str, int)):
+            raise ConfigError(f"{where}: {name}.{key} = {value!r} is neither text nor a number; write {key} = 'text'")
 
 
 _FromFile = tuple[Any, str, dict[str, str]]
@@ -99,12 +116,16 @@ class _File:
         return f"{self.name}{line}{profile}"
 
 
-def _file_values(cwd: Path, profile: str) -> dict[str, _FromFile]:
+def _file_values(cwd: Path, profile: str, asked_by: str) -> dict[str, _FromFile]:
     """Field -> value and place, from dtk.toml or [tool.dtk] in `cwd`, the profile over the rest."""
     file = read_file(cwd)
     profiles = file.table.get("profile", {})
     if not isinstance(profiles, dict):
         raise ConfigError(f"{file.place('profile')}: profile = {profiles!r} is no table; write [profile.NAME] tables")
+    for name, table in profiles.items():
+        if name != profile and not isinstance(table, dict):
+            place = file.place("profile", name)
+            raise ConfigError(f"{place}: {name} = {table!r} is in [profile] itself; write it below a [profile.NAME]")
     found = _known_keys(file, {key: value for key, value in file.table.items() if key != "profile"})
     if profile:
         if profile not in profiles:
@@ -112,7 +133,7 @@ def _file_values(cwd: Path, profile: str) -> dict[str, _FromFile]:
             known = (
                 unknown("profile", profile, profiles) if profiles else f"unknown profile {profile!r}: there are none"
             )
-            raise ConfigError(f"{known} (looked in {where})")
+            raise ConfigError(f"{asked_by}={profile}: {known} (looked in {where})")
         found.update(_known_keys(file, profiles[profile], "profile", profile))
     return found
 
@@ -127,6 +148,8 @@ def _known_keys(file: _File, table: Any, *above: str) -> dict[str, _FromFile]:
         where = file.place(*above, key)
         if name not in known:
             raise ConfigError(f"{where}: {unknown('setting', key, (k.replace('_', '-') for k in known))}")
+        if name in found:
+            raise ConfigError(f"{where}: {key} is there twice, spelt with - and with _ ({found[name][1]}); keep one")
         inside = value if isinstance(value, dict) else ()
         found[name] = (value, where, {f"{name} {item}": file.place(*above, key, item) for item in inside})
     return found
@@ -135,17 +158,34 @@ def _known_keys(file: _File, table: Any, *above: str) -> dict[str, _FromFile]:
 def read_file(cwd: Path) -> _File:
     """The file of settings in `cwd`; an empty one if there is none."""
     own, project = cwd / "dtk.toml", cwd / "pyproject.toml"
-    in_project = project.is_file() and b"tool.dtk" in project.read_bytes()  # TOML is parsed only if it can matter
+    in_project = project.is_file() and b"tool.dtk" in _read(project)  # TOML is parsed only if it can matter
+    if os.path.lexists(own) and not own.is_file():
+        raise ConfigError(f"{own} is no file, so it holds no settings; move it away, or make it one")
     if own.is_file():
-        if in_project and "dtk" in _parse(project)[0].get("tool", {}):
+        if in_project and _of_project(project)[0]:
             raise ConfigError(f"settings in both {own} and [tool.dtk] of {project}; keep one")
         table, lines = _parse(own)
         return _File(table, "dtk.toml", lines)
     if in_project:
-        table, lines = _parse(project)
-        ours = {key[2:]: line for key, line in lines.items() if key[:2] == ("tool", "dtk")}
-        return _File(table.get("tool", {}).get("dtk", {}), "pyproject.toml", ours)
+        table, lines = _of_project(project)
+        return _File(table, "pyproject.toml", lines)
     return _File({})
+
+
+def _of_project(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    table, lines = _parse(file)
+    tool = table.get("tool", {})
+    ours = tool.get("dtk", {}) if isinstance(tool, dict) else {}
+    if not isinstance(ours, dict):
+        raise ConfigError(f"{file}: tool.dtk = {ours!r} is no table; write [tool.dtk]")
+    return ours, {key[2:]: line for key, line in lines.items() if key[:2] == ("tool", "dtk")}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}; make it readable, or move it away") from None
 
 
 def _parse(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
@@ -154,7 +194,7 @@ def _parse(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     else:
         import tomli as tomllib
     try:
-        text = file.read_text(encoding="utf-8")
+        text = _read(file).decode("utf-8")
         return tomllib.loads(text), key_lines(text, tomllib.loads)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}") from None

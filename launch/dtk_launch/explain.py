@@ -18,7 +18,8 @@ def plan_json(plan: LaunchPlan, command: Command) -> dict[str, Any]:
 
 def to_text(value: dict[str, Any]) -> str:
     """JSON for people and programs alike."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()  # bytes of a name that are no UTF-8: as JSON escapes them
 
 
 def print_table(plan: LaunchPlan, command: Command) -> None:

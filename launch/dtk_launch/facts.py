@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtk_launch.allocation import Allocation
+from dtk_launch.errors import PlanError
+from dtk_launch.given import whole
 from dtk_launch.meeting import Meeting
 
 _FAMILIES = ("DTK_", "PET_", "ACCELERATE_", "FSDP_", "LT_")
@@ -19,6 +21,10 @@ _NAMES = {
     "PL_DEEPSPEED_CONFIG_PATH",
 }  # fmt: skip
 """What a plan may depend on: variables that begin so, and these."""
+
+
+_NO_GPU = ("", "-1", "NoDevFiles", "none", "void")
+"""What is written into CUDA_VISIBLE_DEVICES to hide all GPUs."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def count_cores(environ: Mapping[str, str], root: Path) -> Count:
     if quota is not None:
         counts.append(Count(quota, "cores in this cgroup's cpu.max"))
     given = environ.get("SLURM_CPUS_PER_TASK", "")
-    if given.isdigit() and int(given) > 0:
+    if whole(given) and int(given) > 0:
         counts.append(Count(int(given), "SLURM_CPUS_PER_TASK"))
     return min(counts, key=lambda count: count.number)
 
@@ -141,9 +147,14 @@ def count_gpus(environ: Mapping[str, str], root: Path, torch_version: str | None
     visible = environ["CUDA_VISIBLE_DEVICES"]
     number = 0
     for entry in filter(None, (part.strip() for part in visible.split(","))):
-        if re.fullmatch(r"-?\d+", entry) and not 0 <= int(entry) < present.number:
+        if not re.match("GPU-|MIG-", entry) and not (whole(entry) and int(entry) < present.number):
             break  # CUDA ignores this entry and all that follow
         number += 1
+    if number == 0 and visible.strip() not in _NO_GPU:
+        raise PlanError(
+            f"CUDA_VISIBLE_DEVICES={visible} names none of the {present.number} GPUs here ({present.why}); "
+            f"pass numbers from 0 to {present.number - 1}, or CUDA_VISIBLE_DEVICES= for none"
+        )
     return Count(number, f"CUDA_VISIBLE_DEVICES={visible} of {present.number} GPUs")
 
 

@@ -18,6 +18,16 @@ from dtk_launch.values import check_choices, check_topology, parse_env, parse_no
 
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED|INFINITE")
 
+_MEM = r"\d+([KMGT]B?)?"
+_GPUS = r"([\w.-]+:)?\d+(,[\w.-]+:\d+)*"
+_OWN = {
+    **{key: f"pass --{key}" for key in ("time", "partition", "account", "mem", "gpus-per-node", "cpus-per-task")},
+    "job-name": "pass --name",
+    "output": "pass --output-dir",
+    "chdir": "start dtk submit in that folder",
+    "wrap": "pass a script",
+}
+
 
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     """Decide everything that this host can decide, or raise PlanError. Cores and GPUs are those of the job's nodes."""
@@ -27,6 +37,12 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         raise PlanError(f"--max-restarts={options.max_restarts}: pass 0 or more")
     if options.time and not _TIME.fullmatch(options.time.upper()):
         raise PlanError(f"--time={options.time!r} is no SLURM time; pass minutes, HH:MM:SS or D-HH:MM:SS")
+    for flag, value, form, advice in (
+        ("--mem", options.mem, _MEM, "for example 64G"),
+        ("--gpus-per-node", options.gpus_per_node, _GPUS, "a number, or TYPE:N"),
+    ):
+        if value and not re.fullmatch(form, value, re.IGNORECASE):
+            raise PlanError(f"{flag}={value!r} is none that sbatch can read; pass {advice}")
     counted = options.nproc not in ("auto", "gpu", "cpu")
     nproc = parse_nproc(options.nproc) if counted else 1
     fewest, nodes = parse_nodes(options.nodes or "1")
@@ -75,6 +91,8 @@ def _extra(pairs: tuple[str, ...]) -> tuple[tuple[str, str | None], ...]:
             raise PlanError(f"--sbatch {pair!r} is not KEY=VALUE; pass for example --sbatch constraint=a100")
         if key in ("ntasks", "ntasks-per-node", "nodes", "array"):
             raise PlanError(f"--sbatch {key} conflicts with one dtk on each node; pass --nodes and --nproc")
+        if key in _OWN:
+            raise PlanError(f"--sbatch {pair} would override what dtk writes for {key}; {_OWN[key]}")
         extra.append((key, value if equals else None))
     return tuple(extra)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dtk_launch.config import Settings, resolve
+from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
+from dtk_launch.given import with_source
 from dtk_launch.meeting import look
 from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions
@@ -50,8 +52,11 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     """A launch of these options on this host. Raises PlanError."""
     environ = dict(facts.environ)
     check_script(settings.options.script, settings.options.module, facts.cwd)
-    check_needs(settings.options, facts.cwd)
+    check_needs(settings.options, facts.cwd, environ)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
-    plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
+    try:
+        plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
+    except PlanError as error:
+        raise PlanError(with_source(str(error), settings.sources)) from None
     return Launch(plan, render(plan), settings.options, facts)

@@ -51,8 +51,9 @@ def look(endpoint: str, root: Path = Path("/")) -> Meeting:
     host, port = split_endpoint(endpoint)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        problem = f"the name {host} is not known on this machine ({error.strerror or error}); pass its address"
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of no or of too many letters
+        reason = getattr(error, "strerror", None) or error
+        problem = f"the name {host} is not known on this machine ({reason}); pass its address"
         return Meeting((), False, "", problem)
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     family, address = found[0][0], str(found[0][4][0])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import installed_version
 from dtk_launch.options import LaunchOptions
+from dtk_launch.values import parse_env
 
 
-def check_needs(options: LaunchOptions, cwd: Path) -> None:
-    """Raise PlanError where the strategy's package is missing (by metadata), or the ds_config cannot be read."""
+def check_needs(options: LaunchOptions, cwd: Path, environ: Mapping[str, str]) -> None:
+    """Raise PlanError where the strategy's package is missing (by metadata), or a file that is named cannot be used."""
+    _check_python({**environ, **dict(parse_env(options.env))}.get("PYTHON_EXEC"))
     if options.strategy == "deepspeed" and installed_version("deepspeed") is None:
         raise PlanError(
             "--strategy deepspeed, but deepspeed is not installed for the Python of dtk; "
@@ -19,6 +23,14 @@ def check_needs(options: LaunchOptions, cwd: Path) -> None:
         )
     if options.deepspeed_config:
         _check_config(options.deepspeed_config, cwd)
+
+
+def _check_python(value: str | None) -> None:
+    if value is not None and shutil.which(value) is None:
+        raise PlanError(
+            f"PYTHON_EXEC={value!r} is set, and torchrun would start the ranks with it, but it is no program; "
+            "unset PYTHON_EXEC, or give it the path of a Python"
+        )
 
 
 def _check_config(given: str, cwd: Path) -> None:

@@ -13,7 +13,16 @@ from dtk_launch.interop import decide_variables
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
 from dtk_launch.rendezvous import Topology, decide_topology, named
 from dtk_launch.tuning import check_tuning
-from dtk_launch.values import check_choices, check_topology, parse_env, parse_nproc, run_folder, run_name, version_of
+from dtk_launch.values import (
+    check_choices,
+    check_threads,
+    check_topology,
+    parse_env,
+    parse_nproc,
+    run_folder,
+    run_name,
+    version_of,
+)
 
 OLDEST_TORCH = (2, 10)
 
@@ -107,6 +116,8 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     if UNSHARED_STORE in dict(plan_env):
         decisions.note(UNSHARED_STORE, "1", "max_restarts", "restarted ranks would read the old ranks' addresses")
     for key, value in parse_env(options.env):
+        if key == "OMP_NUM_THREADS":
+            check_threads(value, "--env")
         decisions[:] = [d for d in decisions if d.key not in (key, f"env {key}")]  # it wins
         decisions.note(f"env {key}", value, sources.get(f"env {key}", sources["env"]))
     return LaunchPlan(
@@ -190,7 +201,8 @@ def _decide_run_dir(
 
 def _decide_threads(nproc: int, facts: HostFacts, decisions: _Decisions) -> int | None:
     preset = dict(facts.environ).get("OMP_NUM_THREADS")
-    if preset is not None:
+    if preset:  # empty, it would be ignored by OpenMP and respected by torchrun: all cores for each rank
+        check_threads(preset, "environment OMP_NUM_THREADS")
         decisions.note("OMP_NUM_THREADS", preset, "environment OMP_NUM_THREADS", "left as it is set")
         return None
     threads = max(1, facts.cores.number // nproc)

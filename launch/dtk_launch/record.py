@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import socket
 import sys
 import time
@@ -98,7 +97,7 @@ def record(plan: LaunchPlan, command: Command, options: LaunchOptions, around: S
 
 def text(values: dict[str, Any]) -> str:
     """The record as JSON that any UTF-8 file can hold, whatever bytes are in file names."""
-    return re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", to_text(values))
+    return to_text(values)
 
 
 def _known(options: LaunchOptions, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,7 +19,26 @@ from dtk_launch.record import FORMAT
 from dtk_launch.redaction import MARK
 from dtk_launch.restore import check, restore
 
-_NEEDED = {"format", "cwd", "target", "topology", "options", "env", "environment", "versions", "host", "script", "tree"}
+_NEEDED = {
+    "format",
+    "cwd",
+    "name",
+    "target",
+    "topology",
+    "options",
+    "env",
+    "environment",
+    "versions",
+    "host",
+    "script",
+    "tree",
+}
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("target", "topology", "options", "env", "environment", "versions", "host", "tree"), dict),
+    "cwd": str,
+    "name": str,
+}
 
 
 def find(run: str, cwd: Path) -> Path:
@@ -43,6 +62,11 @@ def load(folder: Path) -> dict[str, Any]:
         raise PlanError(f"{file} cannot be read: {error}") from None
     if not isinstance(values, dict) or not values.keys() >= _NEEDED:
         raise PlanError(f"{file} lacks what a rerun needs, as an older dtk wrote it; start its command by hand")
+    wrong = next((name for name, kind in _KINDS.items() if not isinstance(values[name], kind)), None)
+    if wrong is None and not all(isinstance(values["topology"].get(name), int) for name in ("nproc", "nodes")):
+        wrong = "topology"
+    if values["format"] == FORMAT and wrong is not None:
+        raise PlanError(f"{file} was changed: its {wrong} is not what dtk writes; start its command by hand")
     if values["format"] != FORMAT:
         raise PlanError(f"{file} has format {values['format']}, this dtk knows {FORMAT}; use the dtk that wrote it")
     return values

@@ -17,6 +17,7 @@ from dtk_launch.errors import PlanError
 from dtk_launch.plan import LaunchPlan
 
 _POLL = 0.05  # seconds between tries
+_PROBE = 4096  # bytes that a run directory must have room for
 _LOCK_WAIT = 5.0  # seconds for a launch that was just killed to let go of the run directory
 
 
@@ -32,13 +33,17 @@ def held_run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
 
     The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
     """
+    made = [folder for folder in (plan.run_dir, *plan.run_dir.parents) if not os.path.lexists(folder)]
     try:
         (plan.run_dir / "ranks").mkdir(parents=True, exist_ok=True)
-        log = open(launcher_log(plan), "ab")  # noqa: SIM115  # closed below
         probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(_PROBE))  # a full disk takes an empty file
+        finally:
+            probe.unlink(missing_ok=True)
+        log = open(launcher_log(plan), "ab")  # noqa: SIM115  # closed below
     except OSError as error:
+        _take_back(plan, made)
         raise _unwritable(plan, error) from None
     with log:
         _lock(log, plan)
@@ -48,6 +53,7 @@ def held_run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
                 for name in ("ranks/0.live", "verdict.json"):  # of an earlier launch
                     (plan.run_dir / name).unlink(missing_ok=True)
             except OSError as error:
+                _take_back(plan, made)
                 raise _unwritable(plan, error) from None
         yield log
 
@@ -72,8 +78,19 @@ def write_plan(plan: LaunchPlan, text: str) -> None:
         os.replace(path.with_suffix(".tmp"), path)  # noqa: PTH105
 
 
+def _take_back(plan: LaunchPlan, made: list[Path]) -> None:
+    """Remove what was made for a launch that cannot be, and nothing else."""
+    with contextlib.suppress(OSError):
+        if plan.run_dir in made:
+            launcher_log(plan).unlink(missing_ok=True)
+            (plan.run_dir / "plan.tmp").unlink(missing_ok=True)
+            (plan.run_dir / "ranks").rmdir()
+        for folder in made:
+            folder.rmdir()
+
+
 def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
-    reason = f"{error.filename}: {error.strerror}"
+    reason = f"{error.filename2 or error.filename}: {error.strerror}"
     return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
 
 

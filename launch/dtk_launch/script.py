@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.util
+import os
+import sys
 import warnings
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, nearest
+from dtk_launch.imports import missing_import
+
+_NOT_PYTHON = {
+    ".ipynb": "a notebook (jupyter nbconvert --to script makes a script of it)",
+    **dict.fromkeys((".json", ".toml", ".yaml", ".yml", ".ini", ".cfg"), "a file of settings"),
+}
 
 
 def check_script(script: str, module: bool, cwd: Path) -> None:
     """Raise PlanError unless `script` is a Python file that compiles (`module`: one that `python -m` would find)."""
-    if module:
-        _check_module(script, cwd)
-    else:
-        _check_file(script, cwd / script)
+    try:
+        if module:
+            _check_module(script, cwd)
+        else:
+            _check_file(script, cwd / script)
+    except OSError as error:
+        raise PlanError(f"{script} cannot be looked at: {error.strerror}; pass the path of a Python script") from None
 
 
 def _check_file(script: str, path: Path) -> None:
@@ -25,6 +37,10 @@ def _check_file(script: str, path: Path) -> None:
         raise PlanError(f"{script} is a folder; pass a Python script, for example {Path(script) / example.name}")
     if not path.exists():
         raise PlanError(f"{script}: no such file{_suggestion(script, path)}")
+    if not path.is_file():
+        raise PlanError(f"{script} is no regular file, and every rank reads it anew; pass the path of a Python script")
+    if path.suffix in _NOT_PYTHON:
+        raise PlanError(f"{script} is not Python source but {_NOT_PYTHON[path.suffix]}; pass a Python script")
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -36,7 +52,7 @@ def _check_file(script: str, path: Path) -> None:
         raise PlanError(
             f"{script} is not Python ({first.decode(errors='replace')}); pass the Python script it would run"
         )
-    _check_compiles(script, source)
+    _check_imports(script, _check_compiles(script, source), path.resolve().parent)
 
 
 def _suggestion(script: str, path: Path) -> str:
@@ -49,15 +65,30 @@ def _suggestion(script: str, path: Path) -> str:
     return f"; did you mean {Path(script).parent / guess}?" if guess else f" in {folder}"
 
 
-def _check_compiles(script: str, source: bytes) -> None:
+def _check_compiles(script: str, source: bytes) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the ranks show them
             compile(source, script, "exec", dont_inherit=True)
-    except SyntaxError as error:
+            return ast.parse(source, script)
+    except (SyntaxError, ValueError) as error:
+        if not isinstance(error, SyntaxError):
+            raise PlanError(f"{script} is not Python: {error}") from None
         line = f" line {error.lineno}" if error.lineno else ""
         text = f": {error.text.strip()}" if error.text else ""
         raise PlanError(f"{script}{line} is not Python: {error.msg}{text}") from None
+
+
+def _check_imports(script: str, tree: ast.Module, folder: Path) -> None:
+    if any(os.environ.get(name) for name in ("PYTHON_EXEC", "PYTHONSAFEPATH")):
+        return  # another Python, or another path, than this one
+    found = missing_import(tree, folder)
+    if found is not None:
+        name, line = found
+        raise PlanError(
+            f"{script} line {line} imports {name}, which is neither in {folder} nor installed for {sys.executable}; "
+            "install it there, or start the dtk of the environment that has it"
+        )
 
 
 def _check_module(name: str, cwd: Path) -> None:
@@ -65,11 +96,23 @@ def _check_module(name: str, cwd: Path) -> None:
         raise PlanError(
             f"-m takes a module name, not the file {name}; drop -m, or pass -m {name[:-3].replace('/', '.')}"
         )
-    spec = _find(name, cwd)
+    try:
+        spec = _find(name, cwd)
+    except (ImportError, ValueError) as error:  # of a module without a spec, or of a finder
+        raise PlanError(
+            f"the module {name!r} cannot be found: {error}; pass another, or the path of a script"
+        ) from None
     if spec is None:
         raise PlanError(f"no module {name!r}; it is looked for in {cwd} and in Python's path, as with python -m")
-    if spec.submodule_search_locations is not None and _find(f"{name}.__main__", cwd) is None:
-        raise PlanError(f"{name!r} is a package without __main__.py, so it cannot be run; name one of its modules")
+    if spec.submodule_search_locations is not None:
+        spec = _find(f"{name}.__main__", cwd)
+        if spec is None:
+            raise PlanError(f"{name!r} is a package without __main__.py, so it cannot be run; name one of its modules")
+    if spec.origin is not None and spec.origin.endswith(".py"):
+        tree = _check_compiles(spec.origin, Path(spec.origin).read_bytes())
+        _check_imports(spec.origin, tree, cwd)
+    elif spec.origin == "built-in" or isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+        raise PlanError(f"the module {name!r} is compiled ({spec.origin}), and python -m needs source; pass another")
 
 
 def _find(name: str, cwd: Path) -> ModuleSpec | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,17 @@ _NEVER = {
     "PET_RUN_PATH": "the ranks run in a process of their own",
     "PET_VIRTUAL_LOCAL_RANK": "the device is chosen by LOCAL_RANK",
 }
+
+
+_STREAMS = r"[0-3]|\d:[0-3](,\d:[0-3])*"
+_FORMS = {
+    "PET_MONITOR_INTERVAL": r"\d+(\.\d*)?|\.\d+",
+    "PET_START_METHOD": "spawn|fork|forkserver",
+    "PET_REDIRECTS": _STREAMS,
+    "PET_TEE": _STREAMS,
+    "PET_LOCAL_RANKS_FILTER": r"\d+(,\d+)*",
+}
+"""What torchrun can read of these; it finds out after it has been started."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
     emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in flags(plan)}
     if plan.topology.nodes == 1:
         emitted |= {"PET_NNODES": "1", "PET_NODE_RANK": "0"}
+    environ = {**environ, **dict(plan.env)}  # --env is torchrun's environment too
     obeyed = []
     for name, value in sorted(environ.items()):
         if not name.startswith("PET_"):
@@ -78,6 +91,8 @@ def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
             raise PlanError(
                 f"{name}={value} contradicts {flag} {emitted[name]} of this plan; unset {name}, or ask for the same"
             )
+        if name in _FORMS and not re.fullmatch(_FORMS[name], value):
+            raise PlanError(f"{name}={value!r} is set, and torchrun would obey it, but cannot read it; unset {name}")
         if name not in emitted and name not in _NEVER:
             obeyed.append(Decision(name, value, f"environment {name}", "torchrun obeys it; unset it if it is a stray"))
     if "PYTHON_EXEC" in environ:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, unknown
+from dtk_launch.given import whole
 from dtk_launch.options import DEVICES, ONE_PROCESS, STRATEGIES, LaunchOptions
 from dtk_launch.tuning import FLAGS
 
+_MOST_RANKS = 4096
+_MOST_NODES = 100_000
+_LONGEST_NAME = 255
+
+_ELASTIC = ("RESTART_COUNT", "MAX_RESTARTS", "RUN_ID", "USE_AGENT_STORE", "ERROR_FILE")
 _RESERVED = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"), "leave it out"),
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "pass --nproc or --nodes"),
-    **dict.fromkeys(("DTK_SUPERVISOR", "DTK_LIVE"), "leave it out"),
+    **dict.fromkeys(("GROUP_WORLD_SIZE", "ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE"), "leave it out"),
+    **dict.fromkeys((f"TORCHELASTIC_{name}" for name in _ELASTIC), "leave it out"),
+    **dict.fromkeys(("DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS", "DTK_STOP"), "leave it out"),
     "DTK_RUN_DIR": "pass --run-dir",
     "DTK_RUN_NAME": "pass --name",
     "DTK_STRATEGY": "pass --strategy",
@@ -46,8 +56,10 @@ def version_of(text: str) -> tuple[int, int]:
 
 def parse_nproc(asked: str) -> int:
     """`--nproc` as a number of at least 1, or PlanError."""
-    if not asked.isdecimal():
+    if not whole(asked):
         raise PlanError(f"--nproc={asked!r} is neither a number nor auto, gpu or cpu")
+    if len(asked) > 9 or int(asked) > _MOST_RANKS:
+        raise PlanError(f"--nproc={asked} is more than {_MOST_RANKS} ranks on one node; pass --nproc cpu or gpu")
     if int(asked) < 1:
         raise PlanError(f"--nproc={asked}: a run has at least one rank; pass 1 or more, or auto")
     return int(asked)
@@ -56,8 +68,10 @@ def parse_nproc(asked: str) -> int:
 def parse_nodes(asked: str) -> tuple[int, int]:
     """`--nodes` as (fewest, most), both at least 1, or PlanError."""
     low, colon, high = asked.partition(":")
-    if not low.isdecimal() or (colon and not high.isdecimal()):
+    if not whole(low) or (colon and not whole(high)):
         raise PlanError(f"--nodes={asked}: pass a number of 1 or more, or MIN:MAX")
+    if len(asked) > 19 or int(high if colon else low) > _MOST_NODES:
+        raise PlanError(f"--nodes={asked} is more than {_MOST_NODES} nodes; pass the nodes that there are")
     fewest, most = int(low), int(high if colon else low)
     if fewest < 1 or most < fewest:
         raise PlanError(f"--nodes={asked}: pass 1 or more, and MIN:MAX with MIN up to MAX")
@@ -68,16 +82,34 @@ def run_name(options: LaunchOptions) -> str:
     """The run's name: as given, else the script's stem or the module's last part. Raises PlanError if unusable."""
     default = options.script.rpartition(".")[2] if options.module else Path(options.script).stem
     name = options.name or default
-    if name in (".", "..") or "/" in name or not name.isprintable():
+    if name.strip() in ("", ".", "..") or "/" in name or not name.isprintable():
         raise PlanError(
             f"--name={name!r} cannot be the name of a folder; pass one without '/', and --run-dir for another place"
+        )
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise PlanError(
+            f"--name={name!r} is longer than {_LONGEST_NAME} bytes, too long for a folder; pass a shorter one"
         )
     return name
 
 
 def run_folder(options: LaunchOptions, name: str, cwd: Path) -> Path:
     """Absolute path of the run directory."""
-    return cwd / Path(options.run_dir or Path("runs") / name).expanduser()
+    try:
+        return cwd / Path(options.run_dir or Path("runs") / name).expanduser()
+    except RuntimeError:
+        raise PlanError(
+            f"--run-dir={options.run_dir}: there is no such user; write ./~NAME for a folder of that name"
+        ) from None
+
+
+def check_threads(text: str, where: str) -> None:
+    """Refuse an OMP_NUM_THREADS that OpenMP would ignore: each rank would take all cores."""
+    if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,\s*0*[1-9]\d*\s*)*", text):
+        raise PlanError(
+            f"OMP_NUM_THREADS={text!r} ({where}) is no number of threads, and OpenMP would ignore it; "
+            "pass 1 or more, or unset it"
+        )
 
 
 def parse_env(pairs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -102,11 +102,11 @@ def test_a_module(start, tmp_path):
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "fit.py").write_text("import sys; print(__name__, __spec__.name, sys.argv[1:])")
     (tmp_path / "fit").mkdir()
-    run = start("", "--nproc", "1", "--run-dir", "out", "-m", "pkg.fit", "-m")
+    run = start("", "--nproc", "1", "--run-dir", "größe 1/実験", "-m", "pkg.fit", "-m")
     code, out, err = run.wait()
     assert code == 0, err
     assert out == "[0] __main__ pkg.fit ['-m', 'script.py']\n"
-    assert run.record(0, "out")["exit"]["code"] == 0
+    assert run.record(0, "größe 1/実験")["exit"]["code"] == 0
 
 
 def test_the_log_of_an_earlier_launch_is_kept_and_not_shown_again(dtk, tmp_path):

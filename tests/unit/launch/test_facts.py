@@ -2,6 +2,7 @@ import os
 import sys
 
 import pytest
+from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts, count_cores, count_gpus, installed_version
 
 
@@ -30,6 +31,12 @@ def root(tmp_path):
 def test_gpus_that_cuda_would_show(root, visible, number):
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert count_gpus(environ, root(gpus=4), "2.14.1").number == number
+
+
+@pytest.mark.parametrize("visible", ["9", "4,0", "x", "cuda:0"])
+def test_a_choice_of_gpus_that_is_none_is_refused(root, visible):
+    with pytest.raises(PlanError, match=rf"CUDA_VISIBLE_DEVICES={visible} names none of the 4 GPUs.*from 0 to 3"):
+        count_gpus({"CUDA_VISIBLE_DEVICES": visible}, root(gpus=4), "2.14.1")
 
 
 def test_a_cpu_build_of_torch_sees_no_gpu(root):

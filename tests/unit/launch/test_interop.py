@@ -149,7 +149,7 @@ def test_a_job_passes_them_on(facts):
 
 def test_deepspeed_and_its_file_are_looked_for_before_the_start(tmp_path, monkeypatch):
     def needs(**given):
-        check_needs(LaunchOptions(script="t.py", **given), tmp_path)
+        check_needs(LaunchOptions(script="t.py", **given), tmp_path, {})
 
     needs(strategy="fsdp")
     monkeypatch.setattr("dtk_launch.needs.installed_version", lambda name: None)

@@ -1,0 +1,353 @@
+"""The table of test_misconfigurations.py: what is set, and the words that the one message must hold."""
+
+import json
+from dataclasses import dataclass, field
+
+FILES = {
+    "script.py": "print(1)\n",
+    "syntax.py": "import os\ndef f(:\n",
+    "imports.py": '"""Docstring."""\nfrom __future__ import annotations\nimport os, no_such_package.part\n',
+    "shell.sh": "#!/bin/bash\necho\n",
+    "shebang": "#!/usr/bin/env bash\necho\n",
+    "binary.py": b"\0\1\2",
+    "notebook.ipynb": "{}",
+    "pkg/__init__.py": "",
+    "pkg/broken.py": "x = = 1\n",
+    "folder/train.py": "",
+    "ds.json": "{}",
+    "half.json": "{",
+    "list.json": "[]",
+}
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_NODEID": "0",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+}
+S = "script.py"
+
+
+@dataclass(frozen=True)
+class Case:
+    """`dtk WORDS` in a folder with FILES and `files`, under `env`, must fail and say each of `said`."""
+
+    words: tuple[str, ...]
+    said: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | bytes] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join((*self.env, *self.files, *self.words))[:60].encode("ascii", "replace").decode()
+
+
+def launch(*words, says, env=None, files=None):
+    return Case(("launch", *words), says, env or {}, files or {})
+
+
+def submit(*words, says):
+    return Case(("submit", "--dry-run", *words), says)
+
+
+def setting(text, *says):
+    """What dtk.toml says."""
+    return launch(S, says=says, files={"dtk.toml": text})
+
+
+def shell(*says, words=(S,), **env):
+    """What the shell has exported."""
+    return launch(*words, says=says, env=env)
+
+
+def step(*says, words=(S,), **env):
+    """An srun step that is not as SLURM makes one."""
+    return launch(*words, says=says, env=STEP | env)
+
+
+def record(values, *says):
+    """A plan.json that dtk rerun is to read."""
+    text = values if isinstance(values, (str, bytes)) else json.dumps(RECORD | values)
+    return Case(("rerun", "old"), says, {}, {"runs/old/plan.json": text})
+
+
+RECORD = {
+    "format": 1, "cwd": ".", "name": "old", "target": {}, "topology": {"nproc": 1, "nodes": 1}, "options": {},
+    "env": {}, "environment": {}, "versions": {}, "host": {}, "script": {}, "tree": {},
+}  # fmt: skip
+
+SCRIPTS = (
+    launch(says=("SCRIPT", "--help")),
+    launch("", says=("SCRIPT is empty",)),
+    launch("none.py", says=("none.py", "no such file")),
+    launch("Script.py", says=("Script.py", "did you mean script.py?")),
+    launch("nowhere/train.py", says=("nowhere/train.py", "no folder nowhere")),
+    launch("script", says=("script: no such file", "add -m")),
+    launch("a" * 300, says=("a" * 300, "File name too long")),
+    launch("folder", says=("folder is a folder", "folder/train.py")),
+    launch("syntax.py", says=("syntax.py line 2", "def f(:")),
+    launch("imports.py", says=("imports.py line 3", "no_such_package", "install it")),
+    launch("shell.sh", says=("shell.sh is not Python", "#!/bin/bash", "pass the Python script")),
+    launch("shebang", says=("shebang is not Python", "pass the Python script")),
+    launch("binary.py", says=("binary.py is a binary file", "Python scripts")),
+    launch("notebook.ipynb", says=("a notebook", "nbconvert", "pass a Python script")),
+    launch("ds.json", says=("ds.json", "a file of settings", "pass a Python script")),
+    launch("/dev/null", says=("/dev/null", "no regular file", "pass the path")),
+    launch("latin.py", says=("latin.py line 1",), files={"latin.py": "x = 'é'\n".encode("latin-1")}),
+    launch("mein skript é.py", says=("mein skript é.py line 1",), files={"mein skript é.py": "x = = 2"}),
+    launch("-m", "no_such_module", says=("no module 'no_such_module'", "looked for in")),
+    launch("-m", "script.py", says=("not the file script.py", "drop -m")),
+    launch("-m", "pkg", says=("'pkg' is a package without __main__.py", "name one of its modules")),
+    launch("-m", "pkg.none", says=("no module 'pkg.none'",)),
+    launch("-m", "pkg.broken", says=("broken.py line 1", "x = = 1")),
+    launch("-m", "a b; ls", says=("no module 'a b; ls'",)),
+    launch("-m", "sys", says=("'sys'", "needs source", "pass another")),
+    launch("-m", "os.path", says=("no module 'os.path'",)),
+)
+
+NUMBERS = (
+    *(
+        launch("--nproc", value, S, says=says)
+        for value, says in {
+            "0": ("--nproc=0", "pass 1 or more"),
+            "-1": ("--nproc='-1'", "auto, gpu or cpu"),
+            "1.5": ("--nproc='1.5'", "auto, gpu or cpu"),
+            "two": ("--nproc='two'", "auto, gpu or cpu"),
+            "٣": ("--nproc='٣'", "auto, gpu or cpu"),
+            "99999999": ("--nproc=99999999", "4096 ranks", "pass"),
+            "9" * 5000: ("4096 ranks", "pass"),
+        }.items()
+    ),
+    *(
+        launch("--nodes", value, S, says=says)
+        for value, says in {
+            "0": ("--nodes=0", "pass 1 or more"),
+            "-2": ("--nodes=-2", "1 or more"),
+            "a": ("--nodes=a", "MIN:MAX"),
+            "1:": ("--nodes=1:", "MIN:MAX"),
+            "3:2": ("--nodes=3:2", "MIN up to MAX"),
+            "99999999999": ("--nodes=99999999999", "100000 nodes", "pass the nodes"),
+        }.items()
+    ),
+    launch("--node-rank", "-1", S, says=("--node-rank=-1", "pass 0 or more")),
+    launch("--node-rank", "x", S, says=("--node-rank", "'x'", "integer")),
+    launch("--max-restarts", "-1", S, says=("--max-restarts=-1", "pass 0 or more")),
+    launch("--max-restarts", "1.5", S, says=("--max-restarts", "'1.5'", "integer")),
+    launch("--max-restarts", "9" * 20, S, says=("--max-restarts=9999", "pass 0 to 1000000")),
+    submit("--cpus-per-task", "0", S, says=("--cpus-per-task=0", "pass 1 or more")),
+    submit("--cpus-per-task", "-4", S, says=("--cpus-per-task=-4", "pass 1 or more")),
+    submit("-c", "many", S, says=("--cpus-per-task", "'many'")),
+    submit("--gpus-per-node", "-1", S, says=("--gpus-per-node='-1'", "TYPE:N")),
+    submit("--gpus-per-node", "a100:two", S, says=("--gpus-per-node='a100:two'", "TYPE:N")),
+    submit("--mem", "-4G", S, says=("--mem='-4G'", "64G")),
+    submit("--mem", "lots", S, says=("--mem='lots'", "64G")),
+    submit("--time", "-1", S, says=("--time='-1'", "HH:MM:SS")),
+    submit("--time", "tomorrow", S, says=("--time='tomorrow'", "HH:MM:SS")),
+    submit("--nodes", "0", S, says=("--nodes=0", "pass 1 or more")),
+    submit("--nproc", "-8", S, says=("--nproc='-8'", "neither a number")),
+)
+
+CONFLICTS = (
+    launch("--strategy", "dpp", S, says=("--strategy=dpp", "did you mean ddp?")),
+    launch("--device", "gpu", S, says=("--device=gpu", "auto, cpu, cuda")),
+    launch("--precision", "fp8", S, says=("--precision=fp8", "bf16")),
+    launch("--offload", "disk", S, says=("--offload=disk", "known: cpu, none")),
+    launch("--strategy", "single", "-n", "2", S, says=("--strategy single", "2 ranks", "pass --nproc 1")),
+    launch("--strategy", "ddp", "--zero-stage", "2", S, says=("--zero-stage=2", "is ddp", "--strategy deepspeed")),
+    launch("--strategy", "deepspeed", "--zero-stage", "5", S, says=("--zero-stage=5", "0, 1, 2, 3")),
+    launch("--strategy", "fsdp", "--offload", "cpu", "--device", "cpu", S, says=("--offload=cpu", "fsdp", "GPU")),
+    launch("--fsdp-wrap", "auto", S, says=("--fsdp-wrap=auto", "is auto", "pass --strategy fsdp")),
+    launch("--strategy", "fsdp", "--fsdp-wrap", "A,,B", S, says=("--fsdp-wrap='A,,B'", "class names")),
+    launch("--strategy", "fsdp", "--fsdp-wrap", "-5", S, says=("--fsdp-wrap='-5'", "number of parameters")),
+    launch("--strategy", "fsdp", "--fsdp-reshard", "yes", S, says=("--fsdp-reshard=yes", "false, true")),
+    launch(
+        *("--strategy", "fsdp", "--fsdp-activation-checkpointing", "1", S),
+        says=("--fsdp-activation-checkpointing=1", "false, true"),
+    ),
+    launch("--strategy", "fsdp", "--fsdp-state-dict", "half", S, says=("--fsdp-state-dict=half", "full, sharded")),
+    launch("--strategy", "ddp", "--fsdp-state-dict", "full", S, says=("--fsdp-state-dict=full", "is ddp", "drop it")),
+    launch("--deepspeed-config", "ds.json", S, says=("--deepspeed-config=ds.json", "deepspeed", "drop it")),
+    launch("--nproc", "gpu", "--device", "cpu", S, says=("--nproc gpu", "--device cpu was given", "pass")),
+    launch("--nodes", "2", S, says=("--nodes=2", "--rdzv HOST", "dtk submit --nodes 2")),
+    launch("--rdzv", "localhost", S, says=("--rdzv", "launch on one", "pass --nodes N")),
+    launch("--node-rank", "0", S, says=("--node-rank", "launch on one", "drop it")),
+    launch("--nodes", "2", "--rdzv", "localhost", "--node-rank", "2", S, says=("--node-rank=2", "ranks 0 to 1")),
+    launch("--nodes", "1:2", "--rdzv", "localhost", S, says=("--nodes=1:2", "--max-restarts is 0", "--max-restarts 3")),
+    *(
+        launch("--nodes", "2", "--rdzv", value, S, says=(f"--rdzv={value}" if plain else f"--rdzv={value!r}", advice))
+        for value, plain, advice in (
+            ("localhost:99999", True, "29400 is the usual one"),
+            ("localhost:80", True, "29400 is the usual one"),
+            ("localhost:x", False, "HOST:PORT"),
+            (":29400", False, "HOST:PORT"),
+            ("$(touch owned)", False, "HOST:PORT"),
+            ("fe80::1", False, "in brackets"),
+            ("a..b", True, "pass its address"),
+            ("a" * 80, True, "pass its address"),
+        )
+    ),
+    launch("--name", "a/b", S, says=("--name='a/b'", "--run-dir")),
+    launch("--name", "..", S, says=("--name='..'", "--run-dir")),
+    launch("--name", "a\nb", S, says=("--name='a\\nb'", "pass one")),
+    launch("--name", "é" * 200, S, says=("--name=", "255 bytes", "pass a shorter one")),
+    launch("--run-dir", "~no_such_user/x", S, says=("--run-dir=~no_such_user/x", "no such user", "./~NAME")),
+    launch("--run-dir", "script.py/x", S, says=("script.py/x", "cannot be written", "--run-dir")),
+    launch("--run-dir", "/proc/none", S, says=("/proc/none", "cannot be written", "--run-dir")),
+    launch("--run-dir", "a" * 300, S, says=("File name too long", "pass another --run-dir")),
+    launch("--profile", "big", S, says=("unknown profile 'big'", "dtk.toml")),
+    launch("--env", "FOO", S, says=("--env 'FOO'", "NAME=VALUE")),
+    launch("--env", "A B=1", S, says=("--env 'A B=1'", "NAME=VALUE")),
+    launch("-e", "$(touch owned)=1", S, says=("NAME=VALUE",)),
+    *(
+        launch("--env", f"{name}=1", S, says=(f"--env {name}", advice))
+        for name, advice in {
+            "RANK": "leave it out",
+            "WORLD_SIZE": "pass --nproc",
+            "TORCHELASTIC_RUN_ID": "leave it out",
+            "DTK_VITALS": "leave it out",
+            "DTK_RUN_DIR": "pass --run-dir",
+            "DTK_ZERO_STAGE": "pass --zero-stage",
+        }.items()
+    ),
+    launch("--env", "OMP_NUM_THREADS=all", S, says=("OMP_NUM_THREADS='all'", "--env", "pass 1 or more")),
+    launch("--env", "PET_NNODES=2", S, says=("PET_NNODES=2", "--nnodes 1", "unset PET_NNODES")),
+    launch("--env", "PYTHON_EXEC=/no/python", S, says=("PYTHON_EXEC='/no/python'", "path of a Python")),
+    launch("--nproc", "1", "--nproc", "2", S, says=("--nproc=1 and --nproc=2", "keep one")),
+    launch("--json", "--name", "a", "--name", "b", S, says=("--name=a and --name=b", "keep one")),
+    launch("--env", "A=1", "--env", "A=2", S, says=("--env A=1 and --env A=2", "keep one")),
+    launch("--dry-run", "--nproc", "0", S, says=("--nproc=0", "pass 1 or more")),
+    launch("--nprocs", "2", S, says=("--nprocs", "--nproc")),
+    launch("--nproc", says=("--nproc", "argument")),
+    Case(("explain", "--strategy", "single", "--nproc", "4", S), ("--strategy single", "4 ranks", "pass --nproc 1")),
+    Case(("lunch", S), ("lunch", "launch")),
+    submit("--nodes", "1:2", S, says=("--nodes MIN:MAX", "drop them")),
+    submit("--nodes", "2", "--rdzv", "n1", S, says=("--rdzv", "drop them")),
+    submit("--partition", "a\nb", S, says=("--partition='a\\nb'", "line break")),
+    submit("--account", "a\tb", S, says=("--account='a\\tb'", "control character")),
+    submit("--output-dir", "a\nb", S, says=("a\\nb", "line break")),
+    submit("--sbatch", "=x", S, says=("--sbatch '=x'", "constraint=a100")),
+    submit("--sbatch", "array=1-4", S, says=("--sbatch array", "pass --nodes")),
+    submit("--sbatch", "time=5", S, says=("--sbatch time=5", "pass --time")),
+    submit("--sbatch", "wrap=ls", S, says=("--sbatch wrap=ls", "pass a script")),
+    submit("--sbatch", "qos=a", "--sbatch", "qos=b", S, says=("qos=a", "qos=b", "keep one")),
+)
+
+EMPTY = (
+    *(
+        launch(flag, "", S, says=(f"{flag} is empty", "leave it out"))
+        for flag in (
+            *("--nproc", "--device", "--strategy", "--precision", "--offload", "--zero-stage", "--deepspeed-config"),
+            *("--fsdp-wrap", "--fsdp-reshard", "--fsdp-activation-checkpointing", "--fsdp-state-dict", "--nodes"),
+            *("--rdzv", "--name", "--run-dir", "--profile"),
+        )
+    ),
+    *(
+        submit(flag, " ", S, says=(f"{flag} is empty", "leave it out"))
+        for flag in ("--time", "--partition", "--account", "--gpus-per-node", "--mem", "--output-dir")
+    ),
+    launch("--env", "", S, says=("--env ''", "NAME=VALUE")),
+    launch("--node-rank", "", S, says=("--node-rank", "''")),
+    submit("--sbatch", "", S, says=("--sbatch ''", "KEY=VALUE")),
+    Case(("rerun", ""), ("RUN is empty",)),
+    Case(("rerun", "--restore", "", "old"), ("--restore is empty", "leave it out")),
+    Case(("init", ""), ("DIR is empty",)),
+    *(
+        launch(flag, "a\0b", S, says=(flag, "NUL", "leave it out"))
+        for flag in ("--name", "--run-dir", "--rdzv", "--deepspeed-config", "--env")
+    ),
+    launch(S, "a\0b", says=("argument of the script", "NUL")),
+    launch("a\0b", says=("SCRIPT", "NUL")),
+    Case(("init", "a\0b"), ("DIR", "NUL")),
+)
+
+SHELL = (
+    shell("DTK_NPROC", "'x'", "auto, gpu or cpu", DTK_NPROC="x"),
+    shell("DTK_MAX_RESTARTS", "'x'", "whole number", DTK_MAX_RESTARTS="x"),
+    shell("DTK_MAX_RESTARTS", "'--3'", "whole number", DTK_MAX_RESTARTS="--3"),
+    shell("DTK_MAX_RESTARTS", "'²'", "whole number", DTK_MAX_RESTARTS="²"),
+    shell("DTK_NODE_RANK", "-2", "0 or more", DTK_NODE_RANK="-2"),
+    shell("DTK_STRATEGY", "dpp", "did you mean ddp?", DTK_STRATEGY="dpp"),
+    shell("DTK_ZERO_STAGE", "--zero-stage=1", "pass --strategy deepspeed", DTK_ZERO_STAGE="1"),
+    shell("DTK_PROFILE", "unknown profile 'big'", DTK_PROFILE="big"),
+    shell("DTK_RUN_NAME", "'a/b'", "--run-dir", DTK_RUN_NAME="a/b"),
+    shell("/proc/none", "cannot be written", "--run-dir", DTK_RUN_DIR="/proc/none"),
+    shell("--rdzv", "launch on one", "drop it", DTK_RDZV="n1"),
+    shell("PET_NPROC_PER_NODE=4", "--nproc-per-node 1", "unset PET_NPROC_PER_NODE", PET_NPROC_PER_NODE="4"),
+    shell("PET_MODULE=1", "pass -m", "unset PET_MODULE", PET_MODULE="1"),
+    shell("PET_NO_PYTHON=1", "unset PET_NO_PYTHON", PET_NO_PYTHON="1"),
+    shell("PET_MAX_RESTARTS=3", "--max-restarts 0", "unset PET_MAX_RESTARTS", PET_MAX_RESTARTS="3"),
+    shell("PET_MONITOR_INTERVAL='often'", "unset PET_MONITOR_INTERVAL", PET_MONITOR_INTERVAL="often"),
+    shell("PET_START_METHOD='magic'", "unset PET_START_METHOD", PET_START_METHOD="magic"),
+    shell("PET_TEE='9'", "unset PET_TEE", PET_TEE="9"),
+    shell("PYTHON_EXEC='/no/python'", "unset PYTHON_EXEC", PYTHON_EXEC="/no/python"),
+    shell("PYTHON_EXEC=''", "unset PYTHON_EXEC", PYTHON_EXEC=""),
+    shell("OMP_NUM_THREADS='all'", "environment OMP_NUM_THREADS", "pass 1 or more", OMP_NUM_THREADS="all"),
+    shell("OMP_NUM_THREADS='0'", "pass 1 or more", OMP_NUM_THREADS="0"),
+    shell(
+        *("ACCELERATE_MIXED_PRECISION=fp8", "--precision bf16", "unset ACCELERATE_MIXED_PRECISION"),
+        words=("--precision", "bf16", S),
+        ACCELERATE_MIXED_PRECISION="fp8",
+    ),
+)
+
+STEPS = (
+    *(
+        step("SLURM_STEP_NODELIST", repr(text), "unset the SLURM_", SLURM_STEP_NODELIST=text)
+        for text in ("", ",", "n[1-", "n[a-b]", "n[1-2]]", "n[-]", "n[,]", "n[1-2-3]", "n[3-1]", "n[1-99999999999]")
+    ),
+    step("SLURM_STEP_NODELIST", "cannot read", SLURM_STEP_NODELIST="n[1-999][1-999]"),
+    step("SLURM_NODEID='x'", "unset the SLURM_", SLURM_NODEID="x"),
+    step("SLURM_NODEID='-1'", "unset the SLURM_", SLURM_NODEID="-1"),
+    step("SLURM_NODEID=7", "has 2 nodes", "unset the SLURM_", SLURM_NODEID="7"),
+    step("SLURM_JOB_ID=''", "unset the SLURM_", SLURM_JOB_ID=""),
+    step("SLURM_JOB_ID='1_2'", "unset the SLURM_", SLURM_JOB_ID="1_2"),
+    step("SLURM_RESTART_COUNT='x'", "unset the SLURM_", SLURM_RESTART_COUNT="x"),
+    step("2(x2)", "--ntasks-per-node=1", SLURM_STEP_TASKS_PER_NODE="2(x2)"),
+    step("--nodes=3", "has 2", "pass --nodes 2", words=("--nodes", "3", S)),
+    step("--nodes=1:2", "pass --nodes 2", words=("--nodes", "1:2", S)),
+    step("--rdzv=n1", "SLURM_STEP_NODELIST", "drop it", words=("--rdzv", "n1", S)),
+    step("--node-rank=0", "SLURM_STEP_NODELIST", "drop it", words=("--node-rank", "0", S)),
+)
+
+SETTINGS = (
+    setting("x = ", "dtk.toml", "not TOML"),
+    setting(b"\xff\xfe", "dtk.toml", "not TOML"),
+    setting("nprocs = 2\n", "dtk.toml:1", "'nprocs'", "did you mean nproc?"),
+    setting("script = 'x'\n", "dtk.toml:1", "'script'"),
+    setting("nproc = [1]\n", "dtk.toml:1", "nproc = [1]", "neither text nor a number"),
+    setting("\nnproc = true\n", "dtk.toml:2", "nproc = True"),
+    setting("name = ''\n", "--name is empty", "dtk.toml:1", "leave it out"),
+    setting('name = "a\\u0000b"\n', "--name", "dtk.toml:1", "NUL"),
+    setting("max-restarts = 'x'\n", "dtk.toml:1", "'x'", "whole number"),
+    setting("max-restarts = -1\n", "--max-restarts=-1", "dtk.toml:1", "0 or more"),
+    setting("max-restarts = 1\nmax_restarts = 2\n", "dtk.toml:2", "twice", "keep one"),
+    setting("env = 'A=1'\n", "dtk.toml:1", "env = {K = 'V'}"),
+    setting("env = {A = 1.5}\n", "env.A = 1.5", "write A = 'text'"),
+    setting("env = {A = {B = 1}}\n", "env.A", "write A = 'text'"),
+    setting("env = {RANK = '1'}\n", "RANK", "leave it out"),
+    setting("profile = 1\n", "dtk.toml:1", "[profile.NAME]"),
+    setting("[profile]\nnproc = 2\n", "dtk.toml:2", "nproc = 2", "[profile.NAME]"),
+    launch("--profile", "b", S, says=("'b'", "known: a"), files={"dtk.toml": "[profile.a]\nnproc = 1\n"}),
+    launch("--profile", "ü x", S, says=("ü x", "'y'"), files={"dtk.toml": "[profile.'ü x']\nmax-restarts = 'y'\n"}),
+    launch(S, says=("both", "keep one"), files={"dtk.toml": "nproc = 1", "pyproject.toml": "[tool.dtk]\nnproc = 1\n"}),
+    launch(S, says=("pyproject.toml", "tool.dtk = 1", "write [tool.dtk]"), files={"pyproject.toml": "tool.dtk = 1"}),
+    launch(S, says=("pyproject.toml", "not TOML"), files={"pyproject.toml": "[tool.dtk\n"}),
+    launch(S, says=("dtk.toml is no file", "move it away"), files={"dtk.toml/x": ""}),
+)
+
+OTHERS = (
+    Case(("rerun", "none"), ("no plan.json", "none"), {}, {}),
+    Case(("rerun", "odl"), ("did you mean old?",), {}, {"runs/old/plan.json": "{}"}),
+    record("{", "plan.json", "cannot be read"),
+    record("[]", "plan.json", "lacks", "by hand"),
+    record({"format": 99}, "format 99", "use the dtk that wrote it"),
+    record({"cwd": 3}, "plan.json", "its cwd", "by hand"),
+    record({"topology": {"nproc": "x"}}, "plan.json", "its topology", "by hand"),
+    record({"cwd": "/no/such/folder"}, "/no/such/folder", "cannot be entered"),
+    Case(("init", "."), ("train.py", "--force"), {}, {"train.py": "mine"}),
+    Case(("init", "script.py"), ("script.py", "pass another folder")),
+    Case(("init", "/proc/none"), ("/proc/none", "pass another folder")),
+    Case(("init", "."), ("[tool.dtk]", "pass another folder"), {}, {"pyproject.toml": "[tool.dtk]\nnproc = 1\n"}),
+    Case(("bench", "lunch"), ("'lunch'", "did you mean launch?")),
+    Case(("completion", "tcsh"), ("tcsh", "zsh")),
+)
+
+CASES = (*SCRIPTS, *NUMBERS, *CONFLICTS, *EMPTY, *SHELL, *STEPS, *SETTINGS, *OTHERS)
