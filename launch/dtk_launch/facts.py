@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtk_launch.allocation import Allocation
+from dtk_launch.cpus import Cpu, allowed_cpus, read_cpus, read_gpu_nodes
 from dtk_launch.errors import PlanError
 from dtk_launch.given import whole
 from dtk_launch.meeting import Meeting
@@ -18,7 +19,7 @@ from dtk_launch.meeting import Meeting
 _FAMILIES = ("DTK_", "PET_", "ACCELERATE_", "FSDP_", "LT_")
 _NAMES = {
     "OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHON_EXEC", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "DS_ACCELERATOR",
-    "PL_DEEPSPEED_CONFIG_PATH",
+    "PL_DEEPSPEED_CONFIG_PATH", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "SLURM_CPU_BIND",
 }  # fmt: skip
 """What a plan may depend on: variables that begin so, and these."""
 
@@ -51,6 +52,10 @@ class HostFacts:
     allocation: Allocation | None = None
     meeting: Meeting | None = None
     """The host of --rdzv, where one was given."""
+    cpus: tuple[Cpu, ...] = ()
+    """The CPUs in this process's affinity; () where they are not known."""
+    gpu_nodes: tuple[int | None, ...] = ()
+    """The NUMA node of each visible GPU, where known."""
 
     @classmethod
     def probe(cls, root: Path = Path("/")) -> HostFacts:
@@ -66,6 +71,8 @@ class HostFacts:
             dtk=_beside_python("dtk", "dtk_launch"),
             environ=tuple(sorted((k, v) for k, v in environ.items() if k.startswith(_FAMILIES) or k in _NAMES)),
             allocation=Allocation.from_env(environ),
+            cpus=read_cpus(root, allowed_cpus()),
+            gpu_nodes=read_gpu_nodes(root, environ),
         )
 
 

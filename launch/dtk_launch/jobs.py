@@ -74,7 +74,14 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
 def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: str, run_dir: Path) -> tuple[str, ...]:
     """The `dtk launch` of each node. Every value is spelt out, so the file of settings is not read again there."""
     words = [*facts.dtk, "launch", "--nodes", str(nodes), "--nproc", options.nproc, "--device", options.device]
-    words += ["--strategy", options.strategy, "--max-restarts", str(options.max_restarts)]
+    words += [
+        "--cpu-bind",
+        options.cpu_bind,
+        "--strategy",
+        options.strategy,
+        "--max-restarts",
+        str(options.max_restarts),
+    ]
     words += tuning_words(options)
     words += ["--name", name, "--run-dir", str(run_dir)]
     for key, value in parse_env(options.env):

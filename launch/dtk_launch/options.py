@@ -14,6 +14,7 @@ STRATEGIES = ("auto", "single", "data_parallel", "ddp", "fsdp", "deepspeed")
 ONE_PROCESS = ("single", "data_parallel")
 """Strategies that are one rank; data_parallel drives all GPUs from it."""
 DEVICES = ("auto", "cpu", "cuda")
+CPU_BINDS = ("auto", "none")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("true", "false")
 
@@ -53,6 +54,8 @@ class LaunchOptions:
     """fsdp: compute activations again in backward instead of keeping them. Default: false."""
     fsdp_state_dict: str = _option("", metavar="sharded|full", choices=("sharded", "full"))
     """fsdp with Accelerate: what it saves: each rank its part, or rank 0 the whole. Default: sharded."""
+    cpu_bind: str = _option("none", choices=CPU_BINDS)
+    """auto: bind each rank to its share of the whole cores, near its GPU, where that is sound. Default: none."""
     nodes: str = _option("", metavar="N|MIN:MAX")
     """Nodes. Without SLURM, start it on each, with --rdzv. MIN:MAX: they come and go. Default: SLURM's, or 1."""
     node_rank: int = _option(-1, metavar="K")

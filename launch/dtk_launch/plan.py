@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtk_launch.binding import decide_binding
 from dtk_launch.config import Settings
+from dtk_launch.cpus import Shares, format_shares
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.interop import decide_variables
@@ -48,10 +50,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Resources:
-    """What each rank may use. `omp_threads` is None when the user has set OMP_NUM_THREADS."""
+    """What each rank may use. `omp_threads` is None when the user has set OMP_NUM_THREADS; no `cpus`: not bound."""
 
     device: str
     omp_threads: int | None
+    cpus: Shares = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     name = _decide_name(options, sources, decisions)
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
     topology = named(topology, name, nproc)
-    resources = Resources(options.device, _decide_threads(nproc, facts, decisions))
+    resources = _decide_cpus(options, sources, nproc, facts, decisions)
     nodes = None if topology.elastic else topology.nodes
     variables, notes = decide_variables(options, sources, nodes, nproc, facts)
     for note in notes:
@@ -199,16 +202,22 @@ def _decide_run_dir(
     return run_dir
 
 
-def _decide_threads(nproc: int, facts: HostFacts, decisions: _Decisions) -> int | None:
+def _decide_cpus(
+    options: LaunchOptions, sources: Mapping[str, str], nproc: int, facts: HostFacts, decisions: _Decisions
+) -> Resources:
+    binding = decide_binding(options.cpu_bind, nproc, facts, dict(parse_env(options.env)))
+    decisions.note(
+        "cpu_bind", options.cpu_bind, sources["cpu_bind"], "" if binding.shares else f"not bound: {binding.why}"
+    )
+    if binding.shares:
+        decisions.note("DTK_CPUS", format_shares(binding.shares), "observed", binding.why)
     preset = dict(facts.environ).get("OMP_NUM_THREADS")
     if preset:  # empty, it would be ignored by OpenMP and respected by torchrun: all cores for each rank
         check_threads(preset, "environment OMP_NUM_THREADS")
         decisions.note("OMP_NUM_THREADS", preset, "environment OMP_NUM_THREADS", "left as it is set")
-        return None
-    threads = max(1, facts.cores.number // nproc)
-    why = f"{facts.cores.number} {facts.cores.why} / {nproc} ranks; torchrun alone would set 1"
-    decisions.note("OMP_NUM_THREADS", threads, "observed", why)
-    return threads
+        return Resources(options.device, None, binding.shares)
+    decisions.note("OMP_NUM_THREADS", binding.threads, "observed", binding.threads_why)
+    return Resources(options.device, binding.threads, binding.shares)
 
 
 def _rank_env(
@@ -223,6 +232,8 @@ def _rank_env(
     env: dict[str, str] = {}
     if resources.omp_threads is not None:
         env["OMP_NUM_THREADS"] = str(resources.omp_threads)
+    if resources.cpus:
+        env["DTK_CPUS"] = format_shares(resources.cpus)
     if "PYTHONUNBUFFERED" not in dict(facts.environ):
         env["PYTHONUNBUFFERED"] = "1"
     if options.max_restarts > 0 and UNSHARED_STORE not in dict(facts.environ):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError, unknown
 from dtk_launch.given import whole
-from dtk_launch.options import DEVICES, ONE_PROCESS, STRATEGIES, LaunchOptions
+from dtk_launch.options import CPU_BINDS, DEVICES, ONE_PROCESS, STRATEGIES, LaunchOptions, flag_of
 from dtk_launch.tuning import FLAGS
 
 _MOST_RANKS = 4096
@@ -23,6 +23,7 @@ _RESERVED = {
     **dict.fromkeys(("GROUP_WORLD_SIZE", "ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE"), "leave it out"),
     **dict.fromkeys((f"TORCHELASTIC_{name}" for name in _ELASTIC), "leave it out"),
     **dict.fromkeys(("DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS", "DTK_STOP"), "leave it out"),
+    "DTK_CPUS": "pass --cpu-bind",
     "DTK_RUN_DIR": "pass --run-dir",
     "DTK_RUN_NAME": "pass --name",
     "DTK_STRATEGY": "pass --strategy",
@@ -33,10 +34,11 @@ _RESERVED = {
 
 def check_choices(options: LaunchOptions, sources: Mapping[str, str] | None = None) -> None:
     """Refuse a strategy or a device that nobody knows, and say where it came from. Used for submitted jobs too."""
-    for kind, value, known in (("strategy", options.strategy, STRATEGIES), ("device", options.device, DEVICES)):
+    for name, known in (("strategy", STRATEGIES), ("device", DEVICES), ("cpu_bind", CPU_BINDS)):
+        value = getattr(options, name)
         if value not in known:
-            where = f" ({sources[kind]})" if sources else ""
-            raise PlanError(f"--{kind}={value}{where}: {unknown(kind, value, known)}")
+            where = f" ({sources[name]})" if sources else ""
+            raise PlanError(f"{flag_of(name)}={value}{where}: {unknown(name.replace('_', ' '), value, known)}")
 
 
 def check_topology(options: LaunchOptions, nodes: int, nproc: int) -> None:

@@ -48,6 +48,14 @@ def die_with_torchrun(supervisor: str | None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def bind_cpus(shares: str | None) -> None:
+    """Stay on this rank's CPUs of `0-3;4-7`, with every thread and process to come. What cannot be is left as it is."""
+    if shares and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            runs = [run.split("-") for run in shares.split(";")[int(os.environ["LOCAL_RANK"])].split(",")]
+            os.sched_setaffinity(0, {cpu for run in runs for cpu in range(int(run[0]), int(run[-1]) + 1)})
+
+
 def redirect(folder: str, rank: str) -> None:
     """Append stdout and stderr to the rank's files, children's output included."""
     for target, suffix in ((1, "log"), (2, "err")):
@@ -156,6 +164,7 @@ _kept: list[Any] = []  # for the life of the process
 
 def bootstrap() -> None:
     """Prepare the rank, run the script, and leave as Python would."""
+    bind_cpus(os.environ.pop("DTK_CPUS", None))  # taken out: a dtk in this rank has CPUs of its own to share
     supervisor = os.environ.get("DTK_SUPERVISOR")
     run_dir = os.environ.get("DTK_RUN_DIR")
     rank = os.environ.get("RANK", "0")

@@ -148,6 +148,8 @@ NUMBERS = (
 CONFLICTS = (
     launch("--strategy", "dpp", S, says=("--strategy=dpp", "did you mean ddp?")),
     launch("--device", "gpu", S, says=("--device=gpu", "auto, cpu, cuda")),
+    launch("--cpu-bind", "numa", S, says=("--cpu-bind=numa", "known: auto, none")),
+    launch("--env", "DTK_CPUS=0", S, says=("--env DTK_CPUS", "pass --cpu-bind")),
     launch("--precision", "fp8", S, says=("--precision=fp8", "bf16")),
     launch("--offload", "disk", S, says=("--offload=disk", "known: cpu, none")),
     launch("--strategy", "single", "-n", "2", S, says=("--strategy single", "2 ranks", "pass --nproc 1")),

@@ -2,11 +2,13 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dtk_launch.allocation import Allocation
 from dtk_launch.config import resolve
+from dtk_launch.cpus import Cpu
 from dtk_launch.facts import Count, HostFacts
 from dtk_launch.options import DEVICES, PRECISIONS, STRATEGIES, LaunchOptions
 from dtk_launch.plan import build_plan
@@ -66,9 +68,10 @@ def test_a_plan_becomes_the_same_world_in_every_rank(nodes, nproc):
 
 def test_what_the_plan_sets_is_in_the_table_and_the_other_way_round():
     facts = HostFacts(Path("/w"), Count(8, ""), Count(2, ""), "2.14.1", ("torchrun",), ("dtk",))
+    facts = replace(facts, cpus=(Cpu(0, 0, 0), Cpu(1, 1, 0)))
     switches = {"fsdp_wrap": "auto", "fsdp_reshard": "true", "fsdp_activation_checkpointing": "true"}
     launches = (
-        {"max_restarts": 1, "strategy": "fsdp", "precision": "bf16", **switches},
+        {"max_restarts": 1, "strategy": "fsdp", "precision": "bf16", "cpu_bind": "auto", **switches},
         {"strategy": "deepspeed", "zero_stage": "2", "offload": "cpu"},
         {"strategy": "deepspeed", "deepspeed_config": "ds.json"},
     )
