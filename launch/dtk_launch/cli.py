@@ -124,7 +124,7 @@ def submit(given: dict[str, Any]) -> None:
     """
     facts = HostFacts.probe()
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
-    check_script(settings.options.script, settings.options.module, facts.cwd)
+    check_script(settings.options.script, settings.options.module, facts.cwd, settings.options.env)
     check_needs(settings.options, facts.cwd, dict(facts.environ))
     from dtk_launch import jobs
 

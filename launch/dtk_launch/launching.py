@@ -51,7 +51,7 @@ def from_command_line(given: Mapping[str, Any]) -> Launch:
 def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     """A launch of these options on this host. Raises PlanError."""
     environ = dict(facts.environ)
-    check_script(settings.options.script, settings.options.module, facts.cwd)
+    check_script(settings.options.script, settings.options.module, facts.cwd, settings.options.env)
     check_needs(settings.options, facts.cwd, environ)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))

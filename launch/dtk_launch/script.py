@@ -20,18 +20,23 @@ _NOT_PYTHON = {
 }
 
 
-def check_script(script: str, module: bool, cwd: Path) -> None:
-    """Raise PlanError unless `script` is a Python file that compiles (`module`: one that `python -m` would find)."""
+def check_script(script: str, module: bool, cwd: Path, env: tuple[str, ...] = ()) -> None:
+    """Raise PlanError unless `script` is a Python file that compiles (`module`: one that `python -m` would find).
+
+    `env` are the `K=V` of --env: with another PYTHONPATH, what the script imports cannot be looked for from here.
+    """
     try:
         if module:
             _check_module(script, cwd)
         else:
-            _check_file(script, cwd / script)
+            tree = _check_file(script, cwd / script)
+            if not any(pair.startswith("PYTHON") for pair in env):
+                _check_imports(script, tree, (cwd / script).resolve().parent)
     except OSError as error:
         raise PlanError(f"{script} cannot be looked at: {error.strerror}; pass the path of a Python script") from None
 
 
-def _check_file(script: str, path: Path) -> None:
+def _check_file(script: str, path: Path) -> ast.Module:
     if path.is_dir():
         example = next(iter(sorted(path.glob("*.py"))), path / "train.py")
         raise PlanError(f"{script} is a folder; pass a Python script, for example {Path(script) / example.name}")
@@ -52,7 +57,7 @@ def _check_file(script: str, path: Path) -> None:
         raise PlanError(
             f"{script} is not Python ({first.decode(errors='replace')}); pass the Python script it would run"
         )
-    _check_imports(script, _check_compiles(script, source), path.resolve().parent)
+    return _check_compiles(script, source)
 
 
 def _suggestion(script: str, path: Path) -> str:

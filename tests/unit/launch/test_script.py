@@ -71,3 +71,10 @@ def test_what_is_no_module(project, module, said):
     with pytest.raises(PlanError) as caught:
         check_script(module, True, project)
     assert said in str(caught.value)
+
+
+def test_another_path_for_the_ranks_is_not_judged_from_here(tmp_path):
+    (tmp_path / "train.py").write_text("import no_such_module_of_mine\n")
+    with pytest.raises(PlanError, match="no_such_module_of_mine"):
+        check_script("train.py", False, tmp_path)
+    check_script("train.py", False, tmp_path, env=("A=1", "PYTHONPATH=/elsewhere"))
