@@ -87,6 +87,13 @@ class RankWatch:
         self._pidfds: dict[int, int] = {}
         self._next_scan = 0.0
 
+    @property
+    def all_run(self) -> bool:
+        """Whether all ranks of this node have started and none has ended."""
+        return len(self.records) == self._nproc and all(
+            record.exit is None and record.pid not in self.ended for record in self.records.values()
+        )
+
     def poll(self) -> None:
         """Read what changed. Cheap: a stat for each rank of one node; on several, a listing every half second."""
         for path in self._candidates():
