@@ -8,7 +8,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LIVE_INTERVAL = 2.0
 _COLOURS = {"running": "green", "ended": "green", "failed": "red", "dead": "red", "preempted": "yellow"}
+_DISPENSABLE = ("CPU", "host", "loss", "GPU", "RSS", "heartbeat")  # in a narrow terminal, in this order
 _OVER = ("ended", "failed", "preempted", "dead")
 
 
@@ -42,13 +43,15 @@ def _repeat(folder: Path, as_json: bool, interval: float) -> None:
         if view.state in _OVER:
             return
         time.sleep(interval)
+        if not as_json:
+            print()
 
 
 def _print(view: RunView, as_json: bool, indent: int | None) -> None:
     if as_json:
         print(json.dumps(run_json(view), indent=indent, ensure_ascii=False), flush=True)
     else:
-        print("\n".join(header(view)), plain(RANK_COLUMNS, rank_rows(view)), sep="\n", flush=True)
+        print(*header(view), plain(RANK_COLUMNS, rank_rows(view)), sep="\n", end="", flush=True)
 
 
 def _live(folder: Path, interval: float) -> None:
@@ -58,33 +61,47 @@ def _live(folder: Path, interval: float) -> None:
     console = Console(highlight=False)
     with _keys() as quits, Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(_drawing(read_run(folder), console.height), refresh=True)
+            live.update(_drawing(read_run(folder), console.width, console.height), refresh=True)
             if quits(interval):
                 return
 
 
-def _drawing(view: RunView, height: int) -> Group:
+def _drawing(view: RunView, width: int, height: int) -> Group:
     """The run as rich draws it. Ranks that do not fit are left out, the conspicuous ones last."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in RANK_COLUMNS:
-        table.add_column(name, justify="left" if name in ("host", "state", "") else "right", no_wrap=True)
     rows = rank_rows(view)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = fitting(rows, width)
+    for name in (RANK_COLUMNS[i] for i in columns):
+        table.add_column(name, justify="left" if name in ("host", "state", "") else "right", no_wrap=True)
     order = range(len(rows))
     room = max(1, height - len(header(view)) - 5)
     odd = [i for i in order if _style(rows[i])]
     kept = set([*odd, *(i for i in order if i not in odd)][:room])
     for i in sorted(kept):
-        table.add_row(*(Text(cell) for cell in rows[i]), style=_style(rows[i]))
+        table.add_row(*(Text(rows[i][column]) for column in columns), style=_style(rows[i]))
     first, *rest = (Text(line) for line in header(view))
     first.stylize(_COLOURS.get(view.state, ""))
     left = len(rows) - len(kept)
     last = f"and {left} more ranks (dtk top --once shows all); " if left else ""
     return Group(first, *rest, table, Text(f"{last}q leaves", style="dim"))
+
+
+def fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns of RANK_COLUMNS to show in so many characters: those that say something, by need."""
+    wide = {
+        name: max(len(name), *(len(row[i]) for row in rows))
+        for i, name in enumerate(RANK_COLUMNS)
+        if any(row[i] not in ("", "-") for row in rows)
+    }
+    for name in _DISPENSABLE:
+        if sum(wide.values()) + 2 * len(wide) > width:
+            wide.pop(name, None)
+    return [i for i, name in enumerate(RANK_COLUMNS) if name in wide]
 
 
 def _style(row: tuple[str, ...]) -> str:
