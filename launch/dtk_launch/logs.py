@@ -19,7 +19,6 @@ _POLL = 0.1  # seconds between looks at the files
 _LOOK_EVERY = 1.0  # seconds between looks for new ranks, and whether the run is over
 _BLOCK = 1 << 16
 _FOLLOWED_TAIL = 10  # lines of each file that -f begins with
-_OVER = ("ended", "failed", "preempted", "dead")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def lines(folder: Path, options: LogOptions, follow: bool, coloured: bool = Fals
     while True:
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + _LOOK_EVERY
-            over = over or read_run(folder).state in _OVER
+            over = over or read_run(folder).over
             for key, path in files(folder, options).items():
                 if key not in tails:  # a rank that comes later is shown from its start
                     tails[key] = Tail(path, start_of_tail(path, tail) if first and tail is not None else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch import nodes
-from dtk_launch.diagnose.evidence import PREEMPTED
+from dtk_launch.diagnose.evidence import PREEMPTED, signal_name
 from dtk_launch.pace import late, present_rate, slow
 
 _SILENT_HERE = 6.0  # seconds without an entry (one comes every two) after which a dtk of this host is looked for
@@ -49,7 +50,7 @@ class RankView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run, of its last launch. `state` is starting, running, dead (no recorded end), ended, failed or preempted.
+    """A run's last launch. `state`: starting, running, dead (no recorded end), ended, failed, stopped or preempted.
 
     `why` says it in words where that is more than the state. `step` and `metric` are those of the last line of
     metrics.jsonl, `logging` whether this launch wrote it; `seconds` from the start to now, or to the end.
@@ -72,6 +73,11 @@ class RunView:
     checkpoint: int | None
     ranks: tuple[RankView, ...]
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of this launch."""
+        return self.state not in ("starting", "running")
+
 
 def read_run(folder: Path) -> RunView:
     """What the run directory says now."""
@@ -83,8 +89,9 @@ def read_run(folder: Path) -> RunView:
     starts = [entry.values["started_ns"] for entry in entries if "started_ns" in entry.values]
     ends = [entry.said + entry.silence * (state == "running") for entry in entries]
     started = min(starts) / 1e9 if starts else None
-    nproc = int(topology.get("nproc", 0))
-    world = nproc * int(topology.get("nodes", 1)) if state in ("starting", "running") else 0
+    nproc, most = int(topology.get("nproc", 0)), int(topology.get("nodes", max(1, len(entries))))
+    elastic = 0 < int(topology.get("min_nodes", 0)) < most
+    expected = nproc * most if state in ("starting", "running") and not elastic else 0
     return RunView(
         name=str(plan.get("name", folder.name)),
         folder=folder,
@@ -92,7 +99,7 @@ def read_run(folder: Path) -> RunView:
         why=why,
         code=code,
         hosts=tuple(dict.fromkeys(str(entry.values.get("host", "?")) for entry in entries)),
-        nodes=int(topology.get("nodes", max(1, len(entries)))),
+        nodes=most,
         nproc=nproc,
         restarts=max((int(entry.values.get("restart", 0)) for entry in entries), default=0),
         started=started,
@@ -101,7 +108,7 @@ def read_run(folder: Path) -> RunView:
         metric=metric,
         logging=started is not None and logged >= started,
         checkpoint=last_checkpoint(folder),
-        ranks=_ranks(entries, world, state == "running"),
+        ranks=_ranks(entries, expected, state == "running"),
     )
 
 
@@ -153,12 +160,14 @@ def _state(entries: list[_Entry], verdict: Mapping[str, Any]) -> tuple[str, str,
         return "starting", "", None
     culprit = verdict.get("culprit") or {}
     why = f"rank {culprit['rank']}: {culprit['how']}" if culprit.keys() >= {"rank", "how"} else ""
+    if code > 128 and not culprit:
+        return "stopped", f"by {signal_name(code - 128)}", code
     state = {0: "ended", PREEMPTED: "preempted"}.get(code, "failed")
     return state, why if state == "failed" else "", code
 
 
-def _ranks(entries: list[_Entry], world: int, alive: bool) -> tuple[RankView, ...]:
-    rows: dict[int, RankView] = {rank: RankView(rank, "", "starting") for rank in range(world)}
+def _ranks(entries: list[_Entry], expected: int, alive: bool) -> tuple[RankView, ...]:
+    rows: dict[int, RankView] = {rank: RankView(rank, "", "starting") for rank in range(expected)}
     for entry in entries:
         for row in entry.values.get("ranks", ()):
             with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -224,6 +233,16 @@ def last_checkpoint(folder: Path) -> int | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        status = path.stat()
+    except OSError:
+        return {}
+    return _parsed(path, status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(path: Path, *version: int) -> dict[str, Any]:
+    """A file in one version of it: plan.json can have megabytes of a diff. Not to be changed by the caller."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtk_launch.runview import RunView, read_run
-from dtk_launch.tables import RANK_COLUMNS, header, plain, rank_rows, run_json
+from dtk_launch.diagnose.evidence import PREEMPTED
+from dtk_launch.runview import RankView, RunView, read_run
+from dtk_launch.tables import RANK_COLUMNS, header, mark, plain, rank_rows, run_json
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _LIVE_INTERVAL = 2.0
 _COLOURS = {"running": "green", "ended": "green", "failed": "red", "dead": "red", "preempted": "yellow"}
 _DISPENSABLE = ("CPU", "host", "loss", "GPU", "RSS", "heartbeat")  # in a narrow terminal, in this order
-_OVER = ("ended", "failed", "preempted", "dead")
 
 
 def show(folder: Path, once: bool, as_json: bool, interval: float | None) -> None:
@@ -40,7 +40,7 @@ def _repeat(folder: Path, as_json: bool, interval: float) -> None:
     while True:
         view = read_run(folder)
         _print(view, as_json, indent=None)
-        if view.state in _OVER:
+        if view.over:
             return
         time.sleep(interval)
         if not as_json:
@@ -80,10 +80,10 @@ def _drawing(view: RunView, width: int, height: int) -> Group:
         table.add_column(name, justify="left" if name in ("host", "state", "") else "right", no_wrap=True)
     order = range(len(rows))
     room = max(1, height - len(header(view)) - 5)
-    odd = [i for i in order if _style(rows[i])]
+    odd = [i for i in order if _style(view.ranks[i])]
     kept = set([*odd, *(i for i in order if i not in odd)][:room])
     for i in sorted(kept):
-        table.add_row(*(Text(rows[i][column]) for column in columns), style=_style(rows[i]))
+        table.add_row(*(Text(rows[i][column]) for column in columns), style=_style(view.ranks[i]))
     first, *rest = (Text(line) for line in header(view))
     first.stylize(_COLOURS.get(view.state, ""))
     left = len(rows) - len(kept)
@@ -104,26 +104,24 @@ def fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     return [i for i, name in enumerate(RANK_COLUMNS) if name in wide]
 
 
-def _style(row: tuple[str, ...]) -> str:
-    state, marked = row[2], row[-1]
-    return "red" if state == "killed" or state[:7] not in ("ended 0", "running", "startin") else "yellow" * bool(marked)
+def _style(rank: RankView) -> str:
+    """Colour of a conspicuous rank, '' for others."""
+    if rank.state == "killed" or rank.code not in (None, 0, PREEMPTED):
+        return "red"
+    return "yellow" if mark(rank) else ""
 
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Any]:
     """A function that waits so many seconds and says whether q was pressed meanwhile."""
-    try:
-        import termios
-        import tty
+    if sys.stdin is None or not sys.stdin.isatty():  # Ctrl-C still leaves
+        yield time.sleep
+        return
+    import termios
+    import tty
 
-        descriptor = sys.stdin.fileno()
-        before = termios.tcgetattr(descriptor)
-    except (ImportError, OSError, ValueError, AttributeError):  # no terminal to read from: Ctrl-C still leaves
-        yield lambda seconds: time.sleep(seconds)
-        return
-    except termios.error:
-        yield lambda seconds: time.sleep(seconds)
-        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
         yield lambda seconds: _pressed(descriptor, seconds)

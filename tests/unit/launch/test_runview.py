@@ -82,15 +82,16 @@ def test_a_dtk_of_this_host_is_looked_for(made):
     assert made.read().state == "running"
 
 
-@pytest.mark.parametrize(("code", "state"), [(0, "ended"), (75, "preempted"), (7, "failed")])
+@pytest.mark.parametrize(("code", "state"), [(0, "ended"), (75, "preempted"), (7, "failed"), (130, "stopped")])
 def test_an_end_is_that_of_the_verdict(made, code, state):
     made.plan()
     made.node(state="ended", exit_code=code, silence=1e6)
     view = made.read()
-    assert (view.state, view.code, view.why) == (state, code, "")
+    assert (view.state, view.code, view.why) == (state, code, "by SIGINT" if code == 130 else "")
+    assert view.over
     culprit = {"rank": 3, "how": "ValueError: bad (exit code 7)"} if code == 7 else None
     made.put("verdict.json", {"exit_code": code, "culprit": culprit})
-    assert made.read().why == ("rank 3: ValueError: bad (exit code 7)" if code == 7 else "")
+    assert made.read().why == ("rank 3: ValueError: bad (exit code 7)" if code == 7 else view.why)
 
 
 def test_one_node_that_lives_is_a_run_that_lives_and_one_that_ended_tells_the_end(made):
@@ -100,6 +101,13 @@ def test_one_node_that_lives_is_a_run_that_lives_and_one_that_ended_tells_the_en
     assert made.read().state == "running"
     made.node("1", host="n2", silence=1000.0)  # killed, and the other has noticed
     assert (made.read().state, made.read().hosts) == ("failed", ("n1", "n2"))
+
+
+def test_nodes_that_may_come_are_not_waited_for(made):
+    made.put("plan.json", {"topology": {"nodes": 4, "nproc": 2, "min_nodes": 1}})
+    made.node(ranks=[{"rank": 0, "state": "running"}, {"rank": 1, "state": "running"}])
+    view = made.read()
+    assert ([rank.rank for rank in view.ranks], view.over) == ([0, 1], False)
 
 
 def test_entries_of_an_earlier_launch_do_not_count(made):
