@@ -33,7 +33,7 @@ from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
 
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
-_LONGEST_POLL = 0.2  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
+_LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
 _END_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that the ranks left behind
 _DOUBLE_PRESS = 0.3  # a second SIGINT this soon is the same one, forwarded by a wrapper
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)

@@ -155,6 +155,7 @@ def test_a_run_is_watched(start, dtk, until, tmp_path):
         assert (done.returncode, bool(done.stdout), done.stderr) == (0, True, ""), line
 
 
+@pytest.mark.slow
 def test_a_dtk_that_was_killed_leaves_a_dead_run(start, dtk, waiting, until, tmp_path):
     run = start(waiting(), "--nproc", "1")
     run.pids("rank0", "child0")
