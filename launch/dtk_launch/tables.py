@@ -18,7 +18,7 @@ RUN_COLUMNS = ("run", "state", "started", "duration", "ranks", "step", "checkpoi
 def header(view: RunView) -> list[str]:
     """The lines above a run's table."""
     nodes = f"{view.nodes} nodes" if view.nodes > 1 else f"1 node ({', '.join(view.hosts) or '?'})"
-    facts = [f"{nodes} x {view.nproc} ranks"]
+    facts = [f"{nodes} x {view.nproc} ranks" if view.nproc else nodes]
     facts += [f"for {duration(view.seconds)}"] if view.seconds is not None else []
     facts += [f"{view.restarts} restart{'s' if view.restarts > 1 else ''}"] if view.restarts else []
     facts.append(f"last checkpoint: step {view.checkpoint}" if view.checkpoint is not None else "no checkpoint")
