@@ -21,10 +21,12 @@ from dtk_launch.diagnose.words import verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import Outcome, decide
 from dtk_launch.plan import LaunchPlan
+from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankRecord, RankWatch
 from dtk_launch.rundir import launcher_log
 
 _LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # that has died
+_LAST_LINES = 20  # of a culprit whose output was not shown (--quiet-ranks)
 
 
 def conclude(
@@ -36,14 +38,16 @@ def conclude(
     oom: OomWatch,
     as_json: bool,
     hurry: Callable[[], bool],
+    status: Mapping[str, Any],
 ) -> int:
     """Say how the run ended and return its exit code.
 
     `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got.
-    `hurry` says whether somebody does not want to wait for what the other nodes saw.
+    `hurry` says whether somebody does not want to wait for what the other nodes saw, `status` what the node's entry
+    (nodes.py) says of its ranks.
     """
     gathered = _Ends(plan, watch, exit_codes(words), oom)
-    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry)
+    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry, status)
     _write_verdict(plan, outcome, ends, gathered)
     _report(plan, outcome, words, bool(watch.records))
     if as_json:
@@ -82,12 +86,13 @@ def _decide(
     code: int,
     signalled: int | None,
     hurry: Callable[[], bool],
+    status: Mapping[str, Any],
 ) -> tuple[Outcome, list[RankEnd]]:
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
     own, launch = gathered.last, nodes.launch_id(plan)
     outcome = decide(code, signalled, own, len(watch.records))
-    facts = {"host": socket.gethostname(), "state": "ended", "ends": nodes.ends_to_json(own)}
+    facts = {"host": socket.gethostname(), **status, "state": "ended", "ends": nodes.ends_to_json(own)}
     nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
     if topology.nodes == 1 or outcome.code in (0, PREEMPTED):
         return outcome, own
@@ -134,8 +139,16 @@ def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> No
     if culprit.node != plan.topology.node:
         _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} failed first; {plan.run_dir}/verdict.json")
         return
+    if culprit.rank in parse_ranks(plan.quiet_ranks, "--quiet-ranks"):
+        _say_last(plan, culprit.rank)
     first, *rest = verdict_lines(outcome.verdict, plan.run_dir, plan.topology.nodes, Path.cwd())
     _say("\n".join((f"dtk: {first}", *(f"  {line}" for line in rest))))
+
+
+def _say_last(plan: LaunchPlan, rank: int) -> None:
+    """Print the last of what a rank wrote to stderr: nobody has seen it."""
+    for line in tail(plan.run_dir / "ranks", rank)("err").splitlines()[-_LAST_LINES:]:
+        _say(f"[{rank}] {line}")
 
 
 def _result(plan: LaunchPlan, watch: RankWatch, outcome: Outcome) -> dict[str, Any]:

@@ -73,3 +73,14 @@ def send(pid: int, signum: int) -> None:
     """Signal a process that may have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
+
+
+def usage_of(pid: int) -> tuple[int, float] | None:
+    """(resident bytes, seconds of CPU so far) of a process; None if it has ended or the system has no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), seconds
+    except (OSError, IndexError, ValueError):
+        return None

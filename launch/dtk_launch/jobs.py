@@ -11,6 +11,7 @@ from pathlib import Path
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
 from dtk_launch.options import SubmitOptions
+from dtk_launch.ranklist import parse_ranks
 from dtk_launch.schedulers.base import JobPlan, Scheduler
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.tuning import check_tuning, tuning_words
@@ -51,6 +52,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
             "--nodes MIN:MAX, --rdzv and --node-rank are for nodes without a scheduler; drop them for dtk submit"
         )
     check_topology(options, nodes, nproc)
+    parse_ranks(options.quiet_ranks, "--quiet-ranks", nodes * nproc if counted else None)
     name = run_name(options)
     run_dir = run_folder(options, name, facts.cwd)
     gpus = options.gpus_per_node or (str(nproc) if options.device == "cuda" and counted else "")
@@ -84,6 +86,8 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
     ]
     words += tuning_words(options)
     words += ["--name", name, "--run-dir", str(run_dir)]
+    if options.quiet_ranks:
+        words += ["--quiet-ranks", options.quiet_ranks]
     for key, value in parse_env(options.env):
         words += ["--env", f"{key}={value}"]
     return (*words, *(("-m",) if options.module else ()), options.script, *options.args)

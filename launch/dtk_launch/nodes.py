@@ -36,7 +36,6 @@ class OtherNodes:
         self._plan, self._launch = plan, launch_id(plan)
         self._since_ns = time.time_ns()
         self._next_look = 0.0
-        publish(plan.run_dir, plan.topology.node, self._launch, host=socket.gethostname(), state="running")
 
     def failed(self) -> bool:
         """Whether a node has ended with a failure since the start. An elastic launch goes on without it."""

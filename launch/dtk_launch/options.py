@@ -72,6 +72,8 @@ class LaunchOptions:
     """Set an environment variable for every rank. Repeatable."""
     profile: str = ""
     """Take defaults from this profile of dtk.toml, or of [tool.dtk] in pyproject.toml."""
+    quiet_ranks: str = _option("", metavar="RANKS")
+    """Ranks whose output goes to their files alone, such as 1-7 or 0,2,4-6; others: all but rank 0; or all."""
     module: bool = _option(False, "--module", "-m")
     """SCRIPT is a module name, run as with python -m."""
     dry_run: bool = False

@@ -13,6 +13,7 @@ from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.interop import decide_variables
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
+from dtk_launch.ranklist import parse_ranks
 from dtk_launch.rendezvous import Topology, decide_topology, named
 from dtk_launch.tuning import check_tuning
 from dtk_launch.values import (
@@ -78,6 +79,8 @@ class LaunchPlan:
     torchrun: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     decisions: tuple[Decision, ...]
+    quiet_ranks: str = ""
+    """Whose output stays in its files (ranklist.py)."""
 
 
 class _Decisions(list[Decision]):
@@ -107,6 +110,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     if options.max_restarts < 0:
         raise PlanError(f"--max-restarts={options.max_restarts} ({sources['max_restarts']}): pass 0 or more")
     decisions.note("max_restarts", options.max_restarts, sources["max_restarts"])
+    _decide_quiet(options, sources, topology.nodes * nproc, decisions)
     name = _decide_name(options, sources, decisions)
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
     topology = named(topology, name, nproc)
@@ -134,6 +138,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
         torchrun=facts.torchrun,
         env=plan_env,
         decisions=tuple(decisions),
+        quiet_ranks=options.quiet_ranks,
     )
 
 
@@ -184,6 +189,13 @@ def _auto_reason(options: LaunchOptions, facts: HostFacts, use_gpus: bool) -> st
         return f"auto: one rank per GPU, {facts.gpus.number} ({facts.gpus.why})"
     reason = "device cpu" if options.device == "cpu" else f"no GPU ({facts.gpus.why})"
     return f"auto: {reason}, so one rank with all {facts.cores.number} cores; pass --nproc N or --nproc cpu for more"
+
+
+def _decide_quiet(options: LaunchOptions, sources: Mapping[str, str], ranks: int, decisions: _Decisions) -> None:
+    parse_ranks(options.quiet_ranks, "--quiet-ranks", ranks)
+    if options.quiet_ranks:
+        why = "their output goes to ranks/<rank>.log and .err alone"
+        decisions.note("quiet_ranks", options.quiet_ranks, sources["quiet_ranks"], why)
 
 
 def _decide_name(options: LaunchOptions, sources: Mapping[str, str], decisions: _Decisions) -> str:

@@ -79,13 +79,20 @@ class RankWatch:
         self.ended: dict[int, int] = {}
         """Pid -> Unix time (ns) at which the process ended."""
         self._folder, self._supervisor, self._nproc, self._on_start = folder, supervisor, nproc, on_start
-        self._known = range(nproc) if one_node else None
+        self._known = [folder / f"{rank}.json" for rank in range(nproc)] if one_node else None
         self._since_ns = time.time_ns()
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._deaths = Deaths(vitals)
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._pidfds: dict[int, int] = {}
         self._next_scan = 0.0
+
+    @property
+    def all_run(self) -> bool:
+        """Whether all ranks of this node have started and none has ended."""
+        return len(self.records) == self._nproc and all(
+            record.exit is None and record.pid not in self.ended for record in self.records.values()
+        )
 
     def poll(self) -> None:
         """Read what changed. Cheap: a stat for each rank of one node; on several, a listing every half second."""
@@ -103,7 +110,7 @@ class RankWatch:
 
     def _candidates(self) -> list[Path]:
         if self._known is not None:
-            return [self._folder / f"{rank}.json" for rank in self._known]
+            return self._known
         if time.monotonic() >= self._next_scan:
             self._next_scan = time.monotonic() + 0.5
             return [path for path in self._folder.iterdir() if path.suffix == ".json"]

@@ -11,13 +11,14 @@ from typing import Any
 
 from dtk_launch.compare import differences
 from dtk_launch.config import Settings
-from dtk_launch.errors import PlanError, nearest
+from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.launching import Launch, decide
 from dtk_launch.options import LaunchOptions, flag_of
 from dtk_launch.record import FORMAT
 from dtk_launch.redaction import MARK
 from dtk_launch.restore import check, restore
+from dtk_launch.runref import find_run
 
 _NEEDED = {
     "format",
@@ -39,18 +40,6 @@ _KINDS: dict[str, type] = {
     "cwd": str,
     "name": str,
 }
-
-
-def find(run: str, cwd: Path) -> Path:
-    """The run directory that is meant: a path, or a name under ./runs. Raises PlanError, naming the known ones."""
-    asked = cwd / Path(run).expanduser()
-    for folder in (asked.parent if asked.name == "plan.json" else asked, cwd / "runs" / run):
-        if (folder / "plan.json").is_file():
-            return folder.resolve()
-    known = sorted(path.parent.name for path in cwd.glob("runs/*/plan.json"))
-    guess = nearest(run, known)
-    hint = f"; did you mean {guess}?" if guess else f"; known: {', '.join(known)}" if known else ""
-    raise PlanError(f"no plan.json in {asked} or {cwd / 'runs' / run}{hint}")
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -144,7 +133,7 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> tuple[Launch,
     made in a dry run). Raises PlanError.
     """
     start = Path.cwd()
-    folder = find(run, start)
+    folder = find_run(run, start)
     values = load(folder)
     said: tuple[str, ...] = ()
     if into:

@@ -25,12 +25,15 @@ from dtk_launch.follow import Follower
 from dtk_launch.nodes import OtherNodes
 from dtk_launch.oom import OomWatch
 from dtk_launch.plan import LaunchPlan
+from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankWatch
 from dtk_launch.rundir import held_run_directory, launcher_log, write_plan
+from dtk_launch.status import NodeStatus
 from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
 
-_POLL = 0.05  # seconds between looks at logs and records
+_POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
+_LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
 _END_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that the ranks left behind
 _DOUBLE_PRESS = 0.3  # a second SIGINT this soon is the same one, forwarded by a wrapper
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -60,8 +63,8 @@ def supervise(plan: LaunchPlan, command: Command, plan_text: Callable[[], str], 
         supervisor = _Supervisor(plan, command, token, log, as_json)
         supervisor.take_signals()
         code, signalled = supervisor.run(plan_text)
-        words, hurry = supervisor.torchrun_words(), supervisor.interrupted
-        code = conclude(plan, supervisor.watch, words, code, signalled, supervisor.oom, as_json, hurry)
+        words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
+        code = conclude(plan, supervisor.watch, words, code, signalled, supervisor.oom, as_json, hurry, last)
     for signum in _ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
         signal.signal(signum, signal.SIG_IGN)
     return code
@@ -79,7 +82,9 @@ class _Supervisor:
         self.watch = RankWatch(
             ranks, token, plan.topology.nproc, one_node, pages, lambda record: self.oom.add(record.pid)
         )
-        self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ))
+        self.status = NodeStatus(plan, self.watch, pages)
+        quiet = parse_ranks(plan.quiet_ranks, "--quiet-ranks")
+        self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ), quiet)
         self._log_start = log.seek(0, os.SEEK_END)
         self._plan, self._command, self._log = plan, command, log
         self._environ = {**os.environ, **dict(command.env), "DTK_SUPERVISOR": token}
@@ -97,14 +102,15 @@ class _Supervisor:
     def run(self, plan_text: Callable[[], str]) -> tuple[int, int | None]:
         """Start, follow, end: torchrun's exit code as Popen gives it, and the signal that ended it through dtk."""
         hostos.become_subreaper()
-        child = self._start()
+        child, pause = self._start(), _POLL
         try:
             if self._plan.topology.node == "0":
                 write_plan(self._plan, plan_text())
             while child.poll() is None:
                 self._act(child)
-                self._look()
-                self.watch.wait(_POLL)
+                busy = self._look() or not self.watch.all_run
+                pause = _POLL if busy else min(pause * 1.2, _LONGEST_POLL)
+                self.watch.wait(pause)
         finally:
             child.kill()
             child.wait()
@@ -149,11 +155,13 @@ class _Supervisor:
             preexec_fn=in_child,
         )
 
-    def _look(self, final: bool = False) -> None:
+    def _look(self, final: bool = False) -> bool:
+        """See what is new. Whether a rank has printed."""
         self.watch.poll()
         for rank in self.watch.records:
             self.follower.add(rank)
-        self.follower.pump(final)
+        self.status.look(final)
+        return self.follower.pump(final)
 
     def _act(self, child: subprocess.Popen[bytes]) -> None:
         """Pass on the signals that came. Ranks that have saved for preemption end the run, restarts left or not."""
@@ -184,7 +192,7 @@ class _Supervisor:
         """End and reap what torchrun and its ranks left behind. A Ctrl-C meanwhile ends the grace."""
         deadline = time.monotonic() + _END_GRACE
         told: set[int] = set()
-        while rest := hostos.descendants_of(os.getpid()):
+        while rest := [pid for pid in hostos.descendants_of(os.getpid()) if pid != self.status.helper]:
             late = time.monotonic() > deadline or signal.SIGINT in self._received.pending
             for pid in rest:
                 if late or pid not in told:

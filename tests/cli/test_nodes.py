@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import uuid
 
@@ -71,6 +72,9 @@ class Nodes:
         self.started.append(run)
         return run
 
+    def dtk(self, *words):
+        return subprocess.run([self._dtk, *words], cwd=self.folder, capture_output=True, text=True, check=True)
+
     def close(self):
         for run in self.started:
             with contextlib.suppress(ProcessLookupError):
@@ -103,11 +107,17 @@ def test_a_late_node_joins_and_a_failing_one_ends_the_other(nodes, until):
     ends = [run.communicate(timeout=90) for run in (first, second)]
     assert [run.returncode for run in (first, second)] == [1, 1]
     said = "".join(err for _, err in ends)
-    assert sorted(line.partition("] ")[2] for out, _ in ends for line in out.splitlines()) == ["world 2 of 2"] * 2
+    host = socket.gethostname().partition(".")[0]
+    lines = [f"[{host}:{rank}] world 2 of 2" for rank in (0, 1)]
+    assert sorted(line for out, _ in ends for line in out.splitlines()) == lines
     verdict = json.loads((nodes.folder / "runs/script/verdict.json").read_text())
     assert (verdict["culprit"]["rank"], verdict["culprit"]["message"]) == (1, "no disk")
     assert said.count("failed first: OSError: no disk (exit code 1)") == 1
     assert said.count("ended because rank 1 on") == 1
+    shown = [nodes.dtk(*words).stdout.splitlines() for words in (("top", "script"), ("logs", "script", "--out"))]
+    assert shown[0][0] == "script: failed (1): rank 1: OSError: no disk (exit code 1)"
+    assert [row.split()[:2] for row in shown[0][3:]] == [["0", host], ["1", host]]
+    assert shown[1] == lines
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import os
 import pytest
 from dtk_launch import follow
 from dtk_launch.follow import Follower
+from dtk_launch.ranklist import parse_ranks
 
 
 @pytest.fixture
@@ -69,6 +70,31 @@ def test_an_unfinished_line_waits_until_it_rests(followed, monkeypatch):
     append(folder / "0.log", "prompt: ")
     monkeypatch.setattr(follow, "_PARTIAL_AFTER", -1)
     assert printed(follower)[0] == "[0] prompt: \n"
+
+
+def test_a_line_longer_than_one_look_stays_one_line_at_the_end(tmp_path):
+    out = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    follower = Follower(tmp_path, None, out, out, {})
+    follower.add(0)
+    long = "x" * ((1 << 20) + 5)
+    append(tmp_path / "0.log", f"{long}\n{long}")
+    assert follower.pump(final=True)
+    os.close(out)
+    assert (tmp_path / "out").read_text() == f"[0] {long}\n[0] {long}\n"
+
+
+def test_quiet_ranks_are_not_shown(followed):
+    folder, _, _ = followed
+    read_end, out = os.pipe()
+    follower = Follower(folder, None, out, out, {}, parse_ranks("others", "--quiet-ranks"))
+    for rank in range(3):
+        follower.add(rank)
+        append(folder / f"{rank}.log", f"of {rank}\n")
+    assert follower.pump()
+    assert not follower.pump()
+    os.close(out)
+    with open(read_end) as shown:
+        assert shown.read() == "[0] of 0\n"
 
 
 def test_a_reader_that_went_away_does_not_stop_the_run(tmp_path):

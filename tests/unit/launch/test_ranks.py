@@ -25,10 +25,12 @@ def test_a_rank_that_starts_and_ends_within_one_tick_of_the_clock_is_read_twice(
     os.utime(path, (1, 1))
     watch.poll()
     assert watch.records[0].exit is None
+    assert watch.all_run
     write(path, exit={"code": 7, "type": "SystemExit", "message": "7", "traceback": "", "time_ns": time.time_ns()})
     os.utime(path, (1, 1))
     watch.close()
     assert watch.records[0].exit.code == 7
+    assert not watch.all_run
 
 
 def test_records_of_another_launch_are_not_read(tmp_path):

@@ -73,19 +73,6 @@ def runs(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("word", ["first", "runs/first", "runs/first/", "runs/first/plan.json"])
-def test_a_run_is_found_by_name_or_path(runs, word):
-    assert rerun.find(word, runs) == runs / "runs/first"
-    assert rerun.find(str(runs / "runs/first"), Path("/")) == runs / "runs/first"
-
-
-def test_a_run_that_is_not_there(runs):
-    with pytest.raises(PlanError, match="did you mean first"):
-        rerun.find("frist", runs)
-    with pytest.raises(PlanError, match="known: first, second"):
-        rerun.find("zzz", runs)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{", "cannot be read"), ("[]", "an older dtk"), ('{"command": ""}', "an older dtk"), (None, "format 2")],

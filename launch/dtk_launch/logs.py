@@ -1,0 +1,118 @@
+"""`dtk logs`: the output of ranks from their files, each line with its rank; followed while the run lives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtk_launch.follow import Tail, prefix
+from dtk_launch.ranklist import RankList
+from dtk_launch.ranks import RankRecord
+from dtk_launch.runview import read_run
+
+_POLL = 0.1  # seconds between looks at the files
+_LOOK_EVERY = 1.0  # seconds between looks for new ranks, and whether the run is over
+_BLOCK = 1 << 16
+_FOLLOWED_TAIL = 10  # lines of each file that -f begins with
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What to show. `ranks` None: all. `tail`: lines of each file to begin with; None: all, and ten to follow."""
+
+    ranks: RankList | None = None
+    suffixes: tuple[str, ...] = ("log", "err")
+    tail: int | None = None
+    prefixed: bool = True
+
+
+def show(folder: Path, options: LogOptions, follow: bool, environ: Mapping[str, str]) -> None:
+    """Print the logs of a run: rank by rank what is there, then as it comes. A reader that goes away ends it."""
+    coloured = sys.stdout.isatty() and not environ.get("NO_COLOR")
+    out = sys.stdout.fileno()
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        for data in lines(folder, options, follow, coloured):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(out, view) :]
+
+
+def lines(folder: Path, options: LogOptions, follow: bool, coloured: bool = False) -> Iterator[bytes]:
+    """Whole lines, many at a time. With `follow`, until the run is over and everything of it has been given."""
+    tails: dict[tuple[int, str], Tail] = {}
+    tail = _FOLLOWED_TAIL if follow and options.tail is None else options.tail
+    several = read_run(folder).nodes > 1
+    first, over, next_look = True, not follow, 0.0
+    while True:
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + _LOOK_EVERY
+            over = over or read_run(folder).over
+            for key, path in files(folder, options).items():
+                if key not in tails:  # a rank that comes later is shown from its start
+                    tails[key] = Tail(path, start_of_tail(path, tail) if first and tail is not None else 0)
+        found = False
+        for (rank, _), source in sorted(tails.items()):
+            start = prefix(rank, _host(folder, rank) if several else None, coloured) if options.prefixed else b""
+            source.at_end = False
+            while not source.at_end:
+                got = source.lines(final=over)
+                found = found or not source.at_end
+                if got:
+                    yield b"".join(start + line for line in got)
+        if over:
+            return
+        first = False
+        if not found:
+            time.sleep(_POLL)
+
+
+def files(folder: Path, options: LogOptions) -> dict[tuple[int, str], Path]:
+    """(rank, `0` for stdout or `1` for stderr) -> file, of the ranks that are asked for and have written."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in (folder / "ranks").iterdir():
+            suffix = path.suffix[1:]
+            wanted = suffix in options.suffixes and path.stem.isdecimal()
+            if wanted and (options.ranks is None or int(path.stem) in options.ranks):
+                found[int(path.stem), "0" if suffix == "log" else "1"] = path
+    return found
+
+
+def start_of_tail(path: Path, count: int) -> int:
+    """Where the last `count` lines of a file begin, found from its end. An unfinished last line is one of them."""
+    try:
+        with open(path, "rb") as file:
+            end = position = file.seek(0, os.SEEK_END)
+            if count == 0 or end == 0:
+                return end
+            file.seek(end - 1)
+            wanted = count + (file.read(1) == b"\n")
+            while position > 0:
+                size = min(_BLOCK, position)
+                position -= size
+                file.seek(position)
+                block = file.read(size)
+                here = block.count(b"\n")
+                if here >= wanted:
+                    return position + _nth_from_end(block, wanted) + 1
+                wanted -= here
+    except OSError:
+        pass
+    return 0
+
+
+def _nth_from_end(block: bytes, count: int) -> int:
+    index = len(block)
+    for _ in range(count):
+        index = block.rindex(b"\n", 0, index)
+    return index
+
+
+def _host(folder: Path, rank: int) -> str | None:
+    record = RankRecord.read(folder / "ranks" / f"{rank}.json")
+    return record.host.partition(".")[0] if record is not None else None

@@ -1,0 +1,42 @@
+"""Which run a command means: a name under ./runs, or a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dtk_launch.errors import DtkError, nearest
+
+_SHOWN = 10  # names of runs in an error
+
+
+class RunNotFound(DtkError):
+    """There is no such run."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run directory (docs/wire.md)."""
+    return (folder / "plan.json").is_file() or (folder / "ranks").is_dir()
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directories directly in `folder`, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if is_run(path))
+    except OSError:
+        return []
+
+
+def find_run(run: str, cwd: Path) -> Path:
+    """Absolute path of the run directory that `run` means. Raises RunNotFound, which names those that are there."""
+    asked = cwd / Path(run).expanduser()
+    for folder in (cwd / "runs" / run, asked.parent if asked.name == "plan.json" else asked):
+        if is_run(folder):
+            return folder.resolve()
+    if asked.exists():
+        what = "a file" if asked.is_file() else "no run directory: it has neither plan.json nor ranks/"
+        raise RunNotFound(f"{asked} is {what}; pass the name of a run in ./runs, or the path of a run directory")
+    known = [path.name for path in runs_in(cwd / "runs")]
+    guess = nearest(run, known)
+    names = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+    there = f"known: {names}" + (f"; did you mean {guess}?" if guess else "") if known else "there are none"
+    raise RunNotFound(f"no run {run!r}: neither {cwd / 'runs' / run} nor {asked} exists; {there}")
