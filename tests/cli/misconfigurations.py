@@ -127,6 +127,8 @@ NUMBERS = (
             "99999999999": ("--nodes=99999999999", "100000 nodes", "pass the nodes"),
         }.items()
     ),
+    launch("--quiet-ranks", "5-2", "--nproc", "8", S, says=("--quiet-ranks=5-2", "pass 2-5")),
+    launch("--quiet-ranks", "3", "--nproc", "2", S, says=("--quiet-ranks=3", "ranks 0 to 1", "others")),
     launch("--node-rank", "-1", S, says=("--node-rank=-1", "pass 0 or more")),
     launch("--node-rank", "x", S, says=("--node-rank", "'x'", "integer")),
     launch("--max-restarts", "-1", S, says=("--max-restarts=-1", "pass 0 or more")),
@@ -336,7 +338,7 @@ SETTINGS = (
 )
 
 OTHERS = (
-    Case(("rerun", "none"), ("no plan.json", "none"), {}, {}),
+    Case(("rerun", "none"), ("no run 'none'", "none"), {}, {}),
     Case(("rerun", "odl"), ("did you mean old?",), {}, {"runs/old/plan.json": "{}"}),
     record("{", "plan.json", "cannot be read"),
     record("[]", "plan.json", "lacks", "by hand"),
