@@ -224,6 +224,19 @@ def runs(folder: str, as_json: bool) -> None:
 
 
 @app.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the whole stacks.")
+def stacks(run: str, as_json: bool) -> None:
+    """Show where the ranks of a running run are.
+
+    RUN is a name in ./runs, or a path. Nothing of the run is changed or ended.
+    """
+    from dtk_launch import runref, whereabouts
+
+    whereabouts.show(runref.find_run(run, Path.cwd()), as_json)
+
+
+@app.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell.

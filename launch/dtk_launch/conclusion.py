@@ -19,7 +19,7 @@ from dtk_launch.diagnose.culprit import judge, lost_connection
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, end_of, exit_codes, tail
 from dtk_launch.diagnose.words import verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
-from dtk_launch.outcome import Outcome, decide
+from dtk_launch.outcome import HUNG, Outcome, decide
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankRecord, RankWatch
@@ -39,16 +39,18 @@ def conclude(
     as_json: bool,
     hurry: Callable[[], bool],
     status: Mapping[str, Any],
+    hang: dict[str, Any] | None = None,
 ) -> int:
     """Say how the run ended and return its exit code.
 
     `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got.
     `hurry` says whether somebody does not want to wait for what the other nodes saw, `status` what the node's entry
-    (nodes.py) says of its ranks.
+    (nodes.py) says of its ranks,
+    `hang` the hang that the run was in.
     """
     gathered = _Ends(plan, watch, exit_codes(words), oom)
-    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry, status)
-    _write_verdict(plan, outcome, ends, gathered)
+    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry, status, hang)
+    _write_verdict(plan, outcome, ends, gathered, hang)
     _report(plan, outcome, words, bool(watch.records))
     if as_json:
         print(json.dumps(_result(plan, watch, outcome)))
@@ -87,14 +89,16 @@ def _decide(
     signalled: int | None,
     hurry: Callable[[], bool],
     status: Mapping[str, Any],
+    hang: dict[str, Any] | None,
 ) -> tuple[Outcome, list[RankEnd]]:
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
     own, launch = gathered.last, nodes.launch_id(plan)
-    outcome = decide(code, signalled, own, len(watch.records))
+    stopped = hang is not None and plan.hang.action == "stop"
+    outcome = decide(code, signalled, own, len(watch.records), hung=stopped)
     facts = {"host": socket.gethostname(), **status, "state": "ended", "ends": nodes.ends_to_json(own)}
     nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
-    if topology.nodes == 1 or outcome.code in (0, PREEMPTED):
+    if topology.nodes == 1 or outcome.code in (0, PREEMPTED) or stopped:
         return outcome, own
     others: list[RankEnd] = []
 
@@ -115,9 +119,12 @@ def _decide(
     return found, [*own, *others]
 
 
-def _write_verdict(plan: LaunchPlan, outcome: Outcome, ends: list[RankEnd], gathered: _Ends) -> None:
+def _write_verdict(
+    plan: LaunchPlan, outcome: Outcome, ends: list[RankEnd], gathered: _Ends, hang: dict[str, Any] | None
+) -> None:
     attempts = [verdict_json(judge(earlier), 1, earlier) for earlier in gathered.earlier]
     facts: dict[str, Any] = {"run": plan.name, "nodes": plan.topology.nodes, "nproc": plan.topology.nproc}
+    facts["hang"] = None if hang is None else {key: value for key, value in hang.items() if key != "stacks"}
     values = verdict_json(outcome.verdict, outcome.code, ends, **facts, earlier_attempts=attempts)
     with contextlib.suppress(OSError):
         temporary = plan.run_dir / f".verdict-{plan.topology.node}.tmp"
@@ -130,7 +137,7 @@ def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> No
     if outcome.line:
         _say(f"dtk: {outcome.line}")
     if outcome.verdict is None:
-        if outcome.code not in (0, PREEMPTED):
+        if outcome.code not in (0, PREEMPTED, HUNG):
             for line in () if started else words.splitlines()[-20:]:
                 _say(f"  {line}")
             _say(f"dtk: torchrun's own words: {launcher_log(plan)}")

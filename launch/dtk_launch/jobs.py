@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
+from dtk_launch.hanging import parse_timeout
 from dtk_launch.options import SubmitOptions
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.schedulers.base import JobPlan, Scheduler
@@ -85,6 +86,7 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
         str(options.max_restarts),
     ]
     words += tuning_words(options)
+    words += ["--hang-timeout", parse_timeout(options.hang_timeout), "--on-hang", options.on_hang]
     words += ["--name", name, "--run-dir", str(run_dir)]
     if options.quiet_ranks:
         words += ["--quiet-ranks", options.quiet_ranks]

@@ -17,6 +17,7 @@ DEVICES = ("auto", "cpu", "cuda")
 CPU_BINDS = ("auto", "none")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("true", "false")
+ON_HANG = ("report", "stop")
 
 
 def _option(default: Any, *flags: str, metavar: str | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -64,6 +65,10 @@ class LaunchOptions:
     """The node where all nodes of a launch without SLURM meet; the same on each of them. Default port: 29400."""
     max_restarts: int = _option(0, metavar="N")
     """Start all ranks again after a failure, at most this often."""
+    hang_timeout: str = _option("auto", metavar="auto|SECONDS|off")
+    """Without a step for so long, see whether the ranks are stuck, and where. auto learns from the steps' times."""
+    on_hang: str = _option("report", choices=ON_HANG)
+    """When ranks are stuck: report says which and where and goes on, stop ends the run with exit code 124."""
     name: str = ""
     """Name of the run. Default: the script's name; the same name resumes the same run."""
     run_dir: str = _option("", metavar="DIR")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from dtk_launch.diagnose.culprit import Verdict, judge
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, signal_name
 
+HUNG = 124
+"""The exit code of a run that was ended because it hung, as timeout(1) has it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -18,10 +21,13 @@ class Outcome:
     line: str = ""
 
 
-def decide(torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], ranks: int) -> Outcome:
+def decide(
+    torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], ranks: int, hung: bool = False
+) -> Outcome:
     """The outcome of a run that has ended, `ends` of its `ranks` started ones.
 
-    `torchrun_code` as Popen gives it; `signalled`: the signal that dtk got and passed on.
+    `torchrun_code` as Popen gives it; `signalled`: the signal that dtk got and passed on, or sent
+    because the run `hung`.
     """
     if torchrun_code == 0:
         return Outcome(0)
@@ -29,6 +35,8 @@ def decide(torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], r
     saved = any(end.code == PREEMPTED for end in ends)
     if saved and (signalled or (verdict and verdict.culprit.code == PREEMPTED)):
         return Outcome(PREEMPTED, line="preempted and saved; run the same command again to go on")
+    if signalled and hung:
+        return Outcome(HUNG, line="ended because it hung (--on-hang stop)")
     if signalled:
         if ends and len(ends) == ranks and not any(end.failed for end in ends):
             return Outcome(0)

@@ -11,6 +11,7 @@ from dtk_launch.config import Settings
 from dtk_launch.cpus import Shares, format_shares
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
+from dtk_launch.hanging import Hang, decide_hang
 from dtk_launch.interop import decide_variables
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
 from dtk_launch.ranklist import parse_ranks
@@ -79,6 +80,7 @@ class LaunchPlan:
     torchrun: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     decisions: tuple[Decision, ...]
+    hang: Hang
     quiet_ranks: str = ""
     """Whose output stays in its files (ranklist.py)."""
 
@@ -110,6 +112,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     if options.max_restarts < 0:
         raise PlanError(f"--max-restarts={options.max_restarts} ({sources['max_restarts']}): pass 0 or more")
     decisions.note("max_restarts", options.max_restarts, sources["max_restarts"])
+    hang = decide_hang(options, sources, decisions.note)
     _decide_quiet(options, sources, topology.nodes * nproc, decisions)
     name = _decide_name(options, sources, decisions)
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
@@ -139,6 +142,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
         env=plan_env,
         decisions=tuple(decisions),
         quiet_ranks=options.quiet_ranks,
+        hang=hang,
     )
 
 

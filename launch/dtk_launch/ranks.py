@@ -48,6 +48,8 @@ class RankRecord:
     started_ns: int
     vitals: int | None = None
     exit: RankExit | None = None
+    stacks: dict[str, int] | None = None
+    """The `signal` at which the rank writes its stacks, and the `fd` of the file; None: it does not."""
 
     @classmethod
     def read(cls, path: Path) -> RankRecord | None:

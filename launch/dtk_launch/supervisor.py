@@ -28,6 +28,7 @@ from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankWatch
 from dtk_launch.rundir import held_run_directory, launcher_log, write_plan
+from dtk_launch.stalls import Stalls
 from dtk_launch.status import NodeStatus
 from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
@@ -64,7 +65,8 @@ def supervise(plan: LaunchPlan, command: Command, plan_text: Callable[[], str], 
         supervisor.take_signals()
         code, signalled = supervisor.run(plan_text)
         words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
-        code = conclude(plan, supervisor.watch, words, code, signalled, supervisor.oom, as_json, hurry, last)
+        hang, oom = supervisor.stalls.found, supervisor.oom
+        code = conclude(plan, supervisor.watch, words, code, signalled, oom, as_json, hurry, last, hang)
     for signum in _ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
         signal.signal(signum, signal.SIG_IGN)
     return code
@@ -82,6 +84,7 @@ class _Supervisor:
         self.watch = RankWatch(
             ranks, token, plan.topology.nproc, one_node, pages, lambda record: self.oom.add(record.pid)
         )
+        self.stalls = Stalls(plan, self.watch, pages)
         self.status = NodeStatus(plan, self.watch, pages)
         quiet = parse_ranks(plan.quiet_ranks, "--quiet-ranks")
         self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ), quiet)
@@ -109,6 +112,8 @@ class _Supervisor:
             while child.poll() is None:
                 self._act(child)
                 busy = self._look() or not self.watch.all_run
+                if self._signalled is None:
+                    self.stalls.poll()
                 pause = _POLL if busy else min(pause * 1.2, _LONGEST_POLL)
                 self.watch.wait(pause)
         finally:
@@ -173,7 +178,8 @@ class _Supervisor:
                 self._forward(child, signum)
             elif signum == signal.SIGINT and time.monotonic() - self._signalled_at > _DOUBLE_PRESS:
                 child.kill()  # a second Ctrl-C: at once. A second SIGTERM says nothing new (SLURM sends two)
-        if self._signalled is None and (self._preempted() or (self._others is not None and self._others.failed())):
+        others_failed = self._others is not None and self._others.failed()
+        if self._signalled is None and (self._preempted() or others_failed or self.stalls.to_be_ended):
             self._forward(child, signal.SIGTERM)
 
     def _preempted(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError, unknown
 from dtk_launch.given import whole
-from dtk_launch.options import CPU_BINDS, DEVICES, ONE_PROCESS, STRATEGIES, LaunchOptions, flag_of
+from dtk_launch.options import CPU_BINDS, DEVICES, ON_HANG, ONE_PROCESS, STRATEGIES, LaunchOptions, flag_of
 from dtk_launch.tuning import FLAGS
 
 _MOST_RANKS = 4096
@@ -34,7 +34,8 @@ _RESERVED = {
 
 def check_choices(options: LaunchOptions, sources: Mapping[str, str] | None = None) -> None:
     """Refuse a strategy or a device that nobody knows, and say where it came from. Used for submitted jobs too."""
-    for name, known in (("strategy", STRATEGIES), ("device", DEVICES), ("cpu_bind", CPU_BINDS)):
+    choices = {"strategy": STRATEGIES, "device": DEVICES, "cpu_bind": CPU_BINDS, "on_hang": ON_HANG}
+    for name, known in choices.items():
         value = getattr(options, name)
         if value not in known:
             where = f" ({sources[name]})" if sources else ""

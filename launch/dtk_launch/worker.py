@@ -148,6 +148,7 @@ def share_vitals(path: str | None) -> dict[str, Any]:
     if not page.hold():
         return {}
     _kept.append(page)
+    _load("pulse").install(page.beat)
     return {"vitals": offset}
 
 
@@ -176,13 +177,15 @@ def bootstrap() -> None:
         if supervisor is not None:
             redirect(folder, rank)
             catch_faults(os.path.join(folder, f"{rank}.fault"))  # noqa: PTH118
-    vitals = {}
+    shared: dict[str, Any] = {}
     if supervisor is not None:
         note_early_stop()
-        vitals = share_vitals(os.environ.pop("DTK_VITALS", None))
+        shared = share_vitals(os.environ.pop("DTK_VITALS", None))
+        if folder is not None:
+            shared |= _load("stackfile").register(os.path.join(folder, f"{rank}.stacks"))  # noqa: PTH118
     records = _load("rank_record")
     record = records.Record(folder, rank, supervisor)
-    record.start(**vitals)
+    record.start(**shared)
     try:
         run(sys.argv[1:])
     except BaseException as error:
@@ -192,7 +195,7 @@ def bootstrap() -> None:
         except BaseException as later:  # of a signal handler: torch's, for a DataLoader worker that was killed
             records.record_error(record, later, trace)
         hide_own_frames(trace)
-        if vitals and _load("lost").lost_connection(type(error).__name__, str(error)):
+        if "vitals" in shared and _load("lost").lost_connection(type(error).__name__, str(error)):
             time.sleep(_load("lost").LINGER)
         raise
 

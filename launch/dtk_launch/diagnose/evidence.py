@@ -90,16 +90,18 @@ def fault_place(dump: str) -> dict[str, Any] | None:
     """The innermost line of the user's code in a dump of faulthandler, of the thread that got the signal."""
     current = dump.partition("Current thread")[2].partition("\n\n")[0]
     frames = list(_FAULT_LINE.finditer(current))
-    found = next((f for f in frames if _users(f["file"])), None)
+    found = next((f for f in frames if is_users(f["file"])), None)
     if found is None:
         return None
     return {"file": found["file"], "line": int(found["line"]), "function": found["function"], "text": ""}
 
 
-def _users(filename: str) -> bool:
-    own = str(Path(__file__).resolve().parent.parent)
+def is_users(filename: str) -> bool:
+    """Whether a file is the user's: not Python's, not an installed package's, not ours. By its path alone."""
+    own = Path(__file__).resolve().parent.parent
+    ours = (str(own), str(own.parent.parent / "dist_toolkit") + "/")
     standard = re.search(r"/lib/python3\.\d+/(?!site-packages)", filename)
-    return not (standard or "-packages/" in filename or filename.startswith((own, "<")))
+    return not (standard or "-packages/" in filename or filename.startswith((*ours, "<")))
 
 
 def tail(folder: Path, rank: int) -> Callable[[str], str]:

@@ -23,7 +23,7 @@ def verdict_lines(verdict: Verdict, run_dir: Path, nodes: int = 1, cwd: Path | N
     lines = [f"rank {end.rank}{on} failed first: {how_it_ended(end)}"]
     lines += [f"  {line}" for line in _place(end, cwd)]
     if verdict.blamed_by:
-        lines.append(f"  {_ranks(verdict.blamed_by)} {_verb(verdict.blamed_by, 'name')} it in their errors")
+        lines.append(f"  {ranks_words(verdict.blamed_by)} {_verb(verdict.blamed_by, 'name')} it in their errors")
     lines += [f"  {line}" for line in _followers(verdict.followers)]
     return [*lines, f"  its output: {run_dir}/ranks/{end.rank}.err; the verdict: {run_dir}/verdict.json"]
 
@@ -79,7 +79,7 @@ def _followers(followers: Sequence[Follower]) -> Iterable[str]:
         ranks = sorted(follower.rank for follower in alike)
         soonest = min(follower.delay_ns for follower in alike) / 1e9
         when = f"{soonest:.3f} s later" if soonest >= 0.0005 else "at the same time" if soonest > -0.0005 else "noted"
-        yield f"{when} {_ranks(ranks)} {_verb(ranks, 'was', 'were') + ' ' if how.startswith('ended') else ''}{how}"
+        yield f"{when} {ranks_words(ranks)} {_verb(ranks, 'was', 'were') + ' ' if how.startswith('ended') else ''}{how}"
 
 
 def _verb(ranks: Sequence[int], one: str, many: str | None = None) -> str:
@@ -88,7 +88,7 @@ def _verb(ranks: Sequence[int], one: str, many: str | None = None) -> str:
     return one if len(ranks) == 1 else many
 
 
-def _ranks(ranks: Sequence[int]) -> str:
+def ranks_words(ranks: Sequence[int]) -> str:
     """`rank 3`, `ranks 0, 1 and 2`, `ranks 0, 1, 2, 3, 4, 5, 6, 7 and 56 more`."""
     names = [str(rank) for rank in sorted(ranks)]
     if len(names) == 1:

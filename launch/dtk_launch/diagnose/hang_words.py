@@ -1,0 +1,138 @@
+"""A hang in words, for people and as JSON: equal places grouped, the odd rank first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dtk_launch.diagnose.waits import Kind, Place
+from dtk_launch.diagnose.words import ranks_words
+
+# one rank, several
+_VERBS = {
+    Kind.COLLECTIVE: ("waits in", "wait in"),
+    Kind.DATA: ("waits for the next batch of", "wait for the next batch of"),
+    Kind.BACKWARD: ("is in", "are in"),
+    Kind.COMPILE: ("compiles in", "compile in"),
+    Kind.FILES: ("reads or writes files in", "read or write files in"),
+    Kind.PROGRAM: ("waits for a program in", "wait for a program in"),
+    Kind.NETWORK: ("waits for the network in", "wait for the network in"),
+    Kind.LOCK: ("waits for another thread in", "wait for another thread in"),
+    Kind.SLEEP: ("sleeps in", "sleep in"),
+    Kind.CODE: ("is in", "are in"),
+}
+_SAID, _LISTED = 3, 8  # groups in the first line, and in all; hang.json has every one
+_BUSY = ("keeps computing in", "keep computing in")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a rank is, and where those of its forked processes are that are in code of the user's. `busy`: at work."""
+
+    rank: int
+    place: Place | None
+    workers: tuple[Place, ...] = ()
+    busy: bool = False
+
+    @property
+    def odd(self) -> bool:
+        """Whether it does not wait for other ranks."""
+        return self.place is None or self.place.kind is not Kind.COLLECTIVE
+
+    @property
+    def line(self) -> tuple[object, ...]:
+        """Equal for ranks that are said in one."""
+        return (self.place.line if self.place else None, tuple(sorted({repr(w.line) for w in self.workers})), self.busy)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Ranks in the same place."""
+
+    ranks: tuple[int, ...]
+    standing: Standing
+
+
+def groups_of(standings: Sequence[Standing]) -> list[Group]:
+    """Ranks in the same place together, the largest group first."""
+    found: dict[tuple[object, ...], list[Standing]] = {}
+    for standing in sorted(standings, key=lambda standing: standing.rank):
+        found.setdefault(standing.line, []).append(standing)
+    groups = [Group(tuple(s.rank for s in alike), alike[0]) for alike in found.values()]
+    return sorted(groups, key=lambda group: (-len(group.ranks), group.ranks))
+
+
+def odd_ones(groups: Sequence[Group]) -> list[Group]:
+    """The groups that the others wait for: those in no collective, else those in another one than most. Or none."""
+    odd = [group for group in groups if group.standing.odd]
+    if odd:
+        return odd if len(odd) < len(groups) else []
+    if len(groups) < 2 or len(groups[0].ranks) == len(groups[1].ranks):
+        return []
+    return list(groups[1:])
+
+
+def group_words(group: Group, cwd: Path | None) -> str:
+    """`ranks 0, 1 and 3 wait in all_reduce (train.py:41)`."""
+    standing, many = group.standing, len(group.ranks) > 1
+    said = f"{ranks_words(group.ranks)} {place_words(standing.place, many, cwd, standing.busy)}"
+    for worker in standing.workers:
+        said += f"; a worker process {place_words(worker, False, cwd)}"
+    return said
+
+
+def place_words(place: Place | None, many: bool, cwd: Path | None, busy: bool = False) -> str:
+    """`waits in all_reduce (train.py:41)`, `is in __getitem__ (data.py:88)`."""
+    if place is None:
+        return "tell nothing" if many else "tells nothing"
+    call = place.call or (place.user.function if place.user else place.function[1])
+    verb = (_BUSY if busy and place.kind is Kind.CODE else _VERBS[place.kind])[many]
+    at = f" ({short(place.user.file, cwd)}:{place.user.line})" if place.user else ""
+    return f"{verb} {call}{at}"
+
+
+def short(file: str, cwd: Path | None) -> str:
+    """Relative to the current folder where it is below it."""
+    path = Path(file)
+    return str(path.relative_to(cwd)) if cwd is not None and path.is_relative_to(cwd) else file
+
+
+def summary(standings: Sequence[Standing], cwd: Path | None) -> list[str]:
+    """A line for the odd ranks, or for all where none is odd; then the rest, each place with the text of its line."""
+    groups = groups_of(standings)
+    first = odd_ones(groups) or groups
+    said = "; ".join(group_words(group, cwd) for group in first[:_SAID])
+    if len(first) > _SAID:
+        said += f"; and {len(first) - _SAID} places more"
+    lines = [said]
+    for group in [*first, *(group for group in groups if group not in first)][:_LISTED]:
+        place = group.standing.place
+        if group not in first[:_SAID]:
+            lines.append(group_words(group, cwd))
+        lines += [f"    {place.text}"] if place is not None and place.text else []
+    return lines
+
+
+def hang_json(standings: Sequence[Standing], stacks: Mapping[int, Any], **facts: Any) -> dict[str, Any]:
+    """What `hang.json` holds (docs/wire.md)."""
+    groups = groups_of(standings)
+    odd = [rank for group in odd_ones(groups) for rank in group.ranks]
+    return {
+        "format": 1,
+        **facts,
+        "odd": sorted(odd),
+        "groups": [{"ranks": list(g.ranks), **_place_json(g.standing.place), "busy": g.standing.busy,
+                    "workers": [_place_json(w) for w in g.standing.workers]} for g in groups],
+        "stacks": {str(rank): stack for rank, stack in sorted(stacks.items())},
+    }  # fmt: skip
+
+
+def _place_json(place: Place | None) -> dict[str, Any]:
+    if place is None:
+        return {"kind": None, "call": "", "file": None, "line": None, "function": None, "text": ""}
+    user = place.user
+    where = {"file": user.file, "line": user.line, "function": user.function} if user else {}
+    base: dict[str, Any] = {"kind": place.kind.value, "call": place.call, "file": None, "line": None}
+    return {**base, "function": None, **where, "text": place.text}

@@ -1,0 +1,81 @@
+"""Stacks as Python's faulthandler writes them. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_THREAD = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):\s*$")
+_FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)$')
+_CUT = "  ..."  # more than 100 frames
+# Where the frames of the process that a worker was forked from begin.
+_FORKED = ("multiprocessing/popen_fork.py", "multiprocessing/popen_forkserver.py", "multiprocessing/spawn.py")
+_BOOTSTRAP = "dtk_launch/worker.py"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A line that is being executed."""
+
+    file: str
+    line: int
+    function: str
+
+
+Stack = tuple[Frame, ...]
+"""The frames of a thread, innermost first."""
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A thread of a dump. `current`: it got the signal."""
+
+    current: bool
+    stack: Stack
+    whole: bool
+    """Nothing was cut off its outer end."""
+
+
+def threads(dump: str) -> list[Thread]:
+    """The threads of one dump, as they stand there: the latest that was started comes first."""
+    found: list[Thread] = []
+    current, whole = False, True
+    frames: list[Frame] = []
+    for line in [*dump.splitlines(), "Thread 0x0 (most recent call first):"]:
+        heading = _THREAD.match(line)
+        if heading:
+            if frames:
+                found.append(Thread(current, tuple(frames), whole))
+            current, frames, whole = heading[1].startswith("Current"), [], True
+        elif frame := _FRAME.match(line):
+            frames.append(Frame(frame["file"], int(frame["line"]), frame["function"]))
+        elif line == _CUT:
+            whole = False
+    return found
+
+
+def is_complete(dump: str) -> bool:
+    """Whether a dump has been written to its end: the main thread's, the last, is down to its first frame."""
+    found = threads(dump)
+    if not found or not dump.endswith("\n"):
+        return False
+    return not found[-1].whole or found[-1].stack[-1].function == "<module>"
+
+
+def main_stack(dump: str) -> Stack:
+    """The main thread's frames, without those of dtk's bootstrap and of the process that forked it; () if none."""
+    found = threads(dump)
+    if not found:
+        return ()
+    # the last is the main thread; a dump of over 100 threads is cut before it, and then the signal's is likeliest
+    last = found[-1]
+    if not (last.stack[-1].function == "<module>" or not last.whole):
+        last = next((thread for thread in found if thread.current), last)
+    own = last.stack
+    for index, frame in enumerate(own):
+        if frame.file.endswith(_FORKED):
+            own = own[:index]
+            break
+    while own and (own[-1].file.endswith(_BOOTSTRAP) or own[-1].file.startswith("<frozen runpy")):
+        own = own[:-1]
+    return own

@@ -1,0 +1,208 @@
+"""Looks after a run that makes no step: looks at its ranks, decides whether they are stuck, and says so. docs/hangs.md.
+
+While steps are made it reads a few words of shared memory a second. Only a silence makes it look at processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dtk_launch import nodes, processes, silence
+from dtk_launch.diagnose import hang, hang_words
+from dtk_launch.diagnose.pace import Pace
+from dtk_launch.diagnose.stacks import main_stack
+from dtk_launch.diagnose.waits import Kind, place_of
+from dtk_launch.dumps import Dump, Dumper, source_line
+from dtk_launch.plan import LaunchPlan
+from dtk_launch.ranks import RankRecord, RankWatch
+from dtk_launch.vitals import Page
+
+_EVERY = 1.0  # seconds between two glances
+_FRESH = 120.0  # seconds for which what another node said of its ranks counts
+
+
+class Stalls:
+    """The ranks of this node, looked at once a second, and the verdict on a hang of the run."""
+
+    def __init__(self, plan: LaunchPlan, watch: RankWatch, vitals: int | None) -> None:
+        """`vitals`: descriptor of the ranks' pages."""
+        self.found: dict[str, Any] | None = None
+        """The hang that the run is in, as hang.json has it; None while it moves."""
+        self._plan, self._watch, self._vitals = plan, watch, vitals
+        self._pace = Pace(plan.hang.seconds, time.monotonic_ns())
+        self._dumper = Dumper(plan.run_dir / "ranks")
+        self._pages: dict[int, Page] = {}
+        self._suspicion: hang.Suspicion | None = None
+        self._dumps: dict[int, Dump] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._next = self._next_look = 0.0
+        for path in (plan.run_dir / "hang.json", self._state_path(plan.topology.node)):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)  # of an earlier launch
+
+    @property
+    def to_be_ended(self) -> bool:
+        """Whether the run hangs and is to end for it."""
+        return self.found is not None and self._plan.hang.action == "stop"
+
+    def poll(self) -> None:
+        """Glance at the heartbeats, at most once a second, and look closer when they have been silent for too long."""
+        now = time.monotonic()
+        if now < self._next or not self._plan.hang.watched:
+            return
+        self._next = now + _EVERY
+        live = self._live()
+        now_ns = time.monotonic_ns()
+        self._pace.observe({record.pid: self._beat(record) for record in live.values()}, now_ns)
+        silent = self._pace.silent(now_ns)
+        if not live or silent < self._pace.timeout:
+            self._moves()
+        elif self._suspicion is None or now >= self._next_look:
+            self._look(live)
+            self._next_look = time.monotonic() + hang.looks_apart(self._pace.timeout, silent)
+            self._judge(silent)
+
+    def _live(self) -> dict[int, RankRecord]:
+        return {
+            rank: record
+            for rank, record in self._watch.records.items()
+            if record.exit is None and record.pid not in self._watch.ended
+        }
+
+    def _beat(self, record: RankRecord) -> tuple[int, int]:
+        if record.vitals is None or self._vitals is None:
+            return 0, 0
+        if record.pid not in self._pages:
+            self._pages[record.pid] = Page(self._vitals, record.vitals)
+        return self._pages[record.pid].heartbeat()
+
+    def _moves(self) -> None:
+        if self.found is not None:
+            _say(["dtk: the run moves again" if self._live() else "dtk: the ranks that hung have ended"])
+            self.found = None
+        if self._suspicion is not None:
+            self._suspicion = None
+            with contextlib.suppress(OSError):
+                self._state_path(self._plan.topology.node).unlink(missing_ok=True)
+
+    def _look(self, live: Mapping[int, RankRecord]) -> None:
+        """Read /proc and ask for the stacks."""
+        self._suspicion = self._suspicion or hang.Suspicion()
+        everything = processes.look_at_all()
+        trees = {rank: [s.pid for s in processes.descendants(r.pid, everything)] for rank, r in live.items()}
+        before = {rank: _stored([record.pid, *trees[rank]]) for rank, record in live.items()}
+        self._dumps = self._dumper.dump(list(live.values()), everything)
+        looks = {}
+        for rank, record in live.items():
+            dump, seen = self._dumps[rank], everything.get(record.pid)
+            if seen is None:
+                continue
+            looks[rank] = hang.RankLook(
+                main=_process(seen, dump.main),
+                workers={pid: _process(everything[pid], text) for pid, text in dump.workers.items()},
+                programs={pid: everything[pid].cpu for pid in trees[rank] if pid not in dump.workers},
+                bytes_before=before[rank],
+                bytes_after=_stored([record.pid, *trees[rank]]),
+            )
+        self._suspicion.add(hang.Look(time.monotonic(), looks))
+
+    def _judge(self, silent: float) -> None:
+        """Fire if the run is stuck: the first node decides for all."""
+        assert self._suspicion is not None
+        state, node = self._suspicion.state(), self._plan.topology.node
+        if state is None:
+            return
+        others = self._others(state) if self._plan.topology.nodes > 1 else ()
+        if self.found is not None or node != "0" or others is None:
+            return
+        states = [state, *(other for other, _ in others)]
+        if hang.is_stuck(states, silent, self._pace.timeout, self._pace.patience):
+            self._fire(silent, [standing for _, standings in others for standing in standings])
+
+    def _fire(self, silent: float, elsewhere: list[hang_words.Standing]) -> None:
+        own = self._standings()
+        cwd = Path.cwd()
+        step, plan = self._pace.step, self._plan
+        usual = f" (a step takes {_seconds(step)})" if step is not None else ""
+        what = f"no step for {_seconds(silent)}{usual}" if self._pace.steps else f"no step in {_seconds(silent)}"
+        first, *groups = hang_words.summary([*own, *elsewhere], cwd)
+        self.found = hang_words.hang_json(
+            [*own, *elsewhere],
+            {rank: {"main": d.main, "workers": d.workers} for rank, d in self._dumps.items()},
+            time_ns=time.time_ns(),
+            silent_seconds=round(silent, 3),
+            step_seconds=step,
+            steps=self._pace.steps,
+            action=plan.hang.action,
+            summary=first,
+        )
+        _write(plan.run_dir / "hang.json", self.found)
+        goes_on = "the run is ended" if plan.hang.action == "stop" else "the run goes on; --on-hang stop would end it"
+        _say([f"dtk: hang: {what}: {first}", *(f"    {line}" for line in groups),
+              f"    stacks: {plan.run_dir}/hang.json; {goes_on}"])  # fmt: skip
+
+    def _standings(self) -> list[hang_words.Standing]:
+        assert self._suspicion is not None
+        assert self._suspicion.last is not None
+        found = []
+        for rank, seen in self._suspicion.last.ranks.items():
+            at_work = seen.main.place is not None and seen.main.place.kind is Kind.CODE
+            busy = at_work and self._suspicion.signs.get(rank) is hang.Sign.DOUBTFUL
+            places = (worker.place for worker in seen.workers.values())
+            workers = tuple({repr(p.line): p for p in places if p is not None and p.user is not None}.values())
+            found.append(hang_words.Standing(rank, seen.main.place, workers, busy))
+        return found
+
+    def _state_path(self, node: str) -> Path:
+        return self._plan.run_dir / "nodes" / f"{node}.silent"
+
+    def _others(self, own: hang.NodeState) -> list[tuple[hang.NodeState, list[hang_words.Standing]]] | None:
+        """Publish this node's state and read those of the other nodes; None while one of them says nothing."""
+        plan = self._plan
+        launch = nodes.launch_id(plan)
+        _write(self._state_path(plan.topology.node), silence.to_json(launch, own, self._standings()))
+        found = []
+        for node, entry in nodes.entries(plan.run_dir, launch).items():
+            if node == plan.topology.node or entry.get("state") != "running":
+                continue
+            said = silence.read(self._state_path(node), launch)
+            if said is None:
+                return None
+            stamp, state, standings = said
+            if self._seen.get(node, (0, 0.0))[0] != stamp:
+                self._seen[node] = (stamp, time.monotonic())
+            if time.monotonic() - self._seen[node][1] > _FRESH:
+                return None
+            found.append((state, standings))
+        return found
+
+
+def _process(seen: processes.Seen, dump: str) -> hang.Process:
+    return hang.Process(place_of(main_stack(dump), source_line), seen.cpu, seen.state == "D")
+
+
+def _stored(pids: list[int]) -> int:
+    return sum(processes.stored_bytes(pid) for pid in pids)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        temporary = path.with_suffix(path.suffix + ".tmp")
+        temporary.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105
+
+
+def _say(lines: list[str]) -> None:
+    with contextlib.suppress(OSError):
+        print("\n".join(lines), file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""`dtk stacks RUN`: where the ranks of a running run are, asked now."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from dtk_launch import processes
+from dtk_launch.diagnose import hang_words
+from dtk_launch.diagnose.stacks import main_stack
+from dtk_launch.diagnose.waits import Place, place_of
+from dtk_launch.diagnose.words import ranks_words
+from dtk_launch.dumps import Dump, Dumper, source_line
+from dtk_launch.errors import DtkError
+from dtk_launch.ranks import RankRecord
+
+
+class NotRunning(DtkError):
+    """No rank of the run can be asked here."""
+
+    exit_code = 1
+
+
+def show(run_dir: Path, as_json: bool) -> None:
+    """Print the places of the ranks on this host. Raises NotRunning where none can be asked."""
+    folder = run_dir / "ranks"
+    records = [record for path in sorted(folder.glob("*.json")) if (record := RankRecord.read(path)) is not None]
+    here, elsewhere = live(records), _elsewhere(records)
+    if not here:
+        where = f"; dtk stacks works on the host of the ranks: {_hosts(elsewhere)}" if elsewhere else ""
+        raise NotRunning(f"no rank of {folder.parent} runs on this host ({socket.gethostname()}){where}")
+    dumps = Dumper(folder).dump(here, processes.look_at_all())
+    standings = [standing_of(rank, dump) for rank, dump in sorted(dumps.items())]
+    if as_json:
+        stacks = {rank: {"main": dump.main, "workers": dump.workers} for rank, dump in dumps.items()}
+        values = hang_words.hang_json(standings, stacks, run_dir=str(folder.parent), host=socket.gethostname())
+        print(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    for group in hang_words.groups_of(standings):
+        print(hang_words.group_words(group, Path.cwd()))
+        if group.standing.place is not None and group.standing.place.text:
+            print(f"    {group.standing.place.text}")
+    print(f"whole stacks: {folder}/*.stacks", file=sys.stderr)
+    if elsewhere:
+        print(f"not asked, as they are on other hosts: {_hosts(elsewhere)}", file=sys.stderr)
+
+
+def live(records: list[RankRecord]) -> list[RankRecord]:
+    """Those whose process is the one that wrote the record, on this host, and still there."""
+    found = []
+    for record in records:
+        if record.exit is not None or record.host != socket.gethostname():
+            continue
+        seen = processes.look(record.pid)
+        if seen is not None and seen.state != "Z" and processes.started_before(seen, record.started_ns):
+            found.append(record)
+    return found
+
+
+def standing_of(rank: int, dump: Dump) -> hang_words.Standing:
+    """Where a rank is, by its stacks."""
+    places = [place_of(main_stack(text), source_line) for text in dump.workers.values()]
+    return hang_words.Standing(rank, place_of(main_stack(dump.main), source_line), users_places(places))
+
+
+def users_places(places: list[Place | None]) -> tuple[Place, ...]:
+    """The different places in the user's code."""
+    return tuple({repr(place.line): place for place in places if place is not None and place.user is not None}.values())
+
+
+def _elsewhere(records: list[RankRecord]) -> Mapping[str, list[int]]:
+    hosts: dict[str, list[int]] = {}
+    for record in records:
+        if record.exit is None and record.host != socket.gethostname():
+            hosts.setdefault(record.host, []).append(record.rank)
+    return hosts
+
+
+def _hosts(elsewhere: Mapping[str, list[int]]) -> str:
+    return "; ".join(f"{host} ({ranks_words(ranks)})" for host, ranks in elsewhere.items())
