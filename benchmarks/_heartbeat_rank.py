@@ -1,0 +1,69 @@
+"""The rank of `dtk bench heartbeat`: steps with and without the heartbeat, in blocks that take turns.
+
+Started by `dtk launch`, so the hook is the real one; a block without takes it out of torch's table of hooks.
+Prints one JSON object a line.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import torch
+
+_CALLS = 100_000
+
+
+def step_of(milliseconds: float) -> "tuple[torch.optim.Optimizer, object]":
+    """An optimizer, and a function that does a whole training step of about so long."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(4)))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=False)
+    rows = 16
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    while True:
+        x = torch.randn(rows, 256)
+        times = []
+        for _ in range(30):
+            began = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - began)
+        if statistics.median(times[10:]) * 1000 >= milliseconds or rows > 1 << 16:
+            return optimizer, step
+        rows = max(rows + 1, int(rows * 1.2))
+
+
+def main(rounds: int, steps: int, milliseconds: float) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    hooks = sys.modules["torch.optim.optimizer"]._global_optimizer_post_hooks
+    ours = {key: hook for key, hook in hooks.items() if hook.__qualname__.startswith("_register.")}
+    if len(ours) != 1:
+        raise SystemExit(f"the heartbeat's hook is not there; hooks: {list(hooks.values())}")
+    ((key, hook),) = ours.items()
+    optimizer, step = step_of(milliseconds)
+    began = time.perf_counter()
+    for _ in range(_CALLS):
+        hook(optimizer, (), {})
+    print(json.dumps({"kind": "call", "microseconds": (time.perf_counter() - began) / _CALLS * 1e6}), flush=True)
+    for number in range(rounds):
+        for mode in ("with", "without") if number % 2 else ("without", "with"):
+            hooks.pop(key, None)
+            if mode == "with":
+                hooks[key] = hook
+            times = []
+            for _ in range(steps):
+                began = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - began)
+            record = {"kind": "block", "round": number, "mode": mode, "milliseconds": statistics.median(times) * 1000}
+            print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -1,0 +1,141 @@
+"""`dtk bench heartbeat`: what the heartbeat of dtk launch adds to a step, against the same steps without it.
+
+Files and exit codes: see bench_parts.driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench_parts import machine, markdown
+from bench_parts.arguments import Parser, UsageError, usable_cores
+from bench_parts.driver import Benchmark, main
+from bench_parts.processes import Started, clean_environment, temporary_folder
+from bench_parts.records import Record, Records
+from bench_parts.statistics import Paired, Spread, ratios, status_of
+from bench_parts.terminal import Progress
+
+RANK = Path(__file__).with_name("_heartbeat_rank.py")
+TARGET = 0.005
+"""Of a step: what the heartbeat may add at most."""
+_LIMIT = 1800.0  # seconds
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    rounds: int
+    steps: int
+    step_ms: float
+    out: Path
+    json: bool
+
+
+def parse(argv: list[str]) -> Options:
+    """Raises UsageError."""
+    parser = Parser(prog="dtk bench heartbeat", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--rounds", type=int, default=60, metavar="N", help="blocks of each kind (default: %(default)s)")
+    add("--steps", type=int, default=100, metavar="N", help="steps of a block (default: %(default)s)")
+    add("--step-ms", type=float, default=5.0, metavar="MS", help="length of a step (default: %(default)s)")
+    add(
+        "--out", type=Path, default=Path("runs/bench-heartbeat"), metavar="DIR",
+        help="results.jsonl and report.md go here, over older ones (default: %(default)s)",
+    )  # fmt: skip
+    add("--json", action="store_true", help="print the summary as JSON")
+    given = parser.parse_args(argv)
+    for name in ("rounds", "steps", "step_ms"):
+        if getattr(given, name) <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(given, name)} is not a positive number")
+    return Options(given.rounds, given.steps, given.step_ms, given.out, given.json)
+
+
+def describe(options: Options) -> Mapping[str, Any]:
+    """The first record."""
+    shown = {"rounds": options.rounds, "steps": options.steps, "step_ms": options.step_ms}
+    return {**machine.describe(usable_cores()), "options": shown}
+
+
+def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None]) -> None:
+    """One rank under dtk launch, which does both kinds of blocks in turns."""
+    say(f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms ...")
+    words = [sys.executable, "-m", "dtk_launch", "launch", "--nproc", "1", "--device", "cpu", "--run-dir", "run"]
+    words += [str(RANK), str(options.rounds), str(options.steps), str(options.step_ms)]
+    with temporary_folder() as home:
+        process = Started(words, home, clean_environment(os.environ, 1), options.out / "failed")
+        try:
+            code = process.wait(_LIMIT)
+            log = home / "run" / "ranks" / "0.log"
+            records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+            if code != 0 or not records:
+                raise process.failure("the rank failed")
+        finally:
+            process.end(0.0)
+    for record in records:
+        add(record)
+
+
+def summary(records: Records) -> dict[str, Any]:
+    """The numbers of the report; empty without a whole round."""
+    blocks = {mode: {r["round"]: r["milliseconds"] for r in records if r["kind"] == "block" and r["mode"] == mode}
+              for mode in ("with", "without")}  # fmt: skip
+    paired: Paired | None = ratios(blocks["with"], blocks["without"])
+    call = next((r["microseconds"] for r in records if r["kind"] == "call"), None)
+    if paired is None or call is None:
+        return {}
+    step = Spread.of(list(blocks["without"].values()))
+    return {
+        "rounds": paired.spread.count,
+        "step_ms": step.median,
+        "call_us": call,
+        "call_share": call / 1000 / step.median,
+        "ratio": paired.spread.median,
+        "ratio_low": paired.low,
+        "ratio_high": paired.high,
+        "target": TARGET,
+        "below_target": call / 1000 / step.median < TARGET,
+    }
+
+
+def render(records: Records) -> str:
+    """The report."""
+    status, found = status_of(records), summary(records)
+    lines = ["# The heartbeat of dtk launch", "", markdown.status(status), "", markdown.machine_table(records[0]), ""]
+    if found:
+        lines += [
+            "| | |", "|---|---|",
+            markdown.row("a step without the heartbeat", f"{found['step_ms']:.3f} ms"),
+            markdown.row("one call of the hook, timed alone", f"{found['call_us']:.2f} us"),
+            markdown.row("that is, of such a step", f"{found['call_share']:.4%} (to be below {TARGET:.1%})"),
+            markdown.row(
+                "a step with / a step without, of the same round",
+                f"{found['ratio']:.4f} (95 % interval of the median: {found['ratio_low']:.4f} to {found['ratio_high']:.4f})",
+            ),
+            "",
+            f"{markdown.count(found['rounds'], 'round')} of a block with and a block without, in changing order, in one "
+            "process: one rank under `dtk launch`, one thread. Blocks without have torch's table of hooks without the "
+            "heartbeat's. A block's time is the median of its steps.",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def show(records: Records) -> None:
+    """The result in a line."""
+    found = summary(records)
+    if found:
+        print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms; "
+              f"with / without {found['ratio']:.4f} ({found['ratio_low']:.4f} to {found['ratio_high']:.4f})")  # fmt: skip
+
+
+BENCHMARK = Benchmark("heartbeat", parse, describe, lambda options: Progress(), measure, render, summary, show)
+
+if __name__ == "__main__":
+    sys.exit(main(BENCHMARK, sys.argv[1:]))
