@@ -1,6 +1,6 @@
-"""The rank of `dtk bench heartbeat`: steps with and without the heartbeat, in blocks that take turns.
+"""The rank of `dtk bench heartbeat`: steps with and without the heartbeat, which take turns.
 
-Started by `dtk launch`, so the hook is the real one; a block without takes it out of torch's table of hooks.
+Started by `dtk launch`, so the hook is the real one; a step without has it taken out of torch's table of hooks.
 Prints one JSON object a line.
 """
 
@@ -52,16 +52,17 @@ def main(rounds: int, steps: int, milliseconds: float) -> None:
         hook(optimizer, (), {})
     print(json.dumps({"kind": "call", "microseconds": (time.perf_counter() - began) / _CALLS * 1e6}), flush=True)
     for number in range(rounds):
-        for mode in ("with", "without") if number % 2 else ("without", "with"):
+        times: dict[str, list[float]] = {"with": [], "without": []}
+        for turn in range(2 * steps):
+            mode = "with" if turn % 2 else "without"
             hooks.pop(key, None)
             if mode == "with":
                 hooks[key] = hook
-            times = []
-            for _ in range(steps):
-                began = time.perf_counter()
-                step()
-                times.append(time.perf_counter() - began)
-            record = {"kind": "block", "round": number, "mode": mode, "milliseconds": statistics.median(times) * 1000}
+            began = time.perf_counter()
+            step()
+            times[mode].append(time.perf_counter() - began)
+        for mode, seconds in times.items():
+            record = {"kind": "block", "round": number, "mode": mode, "milliseconds": statistics.median(seconds) * 1000}
             print(json.dumps(record), flush=True)
 
 

@@ -43,8 +43,8 @@ def parse(argv: list[str]) -> Options:
     """Raises UsageError."""
     parser = Parser(prog="dtk bench heartbeat", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--rounds", type=int, default=60, metavar="N", help="blocks of each kind (default: %(default)s)")
-    add("--steps", type=int, default=100, metavar="N", help="steps of a block (default: %(default)s)")
+    add("--rounds", type=int, default=60, metavar="N", help="of both kinds of steps (default: %(default)s)")
+    add("--steps", type=int, default=100, metavar="N", help="steps of each kind in a round (default: %(default)s)")
     add("--step-ms", type=float, default=5.0, metavar="MS", help="length of a step (default: %(default)s)")
     add(
         "--out", type=Path, default=Path("runs/bench-heartbeat"), metavar="DIR",
@@ -65,7 +65,7 @@ def describe(options: Options) -> Mapping[str, Any]:
 
 
 def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None]) -> None:
-    """One rank under dtk launch, which does both kinds of blocks in turns."""
+    """One rank under dtk launch, which does both kinds of steps in turns."""
     say(f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms ...")
     words = [sys.executable, "-m", "dtk_launch", "launch", "--nproc", "1", "--device", "cpu", "--run-dir", "run"]
     words += [str(RANK), str(options.rounds), str(options.steps), str(options.step_ms)]
@@ -117,12 +117,12 @@ def render(records: Records) -> str:
             markdown.row("that is, of such a step", f"{found['call_share']:.4%} (to be below {TARGET:.1%})"),
             markdown.row(
                 "a step with / a step without, of the same round",
-                f"{found['ratio']:.4f} (95 % interval of the median: {found['ratio_low']:.4f} to {found['ratio_high']:.4f})",
+                f"{found['ratio']:.4f} (95 % interval of the median: {_interval(found)})",
             ),
             "",
-            f"{markdown.count(found['rounds'], 'round')} of a block with and a block without, in changing order, in one "
-            "process: one rank under `dtk launch`, one thread. Blocks without have torch's table of hooks without the "
-            "heartbeat's. A block's time is the median of its steps.",
+            f"{markdown.count(found['rounds'], 'round')} of steps with and without in turns, in one process: one rank "
+            "under `dtk launch`, one thread. A step without has the heartbeat taken out of torch's table of hooks. A "
+            "ratio is that of the two medians of a round.",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -131,8 +131,12 @@ def show(records: Records) -> None:
     """The result in a line."""
     found = summary(records)
     if found:
-        print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms; "
-              f"with / without {found['ratio']:.4f} ({found['ratio_low']:.4f} to {found['ratio_high']:.4f})")  # fmt: skip
+        print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms")
+        print(f"with / without: {found['ratio']:.4f} ({_interval(found)})")
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"{found['ratio_low']:.4f} to {found['ratio_high']:.4f}"
 
 
 BENCHMARK = Benchmark("heartbeat", parse, describe, lambda options: Progress(), measure, render, summary, show)
