@@ -41,6 +41,7 @@ class Stalls:
         self._pages: dict[int, Page] = {}
         self._suspicion: hang.Suspicion | None = None
         self._dumps: dict[int, Dump] = {}
+        self._stuck: set[int] = set()
         self._seen: dict[str, tuple[int, float]] = {}
         self._next = self._next_look = 0.0
         for path in (plan.run_dir / "hang.json", self._state_path(plan.topology.node)):
@@ -63,7 +64,7 @@ class Stalls:
         self._pace.observe({record.pid: self._beat(record) for record in live.values()}, now_ns)
         silent = self._pace.silent(now_ns)
         if not live or silent < self._pace.timeout:
-            self._moves()
+            self._rest(live)
         elif self._suspicion is None or now >= self._next_look:
             self._look(live)
             self._next_look = time.monotonic() + hang.looks_apart(self._pace.timeout, silent)
@@ -83,14 +84,21 @@ class Stalls:
             self._pages[record.pid] = Page(self._vitals, record.vitals)
         return self._pages[record.pid].heartbeat()
 
-    def _moves(self) -> None:
+    def _rest(self, live: Mapping[int, RankRecord]) -> None:
+        """Steps are made, or a rank has just come or gone: nobody is suspected."""
         if self.found is not None:
-            _say(["dtk: the run moves again" if self._live() else "dtk: the ranks that hung have ended"])
-            self.found = None
+            if self._pace.steps > self.found["steps"]:
+                self._moves_again()
+            elif live and not self._stuck & {record.pid for record in live.values()}:
+                self.found = None  # a restart
         if self._suspicion is not None:
             self._suspicion = None
             with contextlib.suppress(OSError):
                 self._state_path(self._plan.topology.node).unlink(missing_ok=True)
+
+    def _moves_again(self) -> None:
+        _say(["dtk: the run moves again"])
+        self.found = None
 
     def _look(self, live: Mapping[int, RankRecord]) -> None:
         """Read /proc and ask for the stacks."""
@@ -119,6 +127,8 @@ class Stalls:
         state, node = self._suspicion.state(), self._plan.topology.node
         if state is None:
             return
+        if self.found is not None and hang.Sign.MOVING in self._suspicion.signs.values():
+            self._moves_again()
         others = self._others(state) if self._plan.topology.nodes > 1 else ()
         if self.found is not None or node != "0" or others is None:
             return
@@ -143,6 +153,7 @@ class Stalls:
             action=plan.hang.action,
             summary=first,
         )
+        self._stuck = {record.pid for record in self._live().values()}
         _write(plan.run_dir / "hang.json", self.found)
         goes_on = "the run is ended" if plan.hang.action == "stop" else "the run goes on; --on-hang stop would end it"
         _say([f"dtk: hang: {what}: {first}", *(f"    {line}" for line in groups),
