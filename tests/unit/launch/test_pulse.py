@@ -111,9 +111,7 @@ def test_a_rank_without_dtk_has_neither(tmp_path):
     )
     environ = {k: v for k, v in os.environ.items() if not k.startswith("DTK_")}
     plain, ours = (
-        subprocess.run(
-            [sys.executable, *words, "show.py"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
-        )
+        subprocess.check_output([sys.executable, *words, "show.py"], cwd=tmp_path, env=environ, text=True)
         for words in ([], [str(worker_path())])
     )
     assert plain == ours
