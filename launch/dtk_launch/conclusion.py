@@ -39,15 +39,17 @@ def conclude(
     as_json: bool,
     hurry: Callable[[], bool],
     status: Mapping[str, Any],
+    stopped: str = "",
 ) -> int:
     """Say how the run ended and return its exit code.
 
-    `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got.
+    `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got,
+    `stopped` what says that a script that ended well had not finished.
     `hurry` says whether somebody does not want to wait for what the other nodes saw, `status` what the node's entry
     (nodes.py) says of its ranks.
     """
     gathered = _Ends(plan, watch, exit_codes(words), oom)
-    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry, status)
+    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry, status, stopped)
     _write_verdict(plan, outcome, ends, gathered)
     _report(plan, outcome, words, bool(watch.records))
     if as_json:
@@ -87,11 +89,12 @@ def _decide(
     signalled: int | None,
     hurry: Callable[[], bool],
     status: Mapping[str, Any],
+    stopped: str,
 ) -> tuple[Outcome, list[RankEnd]]:
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
     own, launch = gathered.last, nodes.launch_id(plan)
-    outcome = decide(code, signalled, own, len(watch.records))
+    outcome = decide(code, signalled, own, len(watch.records), stopped)
     facts = {"host": socket.gethostname(), **status, "state": "ended", "ends": nodes.ends_to_json(own)}
     nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
     if topology.nodes == 1 or outcome.code in (0, PREEMPTED):

@@ -17,6 +17,7 @@ DEVICES = ("auto", "cpu", "cuda")
 CPU_BINDS = ("auto", "none")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("true", "false")
+PREEMPT_SIGNALS = ("TERM", "USR1", "USR2", "INT")
 
 
 def _option(default: Any, *flags: str, metavar: str | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -64,6 +65,12 @@ class LaunchOptions:
     """The node where all nodes of a launch without SLURM meet; the same on each of them. Default port: 29400."""
     max_restarts: int = _option(0, metavar="N")
     """Start all ranks again after a failure, at most this often."""
+    preempt_signal: str = _option("", metavar="TERM|USR1|USR2|INT", choices=PREEMPT_SIGNALS)
+    """What the ranks get for SIGTERM, SIGUSR1 or SIGUSR2. Default: the same, and SIGUSR1/2 are no deadline."""
+    grace: str = _option("30s", metavar="TIME")
+    """How long the ranks may take after the notice or Ctrl-C before they are killed."""
+    preempt_test: str = _option("", metavar="TIME")
+    """This time (20s, 2m) after the start end the run as a scheduler would, start it again, and say what was lost."""
     name: str = ""
     """Name of the run. Default: the script's name; the same name resumes the same run."""
     run_dir: str = _option("", metavar="DIR")

@@ -18,11 +18,17 @@ class Outcome:
     line: str = ""
 
 
-def decide(torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], ranks: int) -> Outcome:
+def decide(
+    torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], ranks: int, stopped: str = ""
+) -> Outcome:
     """The outcome of a run that has ended, `ends` of its `ranks` started ones.
 
     `torchrun_code` as Popen gives it; `signalled`: the signal that dtk got and passed on.
+    `stopped`: how a script that ended well left before it was done, for that signal; '' if nothing says so.
     """
+    well = bool(ends) and len(ends) == ranks and not any(end.failed for end in ends)
+    if stopped and well:
+        return Outcome(PREEMPTED, line=f"preempted: {stopped}; run the same command again to go on")
     if torchrun_code == 0:
         return Outcome(0)
     verdict = judge(ends)
@@ -30,8 +36,8 @@ def decide(torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], r
     if saved and (signalled or (verdict and verdict.culprit.code == PREEMPTED)):
         return Outcome(PREEMPTED, line="preempted and saved; run the same command again to go on")
     if signalled:
-        if ends and len(ends) == ranks and not any(end.failed for end in ends):
-            return Outcome(0)
+        if well:
+            return Outcome(0, line=f"every rank ended with 0 after {signal_name(signalled)}, so this run is done")
         return Outcome(128 + signalled, line=f"ended by {signal_name(signalled)}")
     if torchrun_code < 0 and (verdict is None or verdict.culprit.code is None):
         name = signal_name(-torchrun_code)

@@ -11,6 +11,7 @@ from dtk_launch.config import Settings
 from dtk_launch.cpus import Shares, format_shares
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
+from dtk_launch.grace import Stop, decide_stop
 from dtk_launch.interop import decide_variables
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
 from dtk_launch.ranklist import parse_ranks
@@ -73,6 +74,7 @@ class LaunchPlan:
     topology: Topology
     resources: Resources
     restart: Restart
+    stop: Stop
     strategy: str
     name: str
     run_dir: Path
@@ -111,6 +113,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
         raise PlanError(f"--max-restarts={options.max_restarts} ({sources['max_restarts']}): pass 0 or more")
     decisions.note("max_restarts", options.max_restarts, sources["max_restarts"])
     _decide_quiet(options, sources, topology.nodes * nproc, decisions)
+    stop = decide_stop(options, sources, facts.torch_version or "", topology.nodes, decisions.note)
     name = _decide_name(options, sources, decisions)
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
     topology = named(topology, name, nproc)
@@ -132,6 +135,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
         topology=topology,
         resources=resources,
         restart=Restart(options.max_restarts),
+        stop=stop,
         strategy=options.strategy,
         name=name,
         run_dir=run_dir,

@@ -120,6 +120,7 @@ def test_the_record_has_the_fields_of_the_table(tmp_path):
 def test_exit_codes_in_the_table():
     from dtk_launch.diagnose.evidence import PREEMPTED
     from dtk_launch.errors import PlanError
+    from dtk_launch.preempt_test import LOST
 
     codes = [row[0] for row in table("Exit codes of `dtk launch`")]
-    assert codes == ["0", str(PlanError.exit_code), str(PREEMPTED), "128 + n", "other"]
+    assert codes == ["0", str(PlanError.exit_code), str(LOST), str(PREEMPTED), "128 + n", "other"]
