@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +127,16 @@ def test_a_preemption_as_a_test_of_a_script_that_does_not_save(start):
     assert (code, "ended with 143 " in err) == (74, True), err
     found = json.loads(out)["preempt_test"]
     assert (found["exit_code"], found["second_exit_code"], found["lost_steps"]) == (143, None, None)
+
+
+@pytest.mark.slow
+def test_hugging_faces_trainer_saves_when_it_is_told_to(start, until):
+    source = (Path(__file__).parent / "other_libraries" / "trainer.py").read_text()
+    words = "--output_dir out --max_steps 100000 --report_to none --save_steps 5 --enable_jit_checkpoint true"
+    args = (*words.split(), "--dataloader_num_workers", "1", "--disable_tqdm", "true")
+    run = start(source, "--device", "cpu", "--env", "ACCELERATE_USE_CPU=true", args=args)
+    until(lambda: (run.folder / "out/checkpoint-5/trainer_state.json").exists(), "it has saved step 5", timeout=120)
+    run.process.terminate()
+    code, _, err = run.wait()
+    assert (code, "preempted: its Trainer saved step " in err) == (75, True), err
+    run.nothing_is_left()
