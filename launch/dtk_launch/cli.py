@@ -76,6 +76,10 @@ def _start(planned: Launch, record: Callable[[], dict[str, Any]]) -> NoReturn:
 
         return text(record())
 
+    if planned.options.preempt_test:
+        from dtk_launch import preempt_test
+
+        sys.exit(preempt_test.run(planned, plan_text))
     sys.exit(supervise(planned.plan, planned.command, plan_text, planned.options.json))
 
 

@@ -19,7 +19,7 @@ from dtk_launch.diagnose.culprit import judge, lost_connection
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, end_of, exit_codes, tail
 from dtk_launch.diagnose.words import verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
-from dtk_launch.outcome import HUNG, Outcome, decide
+from dtk_launch.outcome import HUNG, Ending, Outcome, decide
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankRecord, RankWatch
@@ -33,24 +33,20 @@ def conclude(
     plan: LaunchPlan,
     watch: RankWatch,
     words: str,
-    code: int,
-    signalled: int | None,
+    ending: Ending,
     oom: OomWatch,
     as_json: bool,
     hurry: Callable[[], bool],
     status: Mapping[str, Any],
-    hang: dict[str, Any] | None = None,
 ) -> int:
     """Say how the run ended and return its exit code.
 
-    `words` is what torchrun has written, `code` its exit code as Popen gives it, `signalled` the signal that dtk got.
-    `hurry` says whether somebody does not want to wait for what the other nodes saw, `status` what the node's entry
-    (nodes.py) says of its ranks,
-    `hang` the hang that the run was in.
+    `words` is what torchrun has written. `hurry` says whether somebody does not want to wait for what the other nodes
+    saw, `status` what the node's entry (nodes.py) says of its ranks.
     """
     gathered = _Ends(plan, watch, exit_codes(words), oom)
-    outcome, ends = _decide(plan, watch, gathered, code, signalled, hurry, status, hang)
-    _write_verdict(plan, outcome, ends, gathered, hang)
+    outcome, ends = _decide(plan, watch, gathered, ending, hurry, status)
+    _write_verdict(plan, outcome, ends, gathered, ending.hang)
     _report(plan, outcome, words, bool(watch.records))
     if as_json:
         print(json.dumps(_result(plan, watch, outcome)))
@@ -85,17 +81,15 @@ def _decide(
     plan: LaunchPlan,
     watch: RankWatch,
     gathered: _Ends,
-    code: int,
-    signalled: int | None,
+    ending: Ending,
     hurry: Callable[[], bool],
     status: Mapping[str, Any],
-    hang: dict[str, Any] | None,
 ) -> tuple[Outcome, list[RankEnd]]:
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
     own, launch = gathered.last, nodes.launch_id(plan)
-    stopped = hang is not None and plan.hang.action == "stop"
-    outcome = decide(code, signalled, own, len(watch.records), hung=stopped)
+    stopped = ending.hang is not None and plan.hang.action == "stop"
+    outcome = decide(ending.code, ending.signalled, own, len(watch.records), stopped, ending.early)
     facts = {"host": socket.gethostname(), **status, "state": "ended", "ends": nodes.ends_to_json(own)}
     nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
     if topology.nodes == 1 or outcome.code in (0, PREEMPTED) or stopped:
@@ -113,9 +107,9 @@ def _decide(
     nodes.wait_for_others(topology.nodes, look, only_lost, hurry)
     verdict = judge([*own, *others])
     elsewhere = verdict is not None and verdict.culprit.node != topology.node
-    if signalled is not None and not elsewhere:
+    if ending.signalled is not None and not elsewhere:
         return outcome, [*own, *others]
-    found = decide(code, None if elsewhere else signalled, [*own, *others], len(watch.records))
+    found = decide(ending.code, None if elsewhere else ending.signalled, [*own, *others], len(watch.records))
     return found, [*own, *others]
 
 

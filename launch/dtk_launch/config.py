@@ -17,8 +17,8 @@ from dtk_launch.toml_lines import Key, key_lines
 
 Options = TypeVar("Options", bound=LaunchOptions)
 
-_NOT_IN_FILES = {"script", "args", "module", "dry_run", "json", "profile"}
-_NOT_IN_ENVIRONMENT = {"script", "args", "module", "dry_run", "json", "env", "sbatch"}
+_NOT_IN_FILES = {"script", "args", "module", "dry_run", "json", "preempt_test", "profile"}
+_NOT_IN_ENVIRONMENT = {"script", "args", "module", "dry_run", "json", "preempt_test", "env", "sbatch"}
 # Of the run that this process is a rank of, not of the one that it starts.
 _OUTER_RUN = {"name", "run_dir"}
 

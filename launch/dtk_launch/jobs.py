@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
+from dtk_launch.grace import check_stop, stop_words
 from dtk_launch.hanging import parse_timeout
 from dtk_launch.options import SubmitOptions
 from dtk_launch.ranklist import parse_ranks
@@ -35,6 +36,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     """Decide everything that this host can decide, or raise PlanError. Cores and GPUs are those of the job's nodes."""
     check_choices(options)
     check_tuning(options)
+    check_stop(options)
     if options.max_restarts < 0:
         raise PlanError(f"--max-restarts={options.max_restarts}: pass 0 or more")
     if options.time and not _TIME.fullmatch(options.time.upper()):
@@ -85,6 +87,7 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
         "--max-restarts",
         str(options.max_restarts),
     ]
+    words += stop_words(options)
     words += tuning_words(options)
     words += ["--hang-timeout", parse_timeout(options.hang_timeout), "--on-hang", options.on_hang]
     words += ["--name", name, "--run-dir", str(run_dir)]

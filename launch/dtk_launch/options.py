@@ -18,6 +18,7 @@ CPU_BINDS = ("auto", "none")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("true", "false")
 ON_HANG = ("report", "stop")
+PREEMPT_SIGNALS = ("TERM", "USR1", "USR2", "INT")
 
 
 def _option(default: Any, *flags: str, metavar: str | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -69,6 +70,12 @@ class LaunchOptions:
     """Without a step for so long, see whether the ranks are stuck, and where. auto learns from the steps' times."""
     on_hang: str = _option("report", choices=ON_HANG)
     """When ranks are stuck: report says which and where and goes on, stop ends the run with exit code 124."""
+    preempt_signal: str = _option("", metavar="TERM|USR1|USR2|INT", choices=PREEMPT_SIGNALS)
+    """What the ranks get for SIGTERM, SIGUSR1 or SIGUSR2. Default: the same, and SIGUSR1/2 are no deadline."""
+    grace: str = _option("30s", metavar="TIME")
+    """How long the ranks may take after the notice or Ctrl-C before they are killed."""
+    preempt_test: str = _option("", metavar="TIME")
+    """This time (20s, 2m) after the start end the run as a scheduler would, start it again, and say what was lost."""
     name: str = ""
     """Name of the run. Default: the script's name; the same name resumes the same run."""
     run_dir: str = _option("", metavar="DIR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dtk_launch.diagnose.culprit import Verdict, judge
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, signal_name
@@ -21,14 +22,37 @@ class Outcome:
     line: str = ""
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How torchrun ended, and what dtk knows of it.
+
+    `code` as Popen gives it; `signalled`: the signal that the run was ended for; `early`: how a script that ended well
+    left before it was done, '' if nothing says so; `hang`: the hang that the run was in.
+    """
+
+    code: int
+    signalled: int | None
+    early: str = ""
+    hang: dict[str, Any] | None = None
+
+
 def decide(
-    torchrun_code: int, signalled: int | None, ends: Sequence[RankEnd], ranks: int, hung: bool = False
+    torchrun_code: int,
+    signalled: int | None,
+    ends: Sequence[RankEnd],
+    ranks: int,
+    hung: bool = False,
+    early: str = "",
 ) -> Outcome:
     """The outcome of a run that has ended, `ends` of its `ranks` started ones.
 
     `torchrun_code` as Popen gives it; `signalled`: the signal that dtk got and passed on, or sent
-    because the run `hung`.
+    because the run `hung`. `early`: how a script that ended well left before it was done, for that signal; '' if
+    nothing says so.
     """
+    well = bool(ends) and len(ends) == ranks and not any(end.failed for end in ends)
+    if early and well:
+        return Outcome(PREEMPTED, line=f"preempted: {early}; run the same command again to go on")
     if torchrun_code == 0:
         return Outcome(0)
     verdict = judge(ends)
@@ -38,8 +62,8 @@ def decide(
     if signalled and hung:
         return Outcome(HUNG, line="ended because it hung (--on-hang stop)")
     if signalled:
-        if ends and len(ends) == ranks and not any(end.failed for end in ends):
-            return Outcome(0)
+        if well:
+            return Outcome(0, line=f"every rank ended with 0 after {signal_name(signalled)}, so this run is done")
         return Outcome(128 + signalled, line=f"ended by {signal_name(signalled)}")
     if torchrun_code < 0 and (verdict is None or verdict.culprit.code is None):
         name = signal_name(-torchrun_code)

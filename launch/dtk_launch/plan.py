@@ -11,6 +11,7 @@ from dtk_launch.config import Settings
 from dtk_launch.cpus import Shares, format_shares
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
+from dtk_launch.grace import Stop, decide_stop
 from dtk_launch.hanging import Hang, decide_hang
 from dtk_launch.interop import decide_variables
 from dtk_launch.options import ONE_PROCESS, LaunchOptions
@@ -74,6 +75,7 @@ class LaunchPlan:
     topology: Topology
     resources: Resources
     restart: Restart
+    stop: Stop
     strategy: str
     name: str
     run_dir: Path
@@ -114,6 +116,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     decisions.note("max_restarts", options.max_restarts, sources["max_restarts"])
     hang = decide_hang(options, sources, decisions.note)
     _decide_quiet(options, sources, topology.nodes * nproc, decisions)
+    stop = decide_stop(options, sources, facts.torch_version or "", topology.nodes, decisions.note)
     name = _decide_name(options, sources, decisions)
     run_dir = _decide_run_dir(options, sources, name, facts, decisions)
     topology = named(topology, name, nproc)
@@ -135,6 +138,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
         topology=topology,
         resources=resources,
         restart=Restart(options.max_restarts),
+        stop=stop,
         strategy=options.strategy,
         name=name,
         run_dir=run_dir,

@@ -80,10 +80,15 @@ def exit_code(error: BaseException) -> int:
 
 
 def record_error(record: Record, error: BaseException, trace: TracebackType | None) -> None:
-    """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end."""
+    """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end.
+
+    But for a SystemExit of another type, which tells why.
+    """
     now, now_mono = time.time_ns(), time.monotonic_ns()
     code = exit_code(error)
     if code == 0:
+        if type(error) is not SystemExit:  # Lightning's way to leave on SIGTERM
+            record.end(0, type=type(error).__name__)
         return
     text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
     message = ""

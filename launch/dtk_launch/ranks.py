@@ -19,7 +19,8 @@ _LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end o
 
 @dataclass(frozen=True)
 class RankExit:
-    """How a rank said that it ended. `type` is the exception's, None after a clean end.
+    """How a rank said that it ended. `type` is the exception's, None after a clean end, but for a
+    library's own SystemExit.
 
     `where` is the innermost line of the user's code (file, line, function, text); `blames` the ranks that the exception
     names as the ones at fault. `mono_ns` is the time on the clock that all processes of the host share.
@@ -165,18 +166,26 @@ class RankWatch:
             died = now
         self.ended[pid] = died + self._clock_ns
 
-    def signal(self, signum: int, parent: int) -> None:
-        """Signal every rank that runs and is a child of `parent`: a pid of an earlier launch may be anyone's by now."""
+    def look_again(self) -> None:
+        """Read what changed, without waiting for the next listing."""
         self._next_scan = 0.0
-        self.poll()  # a rank may have started since the last look
-        for record in self.records.values():
-            if record.exit is None and hostos.parent_of(record.pid) in (parent, None):
-                hostos.send(record.pid, signum)
+        self.poll()
+
+    def running(self, parent: int) -> list[int]:
+        """Pids of the ranks that run and are children of `parent`; a pid of an earlier launch may be anyone's."""
+        found = (record.pid for record in self.records.values() if record.exit is None)
+        found = (pid for pid in found if pid not in self.ended)
+        return [pid for pid in found if hostos.parent_of(pid) in (parent, None)]
+
+    def signal(self, signum: int, parent: int) -> None:
+        """Signal every rank that runs and is a child of `parent`."""
+        self.look_again()  # a rank may have started since the last look
+        for pid in self.running(parent):
+            hostos.send(pid, signum)
 
     def close(self) -> None:
         """Read the last records and close the descriptors."""
-        self._next_scan = 0.0
-        self.poll()
+        self.look_again()
         for descriptor in self._pidfds.values():
             os.close(descriptor)
         self._pidfds.clear()

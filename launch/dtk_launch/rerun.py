@@ -72,7 +72,12 @@ def settings(
     recorded, topology = dict(values["options"]), values["topology"]
     recorded |= {"nproc": str(topology["nproc"]), "nodes": recorded.get("nodes") or str(topology["nodes"])}
     recorded |= {"name": values["name"], "run_dir": str(folder)}
-    recorded |= {"dry_run": False, "json": False, "env": _environment(recorded.get("env", ()), environ)}
+    recorded |= {
+        "dry_run": False,
+        "json": False,
+        "preempt_test": "",
+        "env": _environment(recorded.get("env", ()), environ),
+    }
     if given.get("name") is not None:
         recorded["run_dir"] = ""
     chosen: dict[str, Any] = {}

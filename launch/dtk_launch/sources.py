@@ -30,6 +30,8 @@ _FLAGS: _Causes = {
     "--standalone": (("rendezvous",), ""),
     "--nproc-per-node": (("nproc",), ""),
     "--max-restarts": (("max_restarts",), ""),
+    "--signals-to-handle": ((), "dtk tells the ranks itself, and torchrun by SIGURG to wait for them"),
+    "--shutdown-timeout": (("grace",), ""),
     "--nnodes": (("nodes",), ""),
     "--node-rank": (("node_rank", "is_host"), ""),
     "--rdzv-backend": ((), "works on every cluster, and without a port on each node"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dtk_launch.errors import PlanError
+from dtk_launch.grace import AGENT_GRACE
 from dtk_launch.plan import Decision, LaunchPlan
 from dtk_launch.resources import worker_path
 
@@ -29,6 +30,9 @@ _FORMS = {
     "PET_LOCAL_RANKS_FILTER": r"\d+(,\d+)*",
 }
 """What torchrun can read of these; it finds out after it has been started."""
+
+HANDLED = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGURG"
+"""torchrun's own, and the one by which dtk has it wait for its ranks without telling them anything: stopping.py."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,13 @@ def render(plan: LaunchPlan) -> Command:
 def flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
     """torchrun's flags and their values; None for a switch."""
     topology, rendezvous = plan.topology, plan.topology.rendezvous
-    common = (("--nproc-per-node", str(topology.nproc)), ("--max-restarts", str(plan.restart.max_restarts)))
+    stop = plan.stop
+    common = (
+        ("--nproc-per-node", str(topology.nproc)),
+        ("--max-restarts", str(plan.restart.max_restarts)),
+        ("--signals-to-handle", HANDLED),
+        *((("--shutdown-timeout", str(stop.agent_grace)),) if stop.agent_grace != AGENT_GRACE else ()),
+    )
     if rendezvous is None:
         # --standalone on one node always: without it the port is a fixed one before torch 2.12.
         return (("--standalone", None), *common)

@@ -127,6 +127,13 @@ NUMBERS = (
             "99999999999": ("--nodes=99999999999", "100000 nodes", "pass the nodes"),
         }.items()
     ),
+    launch("--hang-timeout", "soon", S, says=("--hang-timeout", "soon", "auto")),
+    launch("--hang-timeout", "-5", S, says=("--hang-timeout", "-5")),
+    launch("--on-hang", "explode", S, says=("--on-hang", "explode", "report")),
+    launch("--preempt-signal", "KILL", S, says=("--preempt-signal", "KILL", "USR1")),
+    launch("--grace", "soon", S, says=("--grace", "soon")),
+    launch("--grace", "-3s", S, says=("--grace", "-3s")),
+    launch("--preempt-test", "never", S, says=("--preempt-test", "never")),
     launch("--quiet-ranks", "5-2", "--nproc", "8", S, says=("--quiet-ranks=5-2", "pass 2-5")),
     launch("--quiet-ranks", "3", "--nproc", "2", S, says=("--quiet-ranks=3", "ranks 0 to 1", "others")),
     launch("--node-rank", "-1", S, says=("--node-rank=-1", "pass 0 or more")),
