@@ -14,7 +14,7 @@ _HEAD = """# Who failed first?
 
 Each run is made to fail in a known way. Every failing rank notes the moment of its fault by the clock that all share;
 the earliest is the truth. `dtk` is the culprit of its verdict.json, `torchrun` the "Root Cause" that torchrun printed
-at the end of the very same run (of two nodes: right if either agent names the rank). That run helps torchrun, too: under
+at the end of the very same run (of two nodes: right if either agent names the rank). It helps torchrun, too: under
 dtk a rank that has only lost a connection puts off its end. Made by `dtk bench verdict`.
 """
 
