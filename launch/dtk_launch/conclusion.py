@@ -73,8 +73,9 @@ class _Ends:
         loader = _LOADER.search(record.exit.message) if record.exit is not None else None
         pid = record.pid if reported == -9 else int(loader[1]) if loader else None
         note = self._oom.verdict(pid) if pid is not None else ""
-        died = self._watch.ended.get(record.pid)
-        return end_of(record, self._node, reported, died, self._now_ns, tail(self._folder, record.rank), note)
+        died, failing = self._watch.ended.get(record.pid), self._watch.failing_ns(record.pid)
+        words, fault = tail(self._folder, record.rank, "err"), self._watch.fault_of(record)
+        return end_of(record, self._node, reported, died, self._now_ns, words, fault, note, failing)
 
 
 def _decide(
@@ -148,7 +149,7 @@ def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> No
 
 def _say_last(plan: LaunchPlan, rank: int) -> None:
     """Print the last of what a rank wrote to stderr: nobody has seen it."""
-    for line in tail(plan.run_dir / "ranks", rank)("err").splitlines()[-_LAST_LINES:]:
+    for line in tail(plan.run_dir / "ranks", rank, "err").splitlines()[-_LAST_LINES:]:
         _say(f"[{rank}] {line}")
 
 

@@ -17,6 +17,7 @@ class Deaths:
         """`descriptor` is that of the ranks' pages, or None where there are none."""
         self._descriptor = descriptor
         self._times: dict[int, int] = {}
+        self._pages: dict[int, Page] = {}
         self._threads: dict[int, threading.Thread] = {}
 
     def watch(self, pid: int, offset: int | None) -> None:
@@ -27,6 +28,7 @@ class Deaths:
             page = Page(self._descriptor, offset)
         except (OSError, ValueError):
             return
+        self._pages[pid] = page
         thread = threading.Thread(target=self._wait, args=(pid, page), daemon=True)
         self._threads[pid] = thread
         thread.start()
@@ -36,6 +38,11 @@ class Deaths:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -20)
         if page.wait_for_death():
             self._times[pid] = time.monotonic_ns()
+
+    def failed_at(self, pid: int) -> int | None:
+        """time.monotonic_ns() at which an exception left the process's script; None if nothing says so."""
+        page = self._pages.get(pid)
+        return None if page is None else page.failed_at()
 
     def time_of(self, pid: int) -> int | None:
         """time.monotonic_ns() of the death of a process that is known to be dead; None if nothing tells."""

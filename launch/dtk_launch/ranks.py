@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -13,6 +14,7 @@ from typing import Any
 
 from dtk_launch import hostos
 from dtk_launch.deaths import Deaths
+from dtk_launch.vitals import fault_text
 
 _LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end of its memory
 
@@ -85,6 +87,7 @@ class RankWatch:
         self._known = [folder / f"{rank}.json" for rank in range(nproc)] if one_node else None
         self._since_ns = time.time_ns()
         self._clock_ns = time.time_ns() - time.monotonic_ns()
+        self._vitals = vitals
         self._deaths = Deaths(vitals)
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._pidfds: dict[int, int] = {}
@@ -183,9 +186,24 @@ class RankWatch:
         for pid in self.running(parent):
             hostos.send(pid, signum)
 
+    def failing_ns(self, pid: int) -> int | None:
+        """Unix time at which an exception left the script of this process, recorded or not; None if none is known."""
+        moment = self._deaths.failed_at(pid)
+        return None if moment is None else moment + self._clock_ns
+
+    def fault_of(self, record: RankRecord) -> str:
+        """What Python said of a fatal signal that ended this rank; '' if there was none."""
+        if self._vitals is None or record.vitals is None:
+            return ""
+        return fault_text(self._vitals, record.vitals, self._nproc)
+
     def close(self) -> None:
-        """Read the last records and close the descriptors."""
+        """Read the last records, keep what was said of fatal signals, and close the descriptors."""
         self.look_again()
+        for rank, record in self.records.items():
+            if text := self.fault_of(record):
+                with contextlib.suppress(OSError):
+                    (self._folder / f"{rank}.fault").write_text(text, encoding="utf-8")
         for descriptor in self._pidfds.values():
             os.close(descriptor)
         self._pidfds.clear()

@@ -21,8 +21,11 @@ import time
 PAGE = 4096
 _ATTEMPTS = 64  # pages of a rank; a later restart takes the page of one long dead
 _ATTRIBUTES = 64  # bytes, more than any libc needs for the mutex's attributes
+_FAULT = 1 << 20  # bytes for what Python says of a fatal signal; none is used before there is one
 _BEAT = 128  # offset of the heartbeat, behind the mutex (at most 48 bytes in glibc and musl)
 _COUNTS = struct.Struct("<QQ")
+_MOMENT = struct.Struct("<Q")
+_FAILED = 160  # offset of the moment at which an exception left the script
 _PROCESS_SHARED, _ROBUST = 1, 1
 _OWNER_DIED = 130  # EOWNERDEAD
 
@@ -33,7 +36,7 @@ def create_file(nproc: int) -> int | None:
         return None
     try:
         descriptor = os.memfd_create("dtk-vitals")
-        os.truncate(descriptor, PAGE * nproc * _ATTEMPTS)
+        os.truncate(descriptor, (PAGE + _FAULT) * nproc * _ATTEMPTS)
     except OSError:
         return None
     return descriptor
@@ -49,6 +52,20 @@ def offset_of(local_rank: int, nproc: int, restart: int) -> int:
     return PAGE * (local_rank + nproc * (restart % _ATTEMPTS))
 
 
+def fault_offset(offset: int, nproc: int) -> int:
+    """Where in the file the rank whose page is at `offset` has Python write its stack on a fatal signal.
+
+    In memory: on a disk the hundred small writes of a stack would put off the moment of the death by milliseconds.
+    """
+    return PAGE * nproc * _ATTEMPTS + _FAULT * (offset // PAGE)
+
+
+def fault_text(descriptor: int, offset: int, nproc: int) -> str:
+    """What Python wrote on a fatal signal; '' if there was none."""
+    found = os.pread(descriptor, _FAULT, fault_offset(offset, nproc))
+    return found.partition(b"\0")[0].decode(errors="replace")
+
+
 class Page:
     """One rank's page, mapped. Never unmapped: the kernel follows the list of held locks into it."""
 
@@ -57,6 +74,7 @@ class Page:
         self._memory = mmap.mmap(descriptor, PAGE, offset=offset)
         self._address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(self._memory)))
         self._steps = 0
+        self._owner = 0
 
     def hold(self) -> bool:
         """Take the lock for as long as this process lives, with no step done; False where there is no such lock."""
@@ -66,6 +84,7 @@ class Page:
             # the interpreter's end must not unmap what the kernel is still to look into
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._memory))
             self._memory[:] = bytes(PAGE)
+            self._owner = os.getpid()
             return not (
                 libc.pthread_mutexattr_init(attributes)
                 or libc.pthread_mutexattr_setpshared(attributes, _PROCESS_SHARED)
@@ -84,6 +103,16 @@ class Page:
         """Note that the rank has finished one more step, now. About a microsecond."""
         self._steps += 1
         _COUNTS.pack_into(self._memory, _BEAT, self._steps, time.monotonic_ns())
+
+    def note_failure(self) -> None:
+        """Note that an exception has left the script, now. Quick, and nothing in a forked child."""
+        if os.getpid() == self._owner:
+            _MOMENT.pack_into(self._memory, _FAILED, time.monotonic_ns())
+
+    def failed_at(self) -> int | None:
+        """time.monotonic_ns() at which an exception left the script; None if none has."""
+        (moment,) = _MOMENT.unpack_from(self._memory, _FAILED)
+        return moment or None
 
     def heartbeat(self) -> tuple[int, int]:
         """(steps so far, time.monotonic_ns() of the last one); (0, 0) before the first."""

@@ -148,19 +148,27 @@ def share_vitals(path: str | None) -> dict[str, Any]:
     if not page.hold():
         return {}
     _kept.append(page)
+    catch_faults(path, vitals.fault_offset(offset, nproc))
     _load("pulse").install(page.beat)
     return {"vitals": offset}
 
 
-def catch_faults(path: str) -> None:
-    """Have Python write its stack to `path` on a fatal signal (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL)."""
+def catch_faults(path: str, offset: int) -> None:
+    """Have Python write its stack there on a fatal signal (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL)."""
     with contextlib.suppress(OSError):
-        file = open(path, "wb")  # noqa: SIM115  # faulthandler keeps the descriptor
+        file = open(path, "r+b", buffering=0)  # noqa: SIM115  # faulthandler keeps the descriptor
+        file.seek(offset)
         _kept.append(file)
         faulthandler.enable(file)
 
 
-_kept: list[Any] = []  # for the life of the process
+def note_failure() -> None:
+    """Tell the supervisor the moment at which an exception left the script, before anything that takes time."""
+    for kept in _kept[:1]:
+        kept.note_failure()
+
+
+_kept: list[Any] = []  # for the life of the process; the first is the page, where there is one
 
 
 def bootstrap() -> None:
@@ -176,7 +184,6 @@ def bootstrap() -> None:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         if supervisor is not None:
             redirect(folder, rank)
-            catch_faults(os.path.join(folder, f"{rank}.fault"))  # noqa: PTH118
     shared: dict[str, Any] = {}
     if supervisor is not None:
         note_early_stop()
@@ -189,6 +196,8 @@ def bootstrap() -> None:
     try:
         run(sys.argv[1:])
     except BaseException as error:
+        if records.exit_code(error) != 0:
+            note_failure()
         trace = own_frames_cut(error.__traceback__)
         try:
             records.record_error(record, error, trace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,16 @@ def end_of(
     reported: int | None,
     died_ns: int | None,
     now_ns: int,
-    read: Callable[[str], str],
+    words: str = "",
+    fault: str = "",
     note: str = "",
+    failing_ns: int | None = None,
 ) -> RankEnd | None:
     """How this rank ended; None if it is not known to have.
 
-    `reported` is its exit code in torchrun's words, `died_ns` when its process ended (Unix time), `read(suffix)` the
-    last of its file with that suffix. The rank's own record counts first, but for one of success: it can crash later.
+    `reported` is its exit code in torchrun's words, `died_ns` when its process ended (Unix time), `words` the last of
+    its stderr, `fault` what Python wrote on a fatal signal, `failing_ns` when an exception left its script.
+    The rank's own record counts first, but for one of success: it can crash later.
     """
     end = record.exit
     base = RankEnd(record.rank, node, record.host, record.pid, now_ns if died_ns is None else died_ns, reported)
@@ -79,9 +82,13 @@ def end_of(
         return replace(base, type=end.type, message=end.message, traceback=end.traceback)
     if died_ns is None and reported is None:
         return None
-    base = replace(base, words=read("err"), after_end=end is not None)
+    base = replace(base, words=words, after_end=end is not None)
+    if end is None and failing_ns is not None:  # torchrun was faster than the record
+        return replace(
+            base, time_ns=failing_ns, code=1, type="an error", message="it was ended before it could say which"
+        )
     if reported is not None and reported < 0:
-        where = fault_place(read("fault"))
+        where = fault_place(fault)
         base = replace(base, code=128 - reported, signal=signal_name(-reported), where=where, note=note)
     return base
 
@@ -104,18 +111,14 @@ def is_users(filename: str) -> bool:
     return not (standard or "-packages/" in filename or filename.startswith((*ours, "<")))
 
 
-def tail(folder: Path, rank: int) -> Callable[[str], str]:
-    """Reads the last of a rank's file with a given suffix; '' if there is none."""
-
-    def read(suffix: str) -> str:
-        try:
-            with open(folder / f"{rank}.{suffix}", "rb") as file:
-                file.seek(max(0, file.seek(0, 2) - _TAIL))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
-
-    return read
+def tail(folder: Path, rank: int, suffix: str) -> str:
+    """The last of a rank's file with this suffix; '' if there is none."""
+    try:
+        with open(folder / f"{rank}.{suffix}", "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def signal_name(signum: int) -> str:

@@ -28,12 +28,11 @@ Root Cause (first observed failure):
 """
 
 
-def end(rank, code, time_ns=0, *, reported=None, died=None, words="", fault="", **how):
+def end(rank, code, time_ns=0, *, reported=None, died=None, words="", fault="", failing=None, **how):
     """A rank's end as the record (`code`; None: none was written), its death and torchrun tell it."""
     told = None if code is None else RankExit(code, how.pop("kind", None), how.pop("message", ""), "", time_ns, **how)
     record = RankRecord(rank, rank, 1000 + rank, "n1", 0, "n1:1", 0, None, told)
-    read = {"err": words, "fault": fault}.__getitem__
-    return end_of(record, "0", reported, died, 10**15, read)
+    return end_of(record, "0", reported, died, 10**15, words, fault, "", failing)
 
 
 def outcome(ends, torchrun=1, signalled=None):
@@ -74,6 +73,8 @@ RESET = {"kind": "RuntimeError", "message": "[pair.cc:553] Connection closed by 
         ([end(0, None, died=40 * SECOND, reported=-9), end(1, 1, 4, **RESET)], 1),
         ([end(0, None, died=2 * SECOND, reported=-9), end(1, 1, 4, **RESET)], 0),
         ([end(0, None, died=9), end(1, 1, 4, **RESET)], 1),
+        # torchrun was faster than the record of an exception
+        ([end(0, None, died=9, reported=-15, failing=3), end(1, None, died=4, reported=-6)], 0),
         # but the first to get SIGTERM was sent it by somebody else
         ([end(0, None, died=2, reported=-15)], 0),
         ([end(0, None, died=2, reported=-15), end(1, 1, 4, **RESET)], 0),
