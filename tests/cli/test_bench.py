@@ -64,6 +64,7 @@ def records_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_dp_and_ddp_take_turns_on_the_same_work(tmp_path, mark):
@@ -121,6 +122,7 @@ def test_a_strategy_that_dies_ends_the_run(tmp_path, mark):
     assert "**The run failed**: ddp on mlp did not work." in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_nothing_outlives_a_driver_that_was_killed(tmp_path, mark):
@@ -290,6 +292,7 @@ def test_checkpoints_that_give_back_the_same_bytes(tmp_path, mark):
     assert "did not give back" not in report
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_an_interrupted_checkpoint_run_leaves_its_records_and_no_files(tmp_path, mark):

@@ -232,6 +232,7 @@ def test_killed_ten_times_ends_with_the_same_weights(tmp_path: Path, reference: 
     assert fingerprint(run_dir) == reference, steps
 
 
+@pytest.mark.slow
 def test_with_max_restarts_one_command_does_it_all(tmp_path: Path, reference: dict[str, list[str]]) -> None:
     """A rank is killed in the middle of a save."""
     run = launch(tmp_path / "run", "--max-restarts", "2")

@@ -117,6 +117,7 @@ def test_trainer_and_accelerate_under_ddp(launch, script):
 
 
 @no_gpu
+@pytest.mark.slow
 def test_fabric_under_ddp(launch):
     for seen in launch("--strategy", "ddp", "--precision", "bf16", "fabric_loop.py"):
         assert (seen["model"][0], seen["strategy"]) == ("DistributedDataParallel", "DDPStrategy")

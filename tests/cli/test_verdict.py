@@ -45,6 +45,7 @@ def test_the_out_of_memory_killer_is_named():
     assert record["how"].startswith("killed by SIGKILL, by the kernel's out-of-memory killer")
 
 
+@pytest.mark.slow
 def test_a_killed_rank_among_real_collectives():
     assert judged(one("SIGKILL", 3, 1, "gloo"))["how"] == "killed by SIGKILL"
 
@@ -53,6 +54,7 @@ def test_ranks_that_fail_one_after_the_other():
     judged(cascade(KINDS, 4, 20, 0))
 
 
+@pytest.mark.slow  # network namespaces as nodes: test_nodes.py
 def test_two_nodes_agree_and_both_end_with_its_code():
     record = judged(one("os._exit", 2, 3, "sockets", nodes=2))
     assert record["exit_codes"] == [4, 4]

@@ -89,7 +89,7 @@ def leave_with_hanging_workers(folder: str, method: str) -> None:
 kept: list[object] = []
 
 
-@pytest.mark.parametrize(("way", "method"), [("rank", "fork"), ("script", "spawn")])
+@pytest.mark.parametrize(("way", "method"), [("rank", "fork"), pytest.param("script", "spawn", marks=pytest.mark.slow)])
 def test_workers_deaf_to_signals_end_with_their_rank(way: str, method: str, tmp_path: Path) -> None:
     if way == "rank":
         run_ranks(leave_with_hanging_workers, 1, str(tmp_path), method, timeout=60.0)
