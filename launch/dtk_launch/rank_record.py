@@ -91,9 +91,7 @@ def record_error(record: Record, error: BaseException, trace: TracebackType | No
             record.end(0, type=type(error).__name__)
         return
     text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
-    message = ""
-    with contextlib.suppress(Exception):  # a __str__ of the user's
-        message = str(error)
+    message = message_of(error)
     stamped = getattr(error, "time_ns", None)
     when = stamped if isinstance(stamped, int) else now
     record.end(
@@ -106,6 +104,13 @@ def record_error(record: Record, error: BaseException, trace: TracebackType | No
         time_ns=when,
         mono_ns=now_mono - (now - when),
     )
+
+
+def message_of(error: BaseException) -> str:
+    """What the error says; '' where its own __str__ fails."""
+    with contextlib.suppress(Exception):
+        return str(error)
+    return ""
 
 
 def place_of(error: BaseException, trace: TracebackType | None) -> dict[str, Any] | None:

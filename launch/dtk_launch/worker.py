@@ -204,7 +204,7 @@ def bootstrap() -> None:
         except BaseException as later:  # of a signal handler: torch's, for a DataLoader worker that was killed
             records.record_error(record, later, trace)
         hide_own_frames(trace)
-        if "vitals" in shared and _load("lost").lost_connection(type(error).__name__, str(error)):
+        if "vitals" in shared and _load("lost").lost_connection(type(error).__name__, records.message_of(error)):
             time.sleep(_load("lost").LINGER)
         raise
 

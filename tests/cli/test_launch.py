@@ -90,6 +90,13 @@ def test_an_exception_is_shown_as_python_shows_it(start):
     assert "ChildFailedError" not in err
 
 
+def test_an_exception_that_cannot_be_printed_stays_itself(start):
+    source = "class Odd(Exception):\n    def __str__(self):\n        raise TypeError('no words')\nraise Odd"
+    code, _, err = start(source, "-n", "1").wait()
+    assert (code, "rank 0 failed first: Odd (exit code 1)" in err) == (1, True), err
+    assert "no words" not in err
+
+
 def test_restarts_until_it_works(start):
     source = "import os, sys\nsys.exit(0 if os.environ['TORCHELASTIC_RESTART_COUNT'] == '1' else 3)"
     run = start(source, "--nproc", "2", "--max-restarts", "2")
