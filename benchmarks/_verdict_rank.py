@@ -6,26 +6,34 @@ the first], `peers` what the other ranks do meanwhile. Its own clock is the trut
 
 import ctypes
 import json
+import mmap
 import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 FOLDER = Path(os.environ["DTK_RUN_DIR"]) / "truth"
+_HELD: list[bytes] = []  # what a core dump is to take long for
 LEAD = 0.4  # seconds from the last rank's arrival to the first fault
 
 
 FOLDER.mkdir(exist_ok=True)
-_NOTE = os.open(FOLDER / f"{RANK}.fault", os.O_WRONLY | os.O_CREAT)
+with (FOLDER / f"{RANK}.fault").open("w+b") as file:
+    file.write(bytes(8))
+    file.flush()
+    _NOTE = mmap.mmap(file.fileno(), 8)  # a write to the file could wait for the disk, between the note and the fault
+_MOMENT = struct.Struct("=Q")
+_MOMENT.pack_into(_NOTE, 0, 0)  # the first touch of a page may wait as well
 
 
 def note() -> None:
     """Write the moment of this rank's fault, and nothing more before it."""
-    os.write(_NOTE, b"%d" % time.monotonic_ns())
+    _MOMENT.pack_into(_NOTE, 0, time.monotonic_ns())
 
 
 def meet(extra: str = "") -> float:
@@ -54,6 +62,9 @@ def fail(kind: str) -> None:
     if kind == "os._exit":
         note()
         os._exit(4)
+    if kind in ("early end", "os._exit(0)"):
+        note()
+        sys.exit(0) if kind == "early end" else os._exit(0)
     if kind == "import":
         note()
         import a_module_that_is_not_there  # noqa: F401
@@ -61,6 +72,9 @@ def fail(kind: str) -> None:
         note()
         os.kill(os.getpid(), getattr(signal, kind))
     if kind == "SIGSEGV":
+        note()
+        ctypes.string_at(0)
+    if kind == "core dump":
         note()
         ctypes.string_at(0)
     if kind == "SIGABRT":
@@ -138,6 +152,9 @@ def main() -> None:
     peers = scenario["peers"]
     if any(kind.startswith("loader") for kind, _ in scenario["faults"].values()):
         import torch.utils.data  # noqa: F401  # before the clock starts
+    if fault is not None and fault[0] == "core dump":
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        _HELD.append(os.urandom(1 << 20) * 800)
     sockets = ()
     if peers == "sockets":
         start, sockets = ring()

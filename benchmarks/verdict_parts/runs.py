@@ -39,9 +39,8 @@ def measure(scenario: Scenario) -> dict[str, Any]:
         ends = [_finish(run) for run in runs]
         run_dir = Path(folder) / "run"
         verdict = json.loads((run_dir / "verdict.json").read_text())
-        times = {
-            int(path.stem): int(path.read_text()) for path in (run_dir / "truth").glob("*.fault") if path.stat().st_size
-        }
+        notes = {int(path.stem): path.read_bytes() for path in (run_dir / "truth").glob("*.fault")}
+        times = {rank: int.from_bytes(note, sys.byteorder) for rank, note in notes.items() if any(note)}
         words = "".join(path.read_text(errors="replace") for path in sorted(run_dir.glob("launcher*.log")))
         culprit = verdict["culprit"]
         return {

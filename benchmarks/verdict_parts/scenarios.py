@@ -12,6 +12,8 @@ DELAYS = (1, 2, 5, 20, 100, 500)
 """Milliseconds between the faults of a cascade."""
 KINDS = ("exception", "exit", "os._exit", "import", "SIGSEGV", "SIGABRT", "SIGKILL", "SIGTERM", "ulimit")
 """Ways to fail that need nothing."""
+EARLY = ("early end", "os._exit(0)")
+"""Ways to leave with exit code 0 while the others still need the rank: those fail of it."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,30 @@ def cascade(kinds: tuple[str, ...], nproc: int, delay: float, seed: int, nodes: 
     return Scenario(f"cascade, {delay:g} ms", name, nproc, faults, nodes=nodes)
 
 
+def core_dump() -> Scenario:
+    """A rank that is still writing its core, for a second and more, when another one fails and is gone at once."""
+    faults = ((1, ("core dump", 0.0)), (0, ("exception", 100.0)))
+    return Scenario("core dump", "rank 1 of 2 writes its core while rank 0 fails", 2, faults)
+
+
 def scenarios(seeds: int = 2) -> Iterator[Scenario]:
     """All of them; `seeds` draws of each cascade."""
     for number, kind in enumerate(KINDS):
         yield one(kind, 2, number % 2)
         yield one(kind, 4, (number + 1) % 4, "sockets")
     yield one("slow teardown", 4, 2, "sockets")
+    for kind in EARLY:
+        yield one(kind, 4, 1, "sockets")
+        yield one(kind, 3, 1, "gloo")
     for kind in ("exception", "os._exit", "SIGKILL", "SIGSEGV"):
         yield one(kind, 3, 1, "gloo")
     for kind in ("loader error", "loader killed"):
         yield one(kind, 2, 1)
     yield one("out of memory", 2, 1)
+    yield core_dump()
     for nproc, delay, seed in itertools.product((2, 4, 8), DELAYS, range(seeds)):
         yield cascade(KINDS, nproc, delay, seed)
-    for kind in ("exception", "SIGKILL", "os._exit"):
+    for kind in ("exception", "SIGKILL", "os._exit", *EARLY):
         yield one(kind, 2, 3, "sockets", nodes=2)
     for delay in (5, 100):
         yield cascade(KINDS, 2, delay, 0, nodes=2)
