@@ -26,7 +26,7 @@ help:  ## what each target does
 demo: .venv/.demo  ## train the digits demo on 2 ranks
 	$(BIN)/dtk launch --nproc 2 --run-dir runs/demo examples/train_digits.py
 
-test: .venv/.dev  ## run the whole suite (what the machine can run; it says what it left out)
+test: .venv/.dev  ## run the suite but for its slow tests (make chaos): what the machine can run; it says what it left out
 	$(PYTEST) -m "not slow"
 
 check: .venv/.dev format lint types imports test  ## format, lint, strict types, import contracts, tests
