@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,10 +56,16 @@ def launch(given: dict[str, Any]) -> None:
     Inside an srun step: on every rank of this node. Everything after SCRIPT belongs to the script, --help included.
     """
     planned = from_command_line(given)
+    _warn(planned.hints())
     if planned.options.dry_run:
         _dry_run(planned)
     else:
         _start(planned, planned.record)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"dtk: warning: {line}", err=True)
 
 
 def _dry_run(planned: Launch) -> None:
@@ -90,6 +96,7 @@ def explain(given: dict[str, Any]) -> None:
     Takes what launch takes and starts nothing.
     """
     planned = from_command_line(given)
+    _warn(planned.hints())
     from dtk_launch import explain as texts
 
     if planned.options.json:
@@ -110,15 +117,18 @@ def rerun(given: dict[str, Any]) -> None:
     run, exact, into = (given.pop(name) for name in ("run", "exact", "restore"))
     check_value("run", run, "command line")
     check_value("restore", into, "flag --restore")
-    planned, record, differing = recorded.prepare(run, given, into or "")
-    for line in differing:
+    again = recorded.prepare(run, given, into or "")
+    for line in again.notes:
+        click.echo(f"dtk: note: {line}", err=True)
+    for line in again.differing:
         click.echo(f"dtk: differs: {line}", err=True)
-    if exact and differing:
-        raise PlanError(f"--exact, but {len(differing)} differences; drop --exact to start anyway")
-    if planned.options.dry_run:
-        _dry_run(planned)
+    if exact and again.differing:
+        number = len(again.differing)
+        raise PlanError(f"--exact, but {number} difference{'s' * (number > 1)}; drop --exact to start anyway")
+    if again.launch.options.dry_run:
+        _dry_run(again.launch)
     else:
-        _start(planned, lambda: record)
+        _start(again.launch, lambda: again.record)
 
 
 @options_command(app, SubmitOptions)
@@ -131,8 +141,9 @@ def submit(given: dict[str, Any]) -> None:
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd, settings.options.env)
     check_needs(settings.options, facts.cwd, dict(facts.environ))
-    from dtk_launch import jobs
+    from dtk_launch import hints, jobs
 
+    _warn(hints.unknown_variables(dict(facts.environ)))
     jobs.submit(settings.options, facts)
 
 
@@ -209,12 +220,13 @@ def logs(
     RUN is a name in ./runs, or a path. With -f: the last ten lines of each, then as it comes.
     """
     from dtk_launch import logs as output
-    from dtk_launch import ranklist, runref
+    from dtk_launch import runref
 
-    wanted = ranklist.parse_ranks(",".join(ranks), "--rank") if ranks else None
+    folder = runref.find_run(run, Path.cwd())
+    wanted = output.asked_ranks(folder, ",".join(ranks)) if ranks else None
     suffixes = ("log", "err") if only_err == only_out else ("err",) if only_err else ("log",)
     options = output.LogOptions(wanted, suffixes, tail, not no_prefix)
-    output.show(runref.find_run(run, Path.cwd()), options, follow, os.environ)
+    output.show(folder, options, follow, os.environ)
 
 
 @app.command()

@@ -34,7 +34,22 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, .
     )
 
 
+def notes(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was not compared, for nothing of it is recorded. No difference."""
+    if not _not_in_git(then["tree"]):
+        return ()
+    script = ", but for the script" if then["script"].get("sha256") else ""
+    return (f"the source {'is' if _not_in_git(now['tree']) else 'was'} not in git, so it was not compared{script}",)
+
+
+def _not_in_git(tree: Mapping[str, Any]) -> bool:
+    """Not so: a repository that git was too slow in, or would not read."""
+    return "not a git repository" in tree.get("why", "") or tree.get("why") == "git is not installed"
+
+
 def _tree(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if _not_in_git(then):
+        return
     for when, side in (("then", then), ("now", now)):
         if "why" in side:
             yield f"the source tree cannot be compared: {when}, {side['why']}"

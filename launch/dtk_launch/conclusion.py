@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def conclude(
     `words` is what torchrun has written. `hurry` says whether somebody does not want to wait for what the other nodes
     saw, `status` what the node's entry (nodes.py) says of its ranks.
     """
-    gathered = _Ends(plan, watch, exit_codes(words), oom)
+    gathered = _Ends(plan, watch, exit_codes(words), oom, ending.code)
     outcome, ends = _decide(plan, watch, gathered, ending, hurry, status)
     _write_verdict(plan, outcome, ends, gathered, ending.hang)
     _report(plan, outcome, words, bool(watch.records))
@@ -57,7 +57,10 @@ def conclude(
 class _Ends:
     """How the ranks of this node ended, of the last attempt and of those before it."""
 
-    def __init__(self, plan: LaunchPlan, watch: RankWatch, codes: Mapping[int, int], oom: OomWatch) -> None:
+    def __init__(
+        self, plan: LaunchPlan, watch: RankWatch, codes: Mapping[int, int], oom: OomWatch, torchrun_code: int
+    ) -> None:
+        self._torchrun_code = torchrun_code
         self._codes, self._watch, self._oom = codes, watch, oom
         self._folder, self._node = plan.run_dir / "ranks", plan.topology.node
         self._now_ns = time.time_ns()
@@ -71,11 +74,14 @@ class _Ends:
     def _end(self, record: RankRecord) -> RankEnd | None:
         reported = self._codes.get(record.pid)
         loader = _LOADER.search(record.exit.message) if record.exit is not None else None
-        pid = record.pid if reported == -9 else int(loader[1]) if loader else None
+        seen = self._watch.codes.get(record.pid)
+        if seen == -9 and self._torchrun_code < 0:  # it died with torchrun
+            seen = None
+        pid = record.pid if -9 in (reported, seen) else int(loader[1]) if loader else None
         note = self._oom.verdict(pid) if pid is not None else ""
         died, failing = self._watch.ended.get(record.pid), self._watch.failing_ns(record.pid)
-        words, fault = tail(self._folder, record.rank, "err"), self._watch.fault_of(record)
-        return end_of(record, self._node, reported, died, self._now_ns, words, fault, note, failing)
+        words, fault = tail(self._folder, record.rank, "err", record.started_ns), self._watch.fault_of(record)
+        return end_of(record, self._node, reported, died, self._now_ns, words, fault, note, failing, seen)
 
 
 def _decide(
@@ -89,12 +95,17 @@ def _decide(
     """The outcome from what all nodes know, and the ends that it rests on."""
     topology = plan.topology
     own, launch = gathered.last, nodes.launch_id(plan)
-    stopped = ending.hang is not None and plan.hang.action == "stop"
+    stopped = ending.hang is not None and ending.hang["action"] == "stop"
     outcome = decide(ending.code, ending.signalled, own, len(watch.records), stopped, ending.early)
     facts = {"host": socket.gethostname(), **status, "state": "ended", "ends": nodes.ends_to_json(own)}
     nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
-    if topology.nodes == 1 or outcome.code in (0, PREEMPTED) or stopped:
+    if outcome.code != 0 and topology.nodes > 1:
+        nodes.publish_failure(plan.run_dir, topology.node, launch)
+    if topology.nodes == 1 or outcome.code == PREEMPTED or (outcome.code == 0 and not ending.others_failed):
         return outcome, own
+    if outcome.code == HUNG and ending.hang is not None:
+        line = f"{outcome.line}: {ending.hang['summary']}" if topology.node != "0" else outcome.line
+        return replace(outcome, line=line), [*own, *nodes.ends_of_others(plan.run_dir, launch, topology.node)[0]]
     others: list[RankEnd] = []
 
     def look() -> set[str]:
@@ -105,13 +116,15 @@ def _decide(
         verdict = judge([*own, *others])
         return verdict is None or lost_connection(verdict.culprit)
 
-    nodes.wait_for_others(topology.nodes, look, only_lost, hurry)
+    alive = nodes.Liveliness(plan.run_dir, launch, topology.node)
+    nodes.wait_for_others(topology.nodes, look, only_lost, hurry, alive)
     verdict = judge([*own, *others])
     elsewhere = verdict is not None and verdict.culprit.node != topology.node
-    if ending.signalled is not None and not elsewhere:
+    needed = verdict is not None and not verdict.culprit.failed  # it ended well, and another node failed of it
+    if (ending.signalled is not None or outcome.code == 0) and not (elsewhere or needed):
         return outcome, [*own, *others]
-    found = decide(ending.code, None if elsewhere else ending.signalled, [*own, *others], len(watch.records))
-    return found, [*own, *others]
+    signalled = None if elsewhere or needed else ending.signalled
+    return decide(ending.code or 1, signalled, [*own, *others], len(watch.records)), [*own, *others]
 
 
 def _write_verdict(
@@ -139,7 +152,8 @@ def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> No
         return
     culprit = outcome.verdict.culprit
     if culprit.node != plan.topology.node:
-        _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} failed first; {plan.run_dir}/verdict.json")
+        what = "failed first" if culprit.failed else "ended first, with exit code 0"
+        _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} {what}; {plan.run_dir}/verdict.json")
         return
     if culprit.rank in parse_ranks(plan.quiet_ranks, "--quiet-ranks"):
         _say_last(plan, culprit.rank)

@@ -18,6 +18,8 @@ from dtk_launch.toml_lines import Key, key_lines
 Options = TypeVar("Options", bound=LaunchOptions)
 
 _NOT_IN_FILES = {"script", "args", "module", "dry_run", "json", "preempt_test", "profile"}
+_PAIRS = ("env", "sbatch")
+"""Options of K=V, which add up: the file's, the profile's and the flag's, the last word on each K counting."""
 _NOT_IN_ENVIRONMENT = {"script", "args", "module", "dry_run", "json", "preempt_test", "env", "sbatch"}
 # Of the run that this process is a rank of, not of the one that it starts.
 _OUTER_RUN = {"name", "run_dir"}
@@ -48,29 +50,51 @@ def resolve(kind: type[Options], given: Mapping[str, Any], environ: Mapping[str,
     inside_rank = "DTK_SUPERVISOR" in environ
     profile = given.get("profile") or environ.get("DTK_PROFILE") or ""
     asked_by = "--profile" if given.get("profile") else "DTK_PROFILE"
-    from_file = _file_values(cwd, profile, asked_by)
+    layers = _file_values(cwd, profile, asked_by)
+    from_file = {name: value for layer in layers for name, value in layer.items()}
     for f in fields(kind):
         variable = env_name(f.name)
         if f.name in ("script", "args"):
             values[f.name], sources[f.name] = given.get(f.name, f.default), "command line"
             if values[f.name] is None:
                 values[f.name] = f.default
+        elif f.name in _PAIRS:
+            values[f.name], told = _pairs(
+                f.name, given.get(f.name), [layer[f.name] for layer in layers if f.name in layer]
+            )
+            sources |= told
         elif given.get(f.name) is not None:
             values[f.name], sources[f.name] = given[f.name], f"flag {flag_of(f.name)}"
         elif variable and environ.get(variable) and not (inside_rank and f.name in _OUTER_RUN):
             values[f.name] = _convert(f.name, f.default, environ[variable], variable)
             sources[f.name] = f"environment {variable}"
         elif f.name in from_file:
-            raw, where, lines = from_file[f.name]
+            raw, where, _ = from_file[f.name]
             values[f.name], sources[f.name] = _convert(f.name, f.default, raw, where), where
-            sources |= lines
         else:
             sources[f.name] = "default"
         if f.name in values:
             check_value(f.name, values[f.name], sources[f.name])
-    for name in ("env", "sbatch"):
+    for name in _PAIRS:
         check_pairs(name, given.get(name) or ())
     return Settings(kind(**values), sources)
+
+
+def _pairs(name: str, given: tuple[str, ...] | None, layers: list[_FromFile]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The K=V of the file's layers and, over them, of the flag; where the option and each of its pairs comes from."""
+    found: dict[str, str] = {}
+    sources = {name: "default"}
+    for raw, where, lines in layers:
+        for pair in _convert(name, (), raw, where):
+            key = pair.removeprefix("--").partition("=")[0]
+            found[key], sources[f"{name} {key}"] = pair, lines.get(f"{name} {key}", where)
+        sources[name] = where
+    for pair in given or ():
+        key = pair.removeprefix("--").partition("=")[0]
+        found[key], sources[f"{name} {key}"] = pair, f"flag {flag_of(name)}"
+    if given is not None:
+        sources[name] = f"flag {flag_of(name)}"
+    return tuple(found.values()), sources
 
 
 def _convert(name: str, default: Any, raw: Any, where: str) -> Any:
@@ -116,8 +140,8 @@ class _File:
         return f"{self.name}{line}{profile}"
 
 
-def _file_values(cwd: Path, profile: str, asked_by: str) -> dict[str, _FromFile]:
-    """Field -> value and place, from dtk.toml or [tool.dtk] in `cwd`, the profile over the rest."""
+def _file_values(cwd: Path, profile: str, asked_by: str) -> list[dict[str, _FromFile]]:
+    """Field -> value and place, from dtk.toml or [tool.dtk] in `cwd`: the rest, and the profile, which is stronger."""
     file = read_file(cwd)
     profiles = file.table.get("profile", {})
     if not isinstance(profiles, dict):
@@ -126,7 +150,7 @@ def _file_values(cwd: Path, profile: str, asked_by: str) -> dict[str, _FromFile]
         if name != profile and not isinstance(table, dict):
             place = file.place("profile", name)
             raise ConfigError(f"{place}: {name} = {table!r} is in [profile] itself; write it below a [profile.NAME]")
-    found = _known_keys(file, {key: value for key, value in file.table.items() if key != "profile"})
+    layers = [_known_keys(file, {key: value for key, value in file.table.items() if key != "profile"})]
     if profile:
         if profile not in profiles:
             where = file.name or f"{cwd}, which has neither dtk.toml nor [tool.dtk] in pyproject.toml"
@@ -134,8 +158,8 @@ def _file_values(cwd: Path, profile: str, asked_by: str) -> dict[str, _FromFile]
                 unknown("profile", profile, profiles) if profiles else f"unknown profile {profile!r}: there are none"
             )
             raise ConfigError(f"{asked_by}={profile}: {known} (looked in {where})")
-        found.update(_known_keys(file, profiles[profile], "profile", profile))
-    return found
+        layers.append(_known_keys(file, profiles[profile], "profile", profile))
+    return layers
 
 
 def _known_keys(file: _File, table: Any, *above: str) -> dict[str, _FromFile]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 from dtk_launch.interrupt import quiet_interrupt
 
 
 def main() -> None:
     """Run `dtk`."""
     with quiet_interrupt():
-        from dtk_launch.cli import main as run
+        from dtk_launch import prestart
 
-        run()
+        prestart.begin(sys.argv[1:])
+        try:
+            from dtk_launch.cli import main as run
+
+            run()
+        finally:
+            prestart.end()

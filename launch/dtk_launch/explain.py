@@ -6,8 +6,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import click
+
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.torchrun import Command
+
+_COLUMNS = ("what", "value", "from", "why")
 
 
 def plan_json(plan: LaunchPlan, command: Command) -> dict[str, Any]:
@@ -29,11 +33,22 @@ def print_table(plan: LaunchPlan, command: Command) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from dtk_launch.tables import plain
+
     console = Console(soft_wrap=False, highlight=False)
+    if not console.is_terminal:  # a program or a file reads it: a row is a line
+        rows = [(_line(row.key), _line(row.value), _line(row.source), _line(row.why)) for row in plan.decisions]
+        click.echo(f"{plain(_COLUMNS, rows)}\n{command.shell_text()}")
+        return
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in ("what", "value", "from", "why"):
+    for heading in _COLUMNS:
         table.add_column(heading, overflow="fold")
     for decision in plan.decisions:
         table.add_row(*(Text(cell) for cell in (decision.key, decision.value, decision.source, decision.why)))
     console.print(table)
     console.print(Text(command.shell_text()), soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    """In one line, whatever is in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)

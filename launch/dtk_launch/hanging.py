@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from dtk_launch.durations import parse_seconds
 from dtk_launch.errors import PlanError
 from dtk_launch.options import LaunchOptions
 
@@ -33,15 +34,15 @@ class Hang:
 
 
 def parse_timeout(asked: str) -> str:
-    """`--hang-timeout` as auto, off or a positive number of seconds, or PlanError."""
+    """`--hang-timeout` as auto, off or a positive number of seconds (`300`, `5m`), or PlanError."""
     if asked in ("auto", "off"):
         return asked
     try:
-        seconds = float(asked)
-    except ValueError:
+        seconds = parse_seconds("--hang-timeout", asked)
+    except PlanError:
         seconds = 0.0
     if not 0 < seconds < 1e9:
-        raise PlanError(f"--hang-timeout={asked}: pass auto, off or a number of seconds, for example 300")
+        raise PlanError(f"--hang-timeout={asked}: pass auto, off or a length of time, for example 300, 90s or 5m")
     return f"{seconds:g}"
 
 

@@ -69,10 +69,27 @@ def open_pidfd(pid: int) -> int | None:
         return None
 
 
+def exit_code_of(pid: int) -> int | None:
+    """Exit code, as Popen gives it, of a process that has ended and that its parent has not asked for; else None."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == b"Z" else None
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def send(pid: int, signum: int) -> None:
     """Signal a process that may have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
+
+
+def send_to_main_thread(pid: int, signum: int) -> None:
+    """Signal the main thread of a process that may have ended; where the system cannot, the process."""
+    tgkill = getattr(_libc, "tgkill", None)
+    if tgkill is None or tgkill(pid, pid, int(signum)) != 0:
+        send(pid, signum)
 
 
 def usage_of(pid: int) -> tuple[int, float] | None:

@@ -14,6 +14,7 @@ from dtk_launch.grace import check_stop, stop_words
 from dtk_launch.hanging import parse_timeout
 from dtk_launch.options import SubmitOptions
 from dtk_launch.ranklist import parse_ranks
+from dtk_launch.runfolder import check_run_folder
 from dtk_launch.schedulers.base import JobPlan, Scheduler
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.tuning import check_tuning, tuning_words
@@ -117,6 +118,7 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     """Render the job, and unless it is a dry run submit it and print the job id. Raises PlanError, SubmitError."""
     scheduler: Scheduler = Slurm()
     job = build_job(options, facts)
+    check_run_folder(job.run_dir)
     text = scheduler.render(job)
     if options.dry_run:
         print(json.dumps({"script": text, "run_dir": str(job.run_dir)}) if options.json else text, end="")

@@ -14,6 +14,7 @@ from dtk_launch.meeting import look
 from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions
 from dtk_launch.plan import LaunchPlan, build_plan
+from dtk_launch.runfolder import check_run_folder
 from dtk_launch.script import check_script
 from dtk_launch.sources import complete
 from dtk_launch.torchrun import Command, check_pet, render
@@ -27,6 +28,16 @@ class Launch:
     command: Command
     options: LaunchOptions
     facts: HostFacts
+
+    def hints(self) -> tuple[str, ...]:
+        """What is probably not meant. Of several nodes the first says it."""
+        from dtk_launch import hints
+
+        if self.plan.topology.node != "0":
+            return ()
+        script = None if self.options.module else self.facts.cwd / self.options.script
+        source = script.read_text(encoding="utf-8", errors="replace") if script is not None else None
+        return hints.hints(self.plan, dict(self.facts.environ), source)
 
     def values(self) -> dict[str, Any]:
         """The plan as plain values, with all that is needed to run it: what --json prints."""
@@ -57,6 +68,7 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
         facts = replace(facts, meeting=look(settings.options.rdzv))
     try:
         plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
+        check_run_folder(plan.run_dir)
     except PlanError as error:
         raise PlanError(with_source(str(error), settings.sources)) from None
     return Launch(plan, render(plan), settings.options, facts)

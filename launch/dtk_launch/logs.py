@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtk_launch.errors import PlanError
 from dtk_launch.follow import Tail, prefix
-from dtk_launch.ranklist import RankList
+from dtk_launch.ranklist import RankList, parse_ranks
 from dtk_launch.ranks import RankRecord
 from dtk_launch.runview import read_run
 
@@ -29,6 +30,18 @@ class LogOptions:
     suffixes: tuple[str, ...] = ("log", "err")
     tail: int | None = None
     prefixed: bool = True
+
+
+def asked_ranks(folder: Path, text: str) -> RankList:
+    """The ranks that --rank names. Raises PlanError if the run has none of them, as far as that is known."""
+    asked = parse_ranks(text, "--rank")
+    view = read_run(folder)
+    written = (int(path.stem) for path in (folder / "ranks").glob("*") if path.stem.isdecimal())
+    ranks = max(view.nodes * view.nproc, 1 + max(written, default=-1))
+    if ranks and not any(rank in asked for rank in range(ranks)):
+        there = f"ranks 0 to {ranks - 1}" if ranks > 1 else "rank 0 alone"
+        raise PlanError(f"--rank={text}: this run has {there}; pass one of them, or leave --rank out for all")
+    return asked
 
 
 def show(folder: Path, options: LogOptions, follow: bool, environ: Mapping[str, str]) -> None:

@@ -30,6 +30,11 @@ class Meeting:
 def split_endpoint(endpoint: str) -> tuple[str, int]:
     """`host`, `host:port` or `[v6 address]:port` -> host and port. Raises PlanError."""
     text = endpoint
+    if "://" in text:
+        raise PlanError(
+            f"--rdzv={endpoint!r} is a URL, and the nodes meet at a host and a port; pass HOST or HOST:PORT, for "
+            f"example --rdzv node1:{DEFAULT_PORT}"
+        )
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)

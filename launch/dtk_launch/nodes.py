@@ -1,9 +1,10 @@
-"""`nodes/<node>.json` in the run directory: what the dtk of each node tells the others, over the shared file system."""
+"""`nodes/` in the run directory: what the dtk of each node tells the others, over the shared file system."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch.diagnose.evidence import RankEnd
+from dtk_launch.grace import AGENT_GRACE
 from dtk_launch.plan import LaunchPlan
 
 _LOOK_EVERY = 1.0  # seconds
 _PATIENCE = 3.0  # seconds that the end of a failed run waits for what the other nodes know
 _LONG_PATIENCE = 10.0  # and where all that is known is that somebody else was gone
+_LONGEST_PATIENCE = AGENT_GRACE + 10.0  # and while the others' dtk live: they end their ranks, and then tell
+_LIVELY = 6.0  # seconds since its last entry (one comes every two) for which a dtk counts as alive
 
 
 def launch_id(plan: LaunchPlan) -> str:
@@ -37,25 +41,37 @@ class OtherNodes:
         self._since_ns = time.time_ns()
         self._next_look = 0.0
 
-    def failed(self) -> bool:
-        """Whether a node has ended with a failure since the start. An elastic launch goes on without it."""
-        if self._plan.topology.elastic or time.monotonic() < self._next_look:
+    def failed(self, now: bool = False) -> bool:
+        """Whether a node has ended with a failure since the start, as of the last second, or `now`.
+
+        An elastic launch goes on without it.
+        """
+        if self._plan.topology.elastic or (time.monotonic() < self._next_look and not now):
             return False
         self._next_look = time.monotonic() + _LOOK_EVERY
-        others = entries(self._plan.run_dir, self._launch)
+        others = _entries(_failed(self._plan.run_dir), self._launch)
         others.pop(self._plan.topology.node, None)
-        return any(
-            entry.get("state") == "ended" and entry.get("exit_code") != 0 and entry.get("time_ns", 0) > self._since_ns
-            for entry in others.values()
-        )
+        return any(entry.get("time_ns", 0) > self._since_ns for entry in others.values())
 
 
 def publish(run_dir: Path, node: str, launch: str, **facts: Any) -> None:
     """Replace this node's entry by these facts. A failed write never ends the run."""
+    _write(run_dir / "nodes", node, launch, facts)
+
+
+def publish_failure(run_dir: Path, node: str, launch: str) -> None:
+    """Tell the others that this node has ended with a failure: in a folder that they list each second, else empty."""
+    _write(_failed(run_dir), node, launch, {})
+
+
+def _failed(run_dir: Path) -> Path:
+    return run_dir / "nodes" / "failed"
+
+
+def _write(folder: Path, node: str, launch: str, facts: dict[str, Any]) -> None:
     entry = {"launch": launch, "node": node, "time_ns": time.time_ns(), **facts}
     with contextlib.suppress(OSError):
-        folder = run_dir / "nodes"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{node}.json.tmp"
         temporary.write_text(json.dumps(entry), encoding="utf-8")
         os.replace(temporary, folder / f"{node}.json")  # noqa: PTH105
@@ -63,9 +79,13 @@ def publish(run_dir: Path, node: str, launch: str, **facts: Any) -> None:
 
 def entries(run_dir: Path, launch: str | None = None) -> dict[str, dict[str, Any]]:
     """Node -> its last entry, of this launch or of any."""
+    return _entries(run_dir / "nodes", launch)
+
+
+def _entries(folder: Path, launch: str | None) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with contextlib.suppress(OSError):
-        for path in (run_dir / "nodes").glob("*.json"):
+        for path in folder.glob("*.json"):
             with contextlib.suppress(OSError, ValueError):
                 entry = json.loads(path.read_text(encoding="utf-8"))
                 if isinstance(entry, dict) and launch in (None, entry.get("launch")):
@@ -86,16 +106,52 @@ def ends_of_others(run_dir: Path, launch: str, own: str) -> tuple[list[RankEnd],
         if node != own and entry.get("state") == "ended":
             ended.add(node)
             with contextlib.suppress(TypeError, KeyError):
-                ends += [RankEnd(**{**values, "blames": tuple(values["blames"])}) for values in entry["ends"]]
+                ends += [
+                    RankEnd(**{**values, "blames": tuple(values["blames"]), "related": tuple(values["related"])})
+                    for values in entry["ends"]
+                ]
     return ends, ended
 
 
+class Liveliness:
+    """Whether a node that has not ended still writes its entry. By this host's clock alone."""
+
+    def __init__(self, run_dir: Path, launch: str, own: str) -> None:
+        self._run_dir, self._launch, self._own = run_dir, launch, own
+        self._stamps: dict[str, int] | None = None
+        self._last = -math.inf
+        self._next_look = 0.0
+
+    def __call__(self) -> bool:
+        """Whether one has in the last seconds. Looks once a second."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_EVERY
+            found = entries(self._run_dir, self._launch)
+            running = {node: entry for node, entry in found.items() if entry.get("state") == "running"}
+            stamps = {node: entry.get("time_ns", 0) for node, entry in running.items() if node != self._own}
+            if not stamps:
+                self._last = -math.inf
+            elif self._stamps is not None and stamps.items() - self._stamps.items():
+                self._last = now
+            self._stamps = stamps
+        return now - self._last < _LIVELY
+
+
 def wait_for_others(
-    nodes: int, look: Callable[[], set[str]], only_lost: Callable[[], bool], hurry: Callable[[], bool]
+    nodes: int,
+    look: Callable[[], set[str]],
+    only_lost: Callable[[], bool],
+    hurry: Callable[[], bool],
+    alive: Callable[[], bool],
 ) -> None:
-    """After a failure, wait a moment for the other nodes to say what they saw. `look` gives those that have."""
+    """After a failure, wait for the other nodes to say what they saw: a moment, longer while one of them is `alive`.
+
+    `look` gives those that have said it.
+    """
     began = time.monotonic()
     while len(look()) < nodes - 1 and not hurry():
-        if time.monotonic() - began > (_LONG_PATIENCE if only_lost() else _PATIENCE):
+        waited, living = time.monotonic() - began, alive()
+        if waited > (_LONG_PATIENCE if only_lost() else _PATIENCE) and (waited > _LONGEST_PATIENCE or not living):
             return
         time.sleep(0.1)

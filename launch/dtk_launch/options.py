@@ -66,7 +66,7 @@ class LaunchOptions:
     """The node where all nodes of a launch without SLURM meet; the same on each of them. Default port: 29400."""
     max_restarts: int = _option(0, metavar="N")
     """Start all ranks again after a failure, at most this often."""
-    hang_timeout: str = _option("auto", metavar="auto|SECONDS|off")
+    hang_timeout: str = _option("auto", metavar="auto|TIME|off")
     """Without a step for so long, see whether the ranks are stuck, and where. auto learns from the steps' times."""
     on_hang: str = _option("report", choices=ON_HANG)
     """When ranks are stuck: report says which and where and goes on, stop ends the run with exit code 124."""

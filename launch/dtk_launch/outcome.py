@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dtk_launch.diagnose.culprit import Verdict, judge
+from dtk_launch.diagnose.culprit import Verdict, has_followed, judge
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, signal_name
+from dtk_launch.diagnose.words import how_it_ended, printable, ranks_words
 
 HUNG = 124
 """The exit code of a run that was ended because it hung, as timeout(1) has it."""
@@ -34,6 +35,8 @@ class Ending:
     signalled: int | None
     early: str = ""
     hang: dict[str, Any] | None = None
+    others_failed: bool = False
+    """Another node has."""
 
 
 def decide(
@@ -47,7 +50,8 @@ def decide(
     """The outcome of a run that has ended, `ends` of its `ranks` started ones.
 
     `torchrun_code` as Popen gives it; `signalled`: the signal that dtk got and passed on, or sent
-    because the run `hung`. `early`: how a script that ended well left before it was done, for that signal; '' if
+    because the run `hung` and was to be ended for it; of several nodes that end takes ranks of the others with it,
+    told or not. `early`: how a script that ended well left before it was done, for that signal; '' if
     nothing says so.
     """
     well = bool(ends) and len(ends) == ranks and not any(end.failed for end in ends)
@@ -57,10 +61,16 @@ def decide(
         return Outcome(0)
     verdict = judge(ends)
     saved = any(end.code == PREEMPTED for end in ends)
-    if saved and (signalled or (verdict and verdict.culprit.code == PREEMPTED)):
+    preempted = saved and (signalled or (verdict and verdict.culprit.code == PREEMPTED))
+    # torchrun does not say how ranks ended that were told to; where it was killed, they were
+    unsaved = [e for e in ends if e.failed and not has_followed(e) and (e.code is not None or torchrun_code < 0)]
+    if preempted and not unsaved and len(ends) >= ranks:
         return Outcome(PREEMPTED, line="preempted and saved; run the same command again to go on")
-    if signalled and hung:
+    if hung:
         return Outcome(HUNG, line="ended because it hung (--on-hang stop)")
+    if preempted:
+        code = 128 + signalled if signalled else next((end.code for end in unsaved if end.code), 1)
+        return Outcome(code, line=_half_saved(ends, unsaved))
     if signalled:
         if well:
             return Outcome(0, line=f"every rank ended with 0 after {signal_name(signalled)}, so this run is done")
@@ -71,4 +81,18 @@ def decide(
     if verdict is None:
         code = 128 - torchrun_code if torchrun_code < 0 else torchrun_code
         return Outcome(code, line="torchrun failed; it said:" if ranks else "no rank started; torchrun said:")
-    return Outcome(verdict.culprit.code or torchrun_code, verdict)
+    return Outcome(verdict.code or torchrun_code, verdict)
+
+
+def _half_saved(ends: Sequence[RankEnd], unsaved: Sequence[RankEnd]) -> str:
+    """What to say of a run of which some ranks have saved, and some cannot have."""
+    killed = [end.rank for end in unsaved if end.code is None or end.signal == "SIGKILL"]
+    said = []
+    if killed:
+        was, had = ("was", "it") if len(killed) == 1 else ("were", "they")
+        said.append(f"{ranks_words(killed)} {was} killed before {had} had saved")
+    others = [end for end in unsaved if end.rank not in killed]
+    said += [printable(f"rank {end.rank} ended before it had saved ({how_it_ended(end)})") for end in others[:3]]
+    saved = ranks_words([end.rank for end in ends if end.code == PREEMPTED])
+    what = "; ".join(said) or "of some ranks no end is known"
+    return f"preempted, but {what}: the save of {saved} is not known to be complete"

@@ -30,6 +30,11 @@ from dtk_launch.supervisor import supervise
 LOST = 74
 """Exit code: work was lost, or nothing shows that none was (EX_IOERR)."""
 
+_TOO_SOON = (
+    "the notice came before the first step of the script that dtk has seen: nothing could be lost yet, and so nothing "
+    "was tested; pass a longer time (docs/preemption.md says which steps dtk sees)"
+)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -49,6 +54,14 @@ class Report:
     seconds_to_return: float | None = None
     """From the second start to the first step that the first run had not done."""
     second_exit_code: int | None = None
+    counted_at_notice: int | None = None
+    """Optimizer steps that dtk itself has counted since the start, whatever the script says, by the notice."""
+    counted_at_end: int | None = None
+    """The same by the end of that run."""
+    counted_again: int | None = None
+    """Those of the second run, from its own start on."""
+    steps_seen: bool = True
+    """Whether the run that got the notice logged a step, or dtk has counted one."""
 
     @property
     def lost_steps(self) -> int | None:
@@ -99,14 +112,16 @@ class _Notice:
         """time.monotonic() of it."""
         self.time_ns = 0
         self.saved: int | None = None
+        self.counted: int | None = None
         self._progress, self._lock, self._over = progress, threading.Lock(), False
         self._since_ns = 0
+        self._count: Callable[[], int | None] = lambda: None
         self._timer = threading.Timer(seconds, self._send)
         self._timer.daemon = True
 
-    def arm(self) -> None:
-        """Start the clock."""
-        self._since_ns = time.time_ns()
+    def arm(self, count: Callable[[], int | None]) -> None:
+        """Start the clock. `count` gives the optimizer steps so far."""
+        self._since_ns, self._count = time.time_ns(), count
         self._timer.start()
 
     def disarm(self) -> bool:
@@ -119,6 +134,7 @@ class _Notice:
     def _send(self) -> None:
         with self._lock:
             if not self._over:
+                self.counted = self._count()
                 self.saved = self._progress.saved(self._since_ns)
                 self.at, self.time_ns = time.monotonic(), time.time_ns()
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -138,7 +154,9 @@ class _Spare:
             signal.signal(signum, lambda number, _: self.came.append(number))
 
 
-def _supervise(launch: Launch, plan_text: Callable[[], str], started: Callable[[], None] | None = None) -> int:
+def _supervise(
+    launch: Launch, plan_text: Callable[[], str], started: Callable[[Callable[[], int | None]], None] | None = None
+) -> int:
     as_json = launch.options.json
     with contextlib.redirect_stdout(io.StringIO()) if as_json else contextlib.nullcontext():
         return supervise(launch.plan, launch.command, plan_text, as_json, started)
@@ -154,6 +172,9 @@ def _first(progress: Progress, before: Place, notice: _Notice, code: int, second
         last_step=_newest(*logged, saved),
         saved_step=saved,
         seconds_to_end=round(seconds, 3),
+        counted_at_notice=notice.counted,
+        counted_at_end=progress.counted(),
+        steps_seen=bool(lines or notice.counted or progress.counted()),
     )
 
 
@@ -168,6 +189,7 @@ def _again(launch: Launch, plan_text: Callable[[], str], progress: Progress, rep
             "second_exit_code": code,
             "resumed_step": resumed_step(progress.restored(place), lines, report.last_step),
             "seconds_to_return": seconds_to_return(lines, report.last_step, began),
+            "counted_again": progress.counted(),
         }
     )
 
@@ -195,7 +217,10 @@ def words(report: Report) -> list[str]:
         return [
             f"the run ended with {report.exit_code} {took}, not with 75 (saved, start me again)",
             f"newest step logged or saved: {_known(report.last_step)}; newest step saved: {_known(report.saved_step)}",
-            "work was lost, or nothing shows that none was; docs/preemption.md says what a script must do",
+            *_counted(report),
+            "work was lost, or nothing shows that none was; docs/preemption.md says what a script must do"
+            if report.steps_seen
+            else _TOO_SOON,
         ]
     back = report.seconds_to_return
     lines = [
@@ -208,8 +233,18 @@ def words(report: Report) -> list[str]:
     if report.second_exit_code:
         lines.append(f"started again, the run ended with {report.second_exit_code}")
     if report.lost_steps is None:
-        return [*lines, "lost: unknown, for nothing shows from which step it went on; see the output of rank 0"]
+        unknown = "lost: unknown, for nothing shows from which step it went on; see the output of rank 0"
+        return [*lines, *_counted(report), unknown if report.steps_seen else _TOO_SOON]
     return [*lines, f"lost: {report.lost_steps} steps" if report.lost_steps else "lost: nothing"]
+
+
+def _counted(report: Report) -> list[str]:
+    """What the heartbeat shows of a script that says nothing: how much was done, not what was kept."""
+    if report.counted_at_end is None:
+        return []
+    by_notice = f"{report.counted_at_notice or 0} by the notice, {report.counted_at_end} by the end"
+    again = f", {report.counted_again} after the second start" if report.counted_again is not None else ""
+    return [f"optimizer steps that dtk has counted: {by_notice}{again}"]
 
 
 def _tell(report: Report, as_json: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+_DEVICES = tuple(f"/dev/{name}" for name in ("nvidia", "kfd", "dri/", "accel", "davinci", "hl"))
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,23 @@ class Seen:
 
 def look(pid: int) -> Seen | None:
     """The process; None if there is none, or no /proc."""
+    return _stat(f"/proc/{pid}/stat", pid)
+
+
+def _stat(path: str, pid: int) -> Seen | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(path, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return Seen(
             pid, int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / _TICK, int(fields[19])
         )
     except (OSError, IndexError, ValueError):
         return None
+
+
+def main_thread(pid: int) -> Seen | None:
+    """The main thread of the process, its CPU alone."""
+    return _stat(f"/proc/{pid}/task/{pid}/stat", pid)
 
 
 def look_at_all() -> dict[int, Seen]:
@@ -60,6 +72,19 @@ def stored_bytes(pid: int) -> int:
         return 0
 
 
+def drives_device(pid: int) -> bool:
+    """Whether the process has an accelerator open: to wait for one, a thread often spins, and so uses CPU."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        for name in os.listdir(folder):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                if os.readlink(f"{folder}/{name}").startswith(_DEVICES):  # noqa: PTH115
+                    return True
+    except OSError:
+        return True
+    return False
+
+
 def started_before(seen: Seen, time_ns: int) -> bool | None:
     """Whether a process started before this Unix time (a second's tolerance); None where that cannot be told."""
     try:
@@ -87,3 +112,16 @@ def has_open(pid: int, descriptor: int, path: Path) -> bool:
     except OSError:
         return False
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def has_file(pid: int, wanted: os.stat_result) -> bool:
+    """Whether any descriptor of the process is this file; false where that cannot be seen, as of another user's."""
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(descriptor.stat(), wanted):
+                return True
+    return False

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtk_launch import nodes
 from dtk_launch.early import newest_trainer_state
 from dtk_launch.plan import LaunchPlan
 
@@ -63,6 +64,11 @@ class Progress:
             return max(steps)
         state = newest_trainer_state(self._plan.target, self._cwd)
         return state.step if state is not None and state.time_ns >= since_ns else None
+
+    def counted(self) -> int | None:
+        """Optimizer steps of the last start, of the rank that made most, as dtk counted them; None if it saw none."""
+        rows = nodes.entries(self._plan.run_dir).get(self._plan.topology.node, {}).get("ranks", [])
+        return max((int(row["steps"]) for row in rows if "steps" in row), default=None)
 
     def restored(self, since: Place) -> int | None:
         """The step that the script has said since then that it goes on from; None if it has not."""

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # typing is a quarter of what a rank waits for before its script; nothing of it is needed to run
+if TYPE_CHECKING:
+    from typing import Any
 
 _MODULE = "torch.optim.optimizer"
 

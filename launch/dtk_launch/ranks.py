@@ -6,15 +6,16 @@ import contextlib
 import json
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dtk_launch import hostos
+from dtk_launch import hostos, processes
 from dtk_launch.deaths import Deaths
-from dtk_launch.vitals import fault_text
+from dtk_launch.faults import Fault, Faults
 
 _LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end of its memory
 
@@ -36,6 +37,8 @@ class RankExit:
     mono_ns: int | None = None
     where: dict[str, Any] | None = None
     blames: tuple[int, ...] | list[int] = ()
+    related: tuple[dict[str, Any], ...] | list[dict[str, Any]] = ()
+    """Of the exceptions behind it and in it: `how` (caused by, while handling, holds), `type`, `message`, `where`."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,22 @@ class RankWatch:
         nproc: int,
         one_node: bool,
         vitals: int | None = None,
+        faults: Faults | None = None,
         on_start: Callable[[RankRecord], None] | None = None,
     ) -> None:
-        """`vitals`: descriptor of the ranks' pages; `on_start` gets each rank's record when it is first seen."""
+        """`vitals`: descriptor of the ranks' pages; `faults`: their pipes; `on_start` gets each new record."""
         self.records: dict[int, RankRecord] = {}
         self.earlier: list[dict[int, RankRecord]] = []
         """The last records of the ranks of each attempt before this one (--max-restarts)."""
         self.ended: dict[int, int] = {}
         """Pid -> Unix time (ns) at which the process ended."""
+        self.codes: dict[int, int] = {}
+        """Pid -> exit code as Popen gives it, where it was seen before torchrun took it away."""
         self._folder, self._supervisor, self._nproc, self._on_start = folder, supervisor, nproc, on_start
         self._known = [folder / f"{rank}.json" for rank in range(nproc)] if one_node else None
         self._since_ns = time.time_ns()
         self._clock_ns = time.time_ns() - time.monotonic_ns()
-        self._vitals = vitals
+        self._faults = faults
         self._deaths = Deaths(vitals)
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._pidfds: dict[int, int] = {}
@@ -161,6 +167,9 @@ class RankWatch:
             if descriptor in ended:
                 del self._pidfds[pid]
                 os.close(descriptor)
+                code = hostos.exit_code_of(pid)
+                if code is not None:
+                    self.codes[pid] = code
                 self._note_end(pid)
 
     def _note_end(self, pid: int) -> None:
@@ -184,26 +193,35 @@ class RankWatch:
         """Signal every rank that runs and is a child of `parent`."""
         self.look_again()  # a rank may have started since the last look
         for pid in self.running(parent):
-            hostos.send(pid, signum)
+            tell(pid, signum)
 
     def failing_ns(self, pid: int) -> int | None:
         """Unix time at which an exception left the script of this process, recorded or not; None if none is known."""
         moment = self._deaths.failed_at(pid)
         return None if moment is None else moment + self._clock_ns
 
-    def fault_of(self, record: RankRecord) -> str:
-        """What Python said of a fatal signal that ended this rank; '' if there was none."""
-        if self._vitals is None or record.vitals is None:
-            return ""
-        return fault_text(self._vitals, record.vitals, self._nproc)
+    def fault_of(self, record: RankRecord) -> Fault | None:
+        """What Python said of a fatal signal in this rank's process; None if there was none."""
+        fault = None if self._faults is None else self._faults.of(record.local_rank, record.pid)
+        return None if fault is None else replace(fault, time_ns=fault.time_ns + self._clock_ns)
 
     def close(self) -> None:
         """Read the last records, keep what was said of fatal signals, and close the descriptors."""
         self.look_again()
         for rank, record in self.records.items():
-            if text := self.fault_of(record):
+            if fault := self.fault_of(record):
                 with contextlib.suppress(OSError):
-                    (self._folder / f"{rank}.fault").write_text(text, encoding="utf-8")
+                    (self._folder / f"{rank}.fault").write_text(fault.text, encoding="utf-8")
         for descriptor in self._pidfds.values():
             os.close(descriptor)
         self._pidfds.clear()
+        if self._faults is not None:
+            self._faults.close()
+
+
+def tell(pid: int, signum: int) -> None:
+    """Send the signal, and let a process that was stopped (SIGSTOP) go on: it would not see the signal else."""
+    hostos.send(pid, signum)
+    seen = processes.look(pid)
+    if seen is not None and seen.state == "T":
+        hostos.send(pid, signal.SIGCONT)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dtk_launch.compare import differences
+from dtk_launch.compare import differences, notes
 from dtk_launch.config import Settings
 from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
@@ -131,8 +131,19 @@ def moved(values: Mapping[str, Any], tree: Path) -> dict[str, Any]:
     return {**values, "cwd": str(tree / cwd.relative_to(root)), "options": options}
 
 
-def prepare(run: str, given: Mapping[str, Any], into: str = "") -> tuple[Launch, dict[str, Any], tuple[str, ...]]:
-    """The launch, its record, and what to say before it starts: each difference from the record of `run`.
+@dataclass(frozen=True)
+class Again:
+    """A launch that repeats another, its record, and what to say before it starts."""
+
+    launch: Launch
+    record: dict[str, Any]
+    differing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was not compared."""
+
+
+def prepare(run: str, given: Mapping[str, Any], into: str = "") -> Again:
+    """The launch that repeats `run`, and each difference from its record.
 
     Changes to the folder in which the run was started; with `into`, to that of the tree restored there (which is not
     made in a dry run). Raises PlanError.
@@ -159,8 +170,9 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> tuple[Launch,
     planned = decide(settings(values, folder, given, os.environ), facts)
     record = planned.record()
     if not record:  # not the first node, which says it
-        return planned, record, said
-    return planned, record, (*said, *differences(values, _named(record)))
+        return Again(planned, record, said)
+    now = _named(record)
+    return Again(planned, record, (*said, *differences(values, now)), notes(values, now))
 
 
 def _named(record: dict[str, Any]) -> dict[str, Any]:

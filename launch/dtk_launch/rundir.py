@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dtk_launch import nodes
 from dtk_launch.errors import PlanError
 from dtk_launch.plan import LaunchPlan
+from dtk_launch.processes import has_file
 
 _POLL = 0.05  # seconds between tries
 _PROBE = 4096  # bytes that a run directory must have room for
-_LOCK_WAIT = 5.0  # seconds for a launch that was just killed to let go of the run directory
+_LOCK_WAIT = 5.0  # seconds for the torchrun of a launch that was just killed to let go of the run directory
+_SURE_AFTER = 0.3  # seconds after which a dtk that holds it and is there is one that runs, and not one that was killed
 
 
 def launcher_log(plan: LaunchPlan) -> Path:
@@ -95,17 +98,29 @@ def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
 
 
 def _lock(log: BinaryIO, plan: LaunchPlan) -> None:
-    deadline = time.monotonic() + _LOCK_WAIT
+    began = time.monotonic()
     while True:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            holder = _holder(log, plan) if time.monotonic() > began + _SURE_AFTER else None
+            if holder is not None or time.monotonic() > began + _LOCK_WAIT:
+                who = f" (pid {holder})" if holder is not None else ""
                 raise PlanError(
-                    f"another dtk launch is running in {plan.run_dir}; wait for it, or pass another --name or --run-dir"
+                    f"another dtk launch{who} is running in {plan.run_dir}; wait for it, or pass another --name or "
+                    "--run-dir"
                 ) from None
             time.sleep(_POLL)
         except OSError:  # a file system without locks
             return
         else:
             return
+
+
+def _holder(log: BinaryIO, plan: LaunchPlan) -> int | None:
+    """Pid of the dtk that holds the log, if it is on this machine and runs; None if only its torchrun is left."""
+    entry = nodes.entries(plan.run_dir).get(plan.topology.node, {})
+    pid = entry.get("pid")
+    if entry.get("host") != socket.gethostname() or not isinstance(pid, int) or pid == os.getpid():
+        return None
+    return pid if has_file(pid, os.fstat(log.fileno())) else None

@@ -162,6 +162,9 @@ def _state(entries: list[_Entry], verdict: Mapping[str, Any]) -> tuple[str, str,
     why = f"rank {culprit['rank']}: {culprit['how']}" if culprit.keys() >= {"rank", "how"} else ""
     if code > 128 and not culprit:
         return "stopped", f"by {signal_name(code - 128)}", code
+    hang = verdict.get("hang") or {}
+    if not culprit and hang.get("summary"):
+        why = f"hang: {hang['summary']}"
     state = {0: "ended", PREEMPTED: "preempted"}.get(code, "failed")
     return state, why if state == "failed" else "", code
 

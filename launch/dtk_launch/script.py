@@ -40,6 +40,10 @@ def _check_file(script: str, path: Path) -> ast.Module:
     if path.is_dir():
         example = next(iter(sorted(path.glob("*.py"))), path / "train.py")
         raise PlanError(f"{script} is a folder; pass a Python script, for example {Path(script) / example.name}")
+    if path.is_symlink() and not path.exists():
+        raise PlanError(
+            f"{script} is a link to {path.readlink()}, which is not there; pass the path of a Python script"
+        )
     if not path.exists():
         raise PlanError(f"{script}: no such file{_suggestion(script, path)}")
     if not path.is_file():

@@ -1,4 +1,8 @@
-"""`nodes/<node>.silent` in the run directory: what a node whose ranks make no step tells the first node of them."""
+"""What nodes tell each other of a silence, in the run directory.
+
+`nodes/<node>.silent`: what a node whose ranks make no step tells the first node of them. `hang.json`: what the first
+node, which decides for all, tells the others.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +39,36 @@ def read(path: Path, launch: str) -> tuple[int, NodeState, list[Standing]] | Non
         return None
 
 
+class Told:
+    """The hang.json of the first node of this launch, followed by another node."""
+
+    def __init__(self, path: Path, launch: str) -> None:
+        self._path, self._launch = path, launch
+        self._since_ns, self._stamp = time.time_ns(), 0
+
+    def news(self) -> dict[str, Any] | None:
+        """A hang that this launch is said to be in, once; None while there is nothing new."""
+        try:
+            stamp = self._path.stat().st_mtime_ns
+            if stamp == self._stamp:
+                return None
+            self._stamp = stamp
+            said: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            # nodes of a launch by hand have its name in common with an earlier one
+            return said if said["launch"] == self._launch and said["time_ns"] > self._since_ns else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
 def _place(place: Place | None) -> dict[str, Any] | None:
     return None if place is None else {**asdict(place), "kind": place.kind.name}
 
 
 def _standing(said: dict[str, Any]) -> Standing:
     workers = tuple(place for worker in said["workers"] if (place := _read_place(worker)) is not None)
-    return Standing(said["rank"], _read_place(said["place"]), workers, said["busy"])
+    always_in = Frame(**said["always_in"]) if said["always_in"] else None
+    place = _read_place(said["place"])
+    return Standing(said["rank"], place, workers, said["busy"], said["on"], said["moves"], always_in)
 
 
 def _read_place(said: dict[str, Any] | None) -> Place | None:

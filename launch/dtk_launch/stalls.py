@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dtk_launch import nodes, processes, silence
 from dtk_launch.diagnose import hang, hang_words
 from dtk_launch.diagnose.pace import Pace
 from dtk_launch.diagnose.stacks import main_stack
-from dtk_launch.diagnose.waits import Kind, place_of
+from dtk_launch.diagnose.waits import STOPPED, WAITS, Kind, place_of
 from dtk_launch.dumps import Dump, Dumper, source_line
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranks import RankRecord, RankWatch
@@ -43,15 +44,29 @@ class Stalls:
         self._dumps: dict[int, Dump] = {}
         self._stuck: set[int] = set()
         self._seen: dict[str, tuple[int, float]] = {}
+        self._asked_ns: dict[int, int] = {}
+        self._held_up = False  # and it has been said
         self._next = self._next_look = 0.0
-        for path in (plan.run_dir / "hang.json", self._state_path(plan.topology.node)):
+        self._first = plan.topology.node == "0"
+        self._launch = nodes.launch_id(plan)
+        self._on = "" if plan.topology.nodes == 1 else f"{socket.gethostname()} (node {plan.topology.node})"
+        self._told = None if self._first else silence.Told(plan.run_dir / "hang.json", self._launch)
+        self._steps = 0  # when the hang was found
+        of_earlier = [plan.run_dir / "hang.json"] if self._first else []
+        for path in (*of_earlier, self._state_path(plan.topology.node)):
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)  # of an earlier launch
+                path.unlink(missing_ok=True)
 
     @property
     def to_be_ended(self) -> bool:
         """Whether the run hangs and is to end for it."""
-        return self.found is not None and self._plan.hang.action == "stop"
+        return self.found is not None and self.found["action"] == "stop"
+
+    def hear(self) -> None:
+        """Take over what the first node has found, if this is another one."""
+        said = self._told.news() if self._told is not None else None
+        if said is not None:
+            self._found(said)
 
     def poll(self) -> None:
         """Glance at the heartbeats, at most once a second, and look closer when they have been silent for too long."""
@@ -63,10 +78,11 @@ class Stalls:
         now_ns = time.monotonic_ns()
         self._pace.observe({record.pid: self._beat(record) for record in live.values()}, now_ns)
         silent = self._pace.silent(now_ns)
+        self.hear()
         if not live or silent < self._pace.timeout:
             self._rest(live)
         elif self._suspicion is None or now >= self._next_look:
-            self._look(live)
+            self._look(live, silent)
             self._next_look = time.monotonic() + hang.looks_apart(self._pace.timeout, silent)
             self._judge(silent)
 
@@ -87,33 +103,40 @@ class Stalls:
     def _rest(self, live: Mapping[int, RankRecord]) -> None:
         """Steps are made, or a rank has just come or gone: nobody is suspected."""
         if self.found is not None:
-            if self._pace.steps > self.found["steps"]:
+            if self._pace.steps > self._steps:
                 self._moves_again()
             elif live and not self._stuck & {record.pid for record in live.values()}:
                 self.found = None  # a restart
         if self._suspicion is not None:
-            self._suspicion = None
+            self._suspicion, self._held_up = None, False
+            self._asked_ns.clear()
             with contextlib.suppress(OSError):
                 self._state_path(self._plan.topology.node).unlink(missing_ok=True)
 
     def _moves_again(self) -> None:
-        _say(["dtk: the run moves again"])
+        if self._first:
+            _say(["dtk: the run moves again"])
         self.found = None
 
-    def _look(self, live: Mapping[int, RankRecord]) -> None:
+    def _look(self, live: Mapping[int, RankRecord], silent: float) -> None:
         """Read /proc and ask for the stacks."""
         self._suspicion = self._suspicion or hang.Suspicion()
         everything = processes.look_at_all()
         trees = {rank: [s.pid for s in processes.descendants(r.pid, everything)] for rank, r in live.items()}
         before = {rank: _stored([record.pid, *trees[rank]]) for rank, record in live.items()}
+        native = {rank: self._in_one_call(record) for rank, record in live.items()}
+        self._asked_ns = {record.pid: time.monotonic_ns() for record in live.values()}
         self._dumps = self._dumper.dump(list(live.values()), everything)
+        for pid in self._dumper.in_python:
+            self._asked_ns.pop(pid, None)
+        again = self._samples(live) if hang.is_worth_samples(silent, self._pace.patience) else {}
         looks = {}
         for rank, record in live.items():
             dump, seen = self._dumps[rank], everything.get(record.pid)
             if seen is None:
                 continue
             looks[rank] = hang.RankLook(
-                main=_process(seen, dump.main),
+                main=_process(seen, dump.main, native[rank], again.get(rank, ())),
                 workers={pid: _process(everything[pid], text) for pid, text in dump.workers.items()},
                 programs={pid: everything[pid].cpu for pid in trees[rank] if pid not in dump.workers},
                 bytes_before=before[rank],
@@ -121,20 +144,39 @@ class Stalls:
             )
         self._suspicion.add(hang.Look(time.monotonic(), looks))
 
+    def _samples(self, live: Mapping[int, RankRecord]) -> dict[int, list[str]]:
+        """More stacks of the ranks that wait for nobody."""
+        places = {rank: place_of(main_stack(dump.main), source_line) for rank, dump in self._dumps.items()}
+        at_work = [rank for rank, place in places.items() if place is not None and place.kind not in WAITS]
+        return self._dumper.again(live[rank] for rank in at_work)
+
+    def _in_one_call(self, record: RankRecord) -> bool:
+        """Whether the main thread has executed no Python since the last look, and waits for no accelerator."""
+        page, asked_ns = self._pages.get(record.pid), self._asked_ns.get(record.pid)
+        if page is None or asked_ns is None or record.stacks is None:
+            return False
+        return page.turned_at() < asked_ns and not processes.drives_device(record.pid)
+
     def _judge(self, silent: float) -> None:
         """Fire if the run is stuck: the first node decides for all."""
         assert self._suspicion is not None
-        state, node = self._suspicion.state(), self._plan.topology.node
+        state = self._suspicion.state()
         if state is None:
             return
         if self.found is not None and hang.Sign.MOVING in self._suspicion.signs.values():
             self._moves_again()
         others = self._others(state) if self._plan.topology.nodes > 1 else ()
-        if self.found is not None or node != "0" or others is None:
+        if self.found is not None or not self._first or others is None:
             return
         states = [state, *(other for other, _ in others)]
+        elsewhere = [standing for _, standings in others for standing in standings]
         if hang.is_stuck(states, silent, self._pace.timeout, self._pace.patience):
-            self._fire(silent, [standing for _, standings in others for standing in standings])
+            self._fire(silent, elsewhere)
+        elif not self._held_up and hang.is_held_up(states, silent, self._pace.patience):
+            self._held_up = True
+            lines = hang_words.held_up_lines([*self._standings(), *elsewhere], Path.cwd())
+            _say([f"dtk: no step for {_seconds(silent)}: work that takes long, or an endless loop; it goes on",
+                  *(f"    {line}" for line in lines)])  # fmt: skip
 
     def _fire(self, silent: float, elsewhere: list[hang_words.Standing]) -> None:
         own = self._standings()
@@ -143,9 +185,10 @@ class Stalls:
         usual = f" (a step takes {_seconds(step)})" if step is not None else ""
         what = f"no step for {_seconds(silent)}{usual}" if self._pace.steps else f"no step in {_seconds(silent)}"
         first, *groups = hang_words.summary([*own, *elsewhere], cwd)
-        self.found = hang_words.hang_json(
+        found = hang_words.hang_json(
             [*own, *elsewhere],
             {rank: {"main": d.main, "workers": d.workers} for rank, d in self._dumps.items()},
+            launch=self._launch,
             time_ns=time.time_ns(),
             silent_seconds=round(silent, 3),
             step_seconds=step,
@@ -153,22 +196,28 @@ class Stalls:
             action=plan.hang.action,
             summary=first,
         )
-        self._stuck = {record.pid for record in self._live().values()}
-        _write(plan.run_dir / "hang.json", self.found)
+        self._found(found)
+        _write(plan.run_dir / "hang.json", found)
         goes_on = "the run is ended" if plan.hang.action == "stop" else "the run goes on; --on-hang stop would end it"
         _say([f"dtk: hang: {what}: {first}", *(f"    {line}" for line in groups),
               f"    stacks: {plan.run_dir}/hang.json; {goes_on}"])  # fmt: skip
+
+    def _found(self, hang: dict[str, Any]) -> None:
+        self.found, self._steps = hang, self._pace.steps
+        self._stuck = {record.pid for record in self._live().values()}
 
     def _standings(self) -> list[hang_words.Standing]:
         assert self._suspicion is not None
         assert self._suspicion.last is not None
         found = []
         for rank, seen in self._suspicion.last.ranks.items():
-            at_work = seen.main.place is not None and seen.main.place.kind is Kind.CODE
-            busy = at_work and self._suspicion.signs.get(rank) is hang.Sign.DOUBTFUL
+            at_work = seen.main.place is not None and seen.main.place.kind in (Kind.CODE, Kind.BACKWARD)
             places = (worker.place for worker in seen.workers.values())
             workers = tuple({repr(p.line): p for p in places if p is not None and p.user is not None}.values())
-            found.append(hang_words.Standing(rank, seen.main.place, workers, busy))
+            sign, always_in = self._suspicion.signs.get(rank), self._suspicion.always_in(rank)
+            busy = at_work and sign is hang.Sign.DOUBTFUL
+            moves = sign is hang.Sign.MOVING
+            found.append(hang_words.Standing(rank, seen.main.place, workers, busy, self._on, moves, always_in))
         return found
 
     def _state_path(self, node: str) -> Path:
@@ -177,13 +226,12 @@ class Stalls:
     def _others(self, own: hang.NodeState) -> list[tuple[hang.NodeState, list[hang_words.Standing]]] | None:
         """Publish this node's state and read those of the other nodes; None while one of them says nothing."""
         plan = self._plan
-        launch = nodes.launch_id(plan)
-        _write(self._state_path(plan.topology.node), silence.to_json(launch, own, self._standings()))
+        _write(self._state_path(plan.topology.node), silence.to_json(self._launch, own, self._standings()))
         found = []
-        for node, entry in nodes.entries(plan.run_dir, launch).items():
+        for node, entry in nodes.entries(plan.run_dir, self._launch).items():
             if node == plan.topology.node or entry.get("state") != "running":
                 continue
-            said = silence.read(self._state_path(node), launch)
+            said = silence.read(self._state_path(node), self._launch)
             if said is None:
                 return None
             stamp, state, standings = said
@@ -195,8 +243,12 @@ class Stalls:
         return found
 
 
-def _process(seen: processes.Seen, dump: str) -> hang.Process:
-    return hang.Process(place_of(main_stack(dump), source_line), seen.cpu, seen.state == "D")
+def _process(seen: processes.Seen, dump: str, native: bool = False, again: Iterable[str] = ()) -> hang.Process:
+    if seen.state in "Tt":
+        return hang.Process(STOPPED, seen.cpu)
+    stack = main_stack(dump)
+    later = tuple(_process(seen, text) for text in again)
+    return hang.Process(place_of(stack, source_line), seen.cpu, seen.state == "D", native, stack, later)
 
 
 def _stored(pids: list[int]) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dtk_launch import hostos
 from dtk_launch.diagnose.evidence import PREEMPTED, signal_name
 from dtk_launch.grace import AGENT_GRACE, Stop
-from dtk_launch.ranks import RankWatch
+from dtk_launch.ranks import RankWatch, tell
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
@@ -92,7 +92,7 @@ class Stopping:
             for pid in self._watch.running(agent):
                 if pid not in self._told:
                     self._told.add(pid)
-                    hostos.send(pid, self._tell)
+                    tell(pid, self._tell)
 
     def _hold(self, agent: int) -> None:
         if self._held:

@@ -7,22 +7,22 @@ torchrun is killed when dtk is, and each rank when torchrun is.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from dtk_launch import hostos
+from dtk_launch import hostos, prestart
 from dtk_launch.conclusion import conclude
 from dtk_launch.early import stopped_early
+from dtk_launch.faults import Faults
 from dtk_launch.follow import Follower
+from dtk_launch.leftovers import end_the_rest
 from dtk_launch.nodes import OtherNodes
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import Ending
@@ -38,7 +38,6 @@ from dtk_launch.vitals import create_file, path_of
 
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
 _LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
-_END_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that the ranks left behind
 
 
 @dataclass
@@ -56,7 +55,7 @@ def supervise(
     command: Command,
     plan_text: Callable[[], str],
     as_json: bool,
-    when_started: Callable[[], None] | None = None,
+    when_started: Callable[[Callable[[], int | None]], None] | None = None,
 ) -> int:
     """Run the command in its run directory until it ends and return the run's exit code.
 
@@ -64,7 +63,7 @@ def supervise(
 
     Raises PlanError, before anything starts, if the run directory cannot be used. With `as_json`, stdout gets the
     result, one JSON object, and the ranks' output goes to stderr. `when_started` is called once all ranks of this
-    node have started.
+    node have started; what it gets tells how many optimizer steps they have made, None where that is not known.
     """
     token = f"{socket.gethostname()}:{os.getpid()}"
     with held_run_directory(plan) as log:
@@ -72,7 +71,9 @@ def supervise(
         supervisor.take_signals()
         code, signalled = supervisor.run(plan_text, when_started)
         words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
-        ending = Ending(code, signalled, supervisor.stopped_early(), supervisor.stalls.found)
+        ending = Ending(
+            code, signalled, supervisor.stopped_early(), supervisor.stalls.found, supervisor.others_failed()
+        )
         code = conclude(plan, supervisor.watch, words, ending, supervisor.oom, as_json, hurry, last)
     for signum in ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
         signal.signal(signum, signal.SIG_IGN)
@@ -87,10 +88,10 @@ class _Supervisor:
         ranks = plan.run_dir / "ranks"
         host = None if one_node else socket.gethostname().partition(".")[0]
         self.oom = OomWatch()
-        pages = create_file(plan.topology.nproc)
-        self.watch = RankWatch(
-            ranks, token, plan.topology.nproc, one_node, pages, lambda record: self.oom.add(record.pid)
-        )
+        nproc = plan.topology.nproc
+        pages = create_file(nproc)
+        faults = None if pages is None else Faults(nproc)
+        self.watch = RankWatch(ranks, token, nproc, one_node, pages, faults, lambda record: self.oom.add(record.pid))
         self.stalls = Stalls(plan, self.watch, pages)
         self.status = NodeStatus(plan, self.watch, pages)
         quiet = parse_ranks(plan.quiet_ranks, "--quiet-ranks")
@@ -98,18 +99,20 @@ class _Supervisor:
         self._log_start = log.seek(0, os.SEEK_END)
         self._plan, self._command, self._log = plan, command, log
         self._environ = {**os.environ, **dict(command.env), "DTK_SUPERVISOR": token}
-        self._environ.pop("DTK_VITALS", None)
+        for name in ("DTK_VITALS", "DTK_FAULTS", "DTK_LIVE"):
+            self._environ.pop(name, None)
         if pages is not None:
             self._environ["DTK_VITALS"] = path_of(pages)
-        self._environ.pop("DTK_LIVE", None)
+        if faults is not None:
+            self._environ["DTK_FAULTS"] = faults.paths
         if self.follower.live and one_node:
             self._environ["DTK_LIVE"] = "1"
         self._received = _Received([])
         self._others = OtherNodes(plan) if not one_node else None
-        self.stopping = Stopping(plan.stop, self.watch, plan.topology.nproc, self.torchrun_words)
+        self.stopping = Stopping(plan.stop, self.watch, nproc, self.torchrun_words)
 
     def run(
-        self, plan_text: Callable[[], str], when_started: Callable[[], None] | None = None
+        self, plan_text: Callable[[], str], when_started: Callable[[Callable[[], int | None]], None] | None = None
     ) -> tuple[int, int | None]:
         """Start, follow, end: torchrun's exit code as Popen gives it, and the signal that ended it through dtk."""
         hostos.become_subreaper()
@@ -121,7 +124,7 @@ class _Supervisor:
                 self._act(child)
                 busy = self._look() or not self.watch.all_run
                 if when_started is not None and len(self.watch.records) == self._plan.topology.nproc:
-                    when_started()
+                    when_started(self.status.counted)
                     when_started = None
                 if self.stopping.signalled is None:
                     self.stalls.poll()
@@ -130,8 +133,9 @@ class _Supervisor:
         finally:
             child.kill()
             child.wait()
-            self._end_the_rest()
+            end_the_rest(self.status.helper, self.interrupted)
         self._look(final=True)
+        self.stalls.hear()  # its ranks may have ended with those of another node before this one was told
         self.watch.close()
         return child.returncode, self.stopping.signalled
 
@@ -148,6 +152,10 @@ class _Supervisor:
         records = self.watch.records.values()
         return stopped_early(self._plan.target, Path.cwd(), records, self.stopping.since_ns)
 
+    def others_failed(self) -> bool:
+        """Whether another node of this launch has ended with a failure."""
+        return self._others is not None and self._others.failed(now=True)
+
     def interrupted(self) -> bool:
         """Whether a Ctrl-C has come that nothing has acted on."""
         return signal.SIGINT in self._received.pending
@@ -159,6 +167,10 @@ class _Supervisor:
                 signal.signal(signum, self._received.handle)
 
     def _start(self) -> subprocess.Popen[bytes]:
+        command, environ = self._command.argv, self._environ
+        early = prestart.torchrun(command, self._plan.torchrun, environ, self._log.fileno(), NOTICES)
+        if early is not None:
+            return early
         parent = os.getpid()
 
         def in_child() -> None:
@@ -169,8 +181,8 @@ class _Supervisor:
                 signal.signal(signum, signal.SIG_IGN)
 
         return subprocess.Popen(
-            self._command.argv,
-            env=self._environ,
+            command,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -194,23 +206,3 @@ class _Supervisor:
     def _to_be_ended(self) -> bool:
         """Whether another node has failed, or this run hangs and is not to."""
         return self.stalls.to_be_ended or (self._others is not None and self._others.failed())
-
-    def _end_the_rest(self) -> None:
-        """End and reap what torchrun and its ranks left behind. A Ctrl-C meanwhile ends the grace."""
-        deadline = time.monotonic() + _END_GRACE
-        told: set[int] = set()
-        while rest := [pid for pid in hostos.descendants_of(os.getpid()) if pid != self.status.helper]:
-            late = time.monotonic() > deadline or signal.SIGINT in self._received.pending
-            for pid in rest:
-                if late or pid not in told:
-                    told.add(pid)
-                    hostos.send(pid, signal.SIGKILL if late else signal.SIGTERM)
-            _reap()
-            time.sleep(0.01)
-        _reap()
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass

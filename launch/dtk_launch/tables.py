@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dtk_launch.diagnose.words import printable
 from dtk_launch.runview import RankView, RunView
 
 RANK_COLUMNS = ("rank", "host", "state", "step", "steps/s", "loss", "heartbeat", "RSS", "CPU", "GPU", "")
@@ -22,7 +23,7 @@ def header(view: RunView) -> list[str]:
     facts += [f"for {duration(view.seconds)}"] if view.seconds is not None else []
     facts += [f"{view.restarts} restart{'s' if view.restarts > 1 else ''}"] if view.restarts else []
     facts.append(f"last checkpoint: step {view.checkpoint}" if view.checkpoint is not None else "no checkpoint")
-    return [f"{view.name}: {state_of(view)}{': ' + view.why if view.why else ''}", ", ".join(facts)]
+    return [f"{view.name}: {state_of(view)}{': ' + printable(view.why) if view.why else ''}", ", ".join(facts)]
 
 
 def state_of(view: RunView) -> str:
@@ -77,7 +78,7 @@ def run_row(view: RunView) -> tuple[str, ...]:
     step = "-" if view.step is None else str(view.step)
     ranks = str(view.nodes * view.nproc) if view.nproc else "-"
     long = "-" if view.seconds is None else duration(view.seconds)
-    return (view.folder.name, state_of(view), started, long, ranks, step, last, view.why)
+    return (view.folder.name, state_of(view), started, long, ranks, step, last, printable(view.why))
 
 
 def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

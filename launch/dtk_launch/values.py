@@ -22,7 +22,7 @@ _RESERVED = {
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "pass --nproc or --nodes"),
     **dict.fromkeys(("GROUP_WORLD_SIZE", "ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE"), "leave it out"),
     **dict.fromkeys((f"TORCHELASTIC_{name}" for name in _ELASTIC), "leave it out"),
-    **dict.fromkeys(("DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS", "DTK_STOP"), "leave it out"),
+    **dict.fromkeys(("DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS", "DTK_FAULTS", "DTK_STOP"), "leave it out"),
     "DTK_CPUS": "pass --cpu-bind",
     "DTK_RUN_DIR": "pass --run-dir",
     "DTK_RUN_NAME": "pass --name",
@@ -40,6 +40,12 @@ def check_choices(options: LaunchOptions, sources: Mapping[str, str] | None = No
         if value not in known:
             where = f" ({sources[name]})" if sources else ""
             raise PlanError(f"{flag_of(name)}={value}{where}: {unknown(name.replace('_', ' '), value, known)}")
+
+    if options.hang_timeout == "off" and options.on_hang == "stop":
+        raise PlanError(
+            "--on-hang=stop ends a run that hangs, but with --hang-timeout=off nobody looks whether it does; drop one "
+            "of the two, or pass --on-hang report"
+        )
 
 
 def check_topology(options: LaunchOptions, nodes: int, nproc: int) -> None:

@@ -17,15 +17,17 @@ import os
 import struct
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 PAGE = 4096
 _ATTEMPTS = 64  # pages of a rank; a later restart takes the page of one long dead
 _ATTRIBUTES = 64  # bytes, more than any libc needs for the mutex's attributes
-_FAULT = 1 << 20  # bytes for what Python says of a fatal signal; none is used before there is one
 _BEAT = 128  # offset of the heartbeat, behind the mutex (at most 48 bytes in glibc and musl)
 _COUNTS = struct.Struct("<QQ")
 _MOMENT = struct.Struct("<Q")
 _FAILED = 160  # offset of the moment at which an exception left the script
+_TURN = 168  # and of that at which the main thread executed Python on being asked
 _PROCESS_SHARED, _ROBUST = 1, 1
 _OWNER_DIED = 130  # EOWNERDEAD
 
@@ -36,7 +38,7 @@ def create_file(nproc: int) -> int | None:
         return None
     try:
         descriptor = os.memfd_create("dtk-vitals")
-        os.truncate(descriptor, (PAGE + _FAULT) * nproc * _ATTEMPTS)
+        os.truncate(descriptor, PAGE * nproc * _ATTEMPTS)
     except OSError:
         return None
     return descriptor
@@ -50,20 +52,6 @@ def path_of(descriptor: int) -> str:
 def offset_of(local_rank: int, nproc: int, restart: int) -> int:
     """Where the page of a rank is in the file."""
     return PAGE * (local_rank + nproc * (restart % _ATTEMPTS))
-
-
-def fault_offset(offset: int, nproc: int) -> int:
-    """Where in the file the rank whose page is at `offset` has Python write its stack on a fatal signal.
-
-    In memory: on a disk the hundred small writes of a stack would put off the moment of the death by milliseconds.
-    """
-    return PAGE * nproc * _ATTEMPTS + _FAULT * (offset // PAGE)
-
-
-def fault_text(descriptor: int, offset: int, nproc: int) -> str:
-    """What Python wrote on a fatal signal; '' if there was none."""
-    found = os.pread(descriptor, _FAULT, fault_offset(offset, nproc))
-    return found.partition(b"\0")[0].decode(errors="replace")
 
 
 class Page:
@@ -113,6 +101,21 @@ class Page:
         """time.monotonic_ns() at which an exception left the script; None if none has."""
         (moment,) = _MOMENT.unpack_from(self._memory, _FAILED)
         return moment or None
+
+    def turn_noter(self) -> Callable[..., object]:
+        """A handler for a signal that notes that the main thread executes Python, now. Itself, it executes none.
+
+        A handler in Python could be traced into a compiled step (dynamo), count as a call, or raise. This is libc's
+        clock_gettime with two arguments too many, the handler's own, which C leaves alone.
+        """
+        clock = ctypes.PyDLL(None).clock_gettime
+        clock.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.py_object]
+        return partial(clock, time.CLOCK_MONOTONIC, (self._address.value or 0) + _TURN)
+
+    def turned_at(self) -> int:
+        """time.monotonic_ns() at which the main thread last executed Python after it was asked; 0: never."""
+        seconds, nanoseconds = _COUNTS.unpack_from(self._memory, _TURN)
+        return int(seconds) * 10**9 + int(nanoseconds)
 
     def heartbeat(self) -> tuple[int, int]:
         """(steps so far, time.monotonic_ns() of the last one); (0, 0) before the first."""

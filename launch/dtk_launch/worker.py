@@ -5,6 +5,8 @@ and exit in `ranks/<rank>.json` (docs/wire.md), and then runs the script as `pyt
 Standard library only, and nothing of this folder on sys.path: a user's plan.py or config.py is the user's.
 """
 
+from __future__ import annotations
+
 import sys
 
 if sys.path and sys.path[0] == __file__.rpartition("/")[0]:
@@ -21,7 +23,10 @@ import runpy
 import signal
 import time
 from types import CodeType, FrameType, ModuleType, TracebackType
-from typing import Any
+
+TYPE_CHECKING = False  # typing is a quarter of what a rank waits for before its script; nothing of it is needed to run
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _load(name: str) -> ModuleType:
@@ -148,16 +153,21 @@ def share_vitals(path: str | None) -> dict[str, Any]:
     if not page.hold():
         return {}
     _kept.append(page)
-    catch_faults(path, vitals.fault_offset(offset, nproc))
     _load("pulse").install(page.beat)
     return {"vitals": offset}
 
 
-def catch_faults(path: str, offset: int) -> None:
-    """Have Python write its stack there on a fatal signal (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL)."""
-    with contextlib.suppress(OSError):
-        file = open(path, "r+b", buffering=0)  # noqa: SIM115  # faulthandler keeps the descriptor
-        file.seek(offset)
+def catch_faults(paths: str | None) -> None:
+    """Have Python tell the supervisor its stack on a fatal signal (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL).
+
+    `paths` are the pipes of the ranks of this node, as /proc shows them.
+    """
+    if paths is None:
+        return
+    with contextlib.suppress(OSError, IndexError):
+        path = paths.split(",")[int(os.environ["LOCAL_RANK"])]
+        file = open(path, "wb", buffering=0)  # noqa: SIM115  # faulthandler keeps the descriptor
+        file.write(b"\0%d\n" % os.getpid())
         _kept.append(file)
         faulthandler.enable(file)
 
@@ -188,8 +198,10 @@ def bootstrap() -> None:
     if supervisor is not None:
         note_early_stop()
         shared = share_vitals(os.environ.pop("DTK_VITALS", None))
+        catch_faults(os.environ.pop("DTK_FAULTS", None))
         if folder is not None:
-            shared |= _load("stackfile").register(os.path.join(folder, f"{rank}.stacks"))  # noqa: PTH118
+            turn = _kept[0].turn_noter() if shared else None
+            shared |= _load("stackfile").register(os.path.join(folder, f"{rank}.stacks"), turn)  # noqa: PTH118
     records = _load("rank_record")
     record = records.Record(folder, rank, supervisor)
     record.start(**shared)

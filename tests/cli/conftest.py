@@ -54,9 +54,14 @@ class Run:
         return found
 
     def torchrun(self):
-        """Pid of torchrun, dtk's only child."""
+        """Pid of torchrun, dtk's only child, as soon as it is that."""
+
+        def writes_the_log():
+            return Path(f"/proc/{pid}/fd/1").readlink().name.startswith("launcher")
+
         (pid,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         self.seen.add(int(pid))
+        wait_for(writes_the_log, "torch is loaded")
         return int(pid)
 
     def nothing_is_left(self, timeout=5.0):

@@ -65,8 +65,10 @@ def test_a_second_ctrl_c_ends_ranks_that_will_not_and_a_run_has_its_directory_al
     run.pids(*both)
     run.torchrun()
     run.process.send_signal(signal.SIGINT)
-    other = dtk("launch", "script.py")  # waits for the lock long enough for the two not to be one press
-    assert (other.returncode, "another dtk launch is running" in other.stderr) == (2, True)
+    other = dtk("launch", "script.py")
+    running = f"another dtk launch (pid {run.process.pid}) is running"  # its pid: seen, and not waited for in vain
+    assert (other.returncode, running in other.stderr) == (2, True), other.stderr
+    time.sleep(1)  # so that the two are not one press
     assert run.process.poll() is None
     run.process.send_signal(signal.SIGINT)
     began = time.monotonic()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 
@@ -159,18 +160,28 @@ if rank == 0: write(4.5)
     assert out.count("done") == 2
 
 
+DDP = """model = torch.nn.parallel.DistributedDataParallel(model)
+def step():
+    model(torch.ones(2, 4)).sum().backward()
+"""
 ALONE = {
     "missing": ("if rank == 1: until('never')", [1], "sleeps in until"),
     "mismatched": ("if rank == 1: dist.all_gather_object([None, None], rank)", [], "in all_gather_object"),
     "getitem": ("if rank == 1: list(DataLoader(Blocked()))", [1], "sleeps in until"),
     "endless": ("if rank == 1: endless()", [1], "rank 1 keeps computing in endless"),
+    "ddp": (
+        f"{DDP}    optimizer.step()\nhere()\nif rank == 1: deadlock()",
+        [1],
+        "rank 1 waits for another thread in deadlock",
+    ),
+    "stopped": ("if rank == 1: os.kill(os.getpid(), 19)", [1], "rank 1 is stopped (SIGSTOP"),
     "branch": ("if rank == 1: dist.barrier()", [], "rank 1 waits in barrier"),
     "subprocess": ("if rank == 1: subprocess.run(['sleep', '600'])", [1], "rank 1 waits for a program in"),
 }
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(name, marks=() if name == "mismatched" else pytest.mark.slow) for name in ALONE]
+    "seed", [pytest.param(name, marks=() if name == "ddp" else pytest.mark.slow) for name in ALONE]
 )
 def test_a_hang_ends_the_run_where_that_is_asked_for(start, tmp_path, seed):
     line, odd, words = ALONE[seed]
@@ -182,6 +193,63 @@ def test_a_hang_ends_the_run_where_that_is_asked_for(start, tmp_path, seed):
     assert (result["exit_code"], result["failure"]) == (124, None)
     assert json.loads((run / "hang.json").read_text())["odd"] == odd
     assert json.loads((run / "verdict.json").read_text())["hang"]["odd"] == odd
+
+
+@pytest.mark.slow
+def test_a_long_call_of_c_is_no_hang(start):
+    seed = """
+import hashlib
+if rank == 0:
+    compute = lambda rounds: hashlib.pbkdf2_hmac("sha256", b"word", b"salt", rounds)
+    began = time.monotonic()
+    compute(1_000_000)
+    compute(int(50_000_000 / (time.monotonic() - began)))
+    print("computed", time.monotonic() - began)
+"""
+    code, out, err = start(script(seed), "--nproc", "2", "--hang-timeout", "1", "--on-hang", "stop").wait(240)
+    assert (code, "hang" in err) == (0, False), err
+    # longer than the time after which a rank that gets nowhere is named, however busy the machine was
+    assert float(out.partition("computed ")[2].split()[0]) > 35
+
+
+@pytest.mark.slow
+def test_an_endless_loop_over_functions_is_worth_a_word_and_is_not_ended(start, until):
+    seed = """
+def loop():
+    while not os.path.exists("enough"):
+        work()
+if rank == 1: loop()
+"""
+    source = script(seed)
+    run = start(source, "--nproc", "2", "--hang-timeout", "1", "--on-hang", "stop")
+    said = Output(run)
+    until(lambda: "work that takes long, or an endless loop; it goes on" in said.read(), "it is said", 200)
+    # a rank answers between two steps of Python, so that all looks may have found it in the function which it calls
+    seen = re.search(r"rank 1 is at work, at each look in (loop|work) \(script.py:(\d+)\)", said.text)
+    assert seen, said.text
+    assert seen[1] == "work" or int(seen[2]) == line_of(source, "        work()", 1)
+    assert f"rank 0 waits in all_reduce (script.py:{line_of(source, 'dist.all_reduce')})" in said.text
+    assert "dtk: hang" not in said.text
+    (run.folder / "enough").touch()
+    assert run.process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_auto_names_a_hang_after_the_time_that_quick_steps_teach(start, tmp_path):
+    run = start(script("if rank == 1: deadlock()"), "--nproc", "2", "--on-hang", "stop", "--hang-timeout", "auto")
+    code, _, err = run.wait(240)
+    assert (code, "rank 1 waits for another thread in deadlock" in err) == (124, True), err
+    told = json.loads((tmp_path / "runs/script/hang.json").read_text())
+    # looked at after 60 s, said when nothing has moved for 30 s more; 600 s would be the time before the first steps
+    assert (told["step_seconds"] < 2, 90 <= told["silent_seconds"] < 200) == (True, True)
+
+
+@pytest.mark.slow
+def test_auto_takes_no_long_evaluation_and_no_long_save_for_a_hang(start):
+    seed = "if rank == 0: evaluate(100); write(100)"  # without a step between, which would teach a longer pause
+    code, out, err = start(script(seed), "--nproc", "2", "--on-hang", "stop").wait(400)
+    assert (code, "hang" in err) == (0, False), err
+    assert out.count("done") == 2
 
 
 @pytest.mark.slow

@@ -167,11 +167,14 @@ def test_a_stray_torchrun_variable(dtk, tmp_path):
 
 def test_explain_prints_a_table_and_the_command(dtk, tmp_path):
     (tmp_path / "script.py").touch()
-    done = dtk("explain", "--nproc", "2", "script.py", "--help", COLUMNS="150")
-    assert done.returncode == 0, done.stderr
+    long = "a-value-that-is-longer-than-a-narrow-terminal" * 2
+    done = dtk("explain", "--nproc", "2", "-e", f"LONG={long}", "script.py", "--help", COLUMNS="40")
+    assert (done.returncode, done.stderr) == (0, "")
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("env LONG")]
+    assert row.split() == ["env", "LONG", long, "flag", "--env"]  # in one line: no terminal reads it
     assert "flag --nproc" in done.stdout
     assert done.stdout.rstrip().endswith("script.py --help")
-    dry = dtk("launch", "--nproc", "2", "--dry-run", "script.py", "--help")
+    dry = dtk("launch", "--nproc", "2", "-e", f"LONG={long}", "--dry-run", "script.py", "--help")
     assert dry.stdout.strip() in done.stdout
 
 

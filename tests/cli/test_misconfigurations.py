@@ -268,6 +268,25 @@ def test_an_empty_variable_is_one_that_is_not_set(here, typed, monkeypatch):
     assert "OMP_NUM_THREADS=" in text
 
 
+def test_a_script_that_is_a_link_to_nothing(here, typed):
+    (here / "link.py").symlink_to("gone/train.py")
+    code, out, err = typed("launch", "link.py")
+    assert (code, out, "link.py is a link to gone/train.py, which is not there" in err) == (2, "", True)
+    assert "did you mean" not in err
+
+
+def test_what_is_probably_not_meant_is_said(here, typed, monkeypatch):
+    monkeypatch.setenv("DTK_NRPOC", "2")
+    for words in (("launch", "--dry-run"), ("explain",), ("submit", "--dry-run")):
+        code, _, err = typed(*words, S)
+        said = "dtk: warning: DTK_NRPOC is not known, and nothing of dtk reads it; did you mean DTK_NPROC?\n"
+        assert (code, err) == (0, said)
+    monkeypatch.delenv("DTK_NRPOC")
+    code, text, err = typed("launch", "--dry-run", S, "--nproc", "2", "--nodes=3")
+    assert (code, text.endswith(f"{S} --nproc 2 --nodes=3\n"), err.count("\n")) == (0, True, 1)
+    assert err.startswith("dtk: warning: --nproc stands after script.py and so is handed to it")
+
+
 def test_a_zero_that_was_given_is_not_what_was_left_out(here, typed):
     (here / "dtk.toml").write_text("max-restarts = 3\n")
     _, text, _ = typed("launch", "--dry-run", "--max-restarts", "0", S)

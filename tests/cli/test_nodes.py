@@ -51,7 +51,7 @@ class Nodes:
         if done.returncode:
             pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
-    def launch(self, node, *options):
+    def launch(self, node, *options, nproc="1"):
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DTK_", "PET_", "OMP_"))}
         words = [
             "ip",
@@ -63,7 +63,7 @@ class Nodes:
             "--rdzv",
             "10.78.0.1:29407",
             "--nproc",
-            "1",
+            nproc,
         ]
         run = subprocess.Popen(
             [*words, "--env", "GLOO_SOCKET_IFNAME=cable0", *options, "script.py"], cwd=self.folder, env=clean,
@@ -118,6 +118,29 @@ def test_a_late_node_joins_and_a_failing_one_ends_the_other(nodes, until):
     assert shown[0][0] == "script: failed (1): rank 1: OSError: no disk (exit code 1)"
     assert [row.split()[:2] for row in shown[0][3:]] == [["0", host], ["1", host]]
     assert shown[1] == lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes_option", ["2", "1:2"])
+def test_a_hang_on_the_second_node_is_named_by_both_and_ends_both(nodes, nodes_option):
+    hangs = "if (os.environ['NODE'], os.environ['LOCAL_RANK']) == ('1', '0'): time.sleep(600)"
+    source = MEET.format(then=f"{hangs}\ndist.barrier()")
+    (nodes.folder / "script.py").write_text(source)
+    line = source[: source.index("time.sleep")].count("\n") + 1
+    options = ("--nodes", nodes_option, "--hang-timeout", "2", "--on-hang", "stop")
+    options += ("--max-restarts", "1") if nodes_option == "1:2" else ()
+    own = [("--node-rank", str(node), "--env", f"NODE={node}") for node in (0, 1)]
+    runs = [nodes.launch(node, *options, *own[node], nproc="2") for node in (0, 1)]
+    said = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [124, 124], said
+    run, node = nodes.folder / "runs/script", f"{socket.gethostname()} (node 1)"
+    hang, verdict = (json.loads((run / name).read_text()) for name in ("hang.json", "verdict.json"))
+    (odd,) = hang["odd"]
+    assert [group["nodes"] for group in hang["groups"] if odd in group["ranks"]] == [[node]]
+    words = f"rank {odd} on {node} sleeps in <module> (script.py:{line})"
+    assert [text.count(words) for text in said] == [1, 1], said
+    assert (verdict["exit_code"], verdict["hang"]["odd"], verdict["hang"]["summary"]) == (124, [odd], words)
+    assert (verdict["culprit"], len(verdict["ranks"])) == (None, 4)
 
 
 @pytest.mark.slow

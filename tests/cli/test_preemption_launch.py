@@ -46,7 +46,9 @@ def test_each_rank_is_told_once_and_may_take_its_time_but_no_more_than_the_grace
     run.pids("rank0", "rank1", "rank2")
     run.process.terminate()
     code, _, err = run.wait()
-    assert (code, "preempted and saved" in err) == (75, True), err
+    expected = 75 if name == "SIGTERM" else 143  # rank 2 ended itself, or was killed: it may have had to save
+    assert (code, "preempted and saved" in err) == (expected, expected == 75), err
+    assert ("but rank 2 was killed before it had saved" in err) == (expected != 75)
     number = int(signal.Signals[name])
     assert [(run.folder / f"got{rank}").read_text() for rank in (0, 1)] == [f"{number} ", f"{number} "]
     assert (run.folder / "saved").read_text() == "None"  # the process of its group was not told
@@ -124,9 +126,42 @@ def test_a_preemption_as_a_test_of_a_training_that_saves(start):
 def test_a_preemption_as_a_test_of_a_script_that_does_not_save(start):
     run = start("import time; time.sleep(600)", "--preempt-test", "100ms", "--json")
     code, out, err = run.wait()
-    assert (code, "ended with 143 " in err) == (74, True), err
+    assert (code, "ended with 143 " in err, "before the first step" in err) == (74, True, True), err
     found = json.loads(out)["preempt_test"]
     assert (found["exit_code"], found["second_exit_code"], found["lost_steps"]) == (143, None, None)
+
+
+# Says nothing of its steps to dtk, and knows no dist_toolkit; what it saves is its own.
+FOREIGN = """
+import os, signal, sys, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+import torch
+weight = torch.nn.Parameter(torch.zeros(1))
+optimizer = torch.optim.SGD([weight], lr=0.1)
+step = int(open("saved").read()) if os.path.exists("saved") else 0
+until, begun = (step + 7 if step else 10**9), step
+while step < until:
+    weight.sum().backward()
+    optimizer.step()
+    step += 1
+    if told:
+        open("saved", "w").write(str(step))
+        sys.exit(75)
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_a_preemption_as_a_test_of_a_script_that_says_nothing_of_its_steps(start):
+    run = start(FOREIGN, "--device", "cpu", "--preempt-test", "5s", "--json")
+    code, out, err = run.wait()
+    assert (code, "lost: unknown, for nothing shows from which step it went on" in err) == (74, True), err
+    found, steps = json.loads(out)["preempt_test"], int((run.folder / "saved").read_text())
+    assert (found["exit_code"], found["second_exit_code"], found["lost_steps"]) == (75, 0, None)
+    assert (found["counted_at_end"], found["counted_again"]) == (steps, 7)
+    assert 0 <= (found["counted_at_notice"] or 0) <= steps
+    assert f"{steps} by the end, 7 after the second start" in err
 
 
 @pytest.mark.slow

@@ -87,6 +87,21 @@ def test_no_secret_is_in_the_run_directory_and_the_run_can_be_repeated(dtk, proj
     assert json.loads((project / "runs/train/plan.json").read_text())["cwd"] == str(tmp_path / "copy")
 
 
+def test_outside_git_a_run_is_repeated_exactly(dtk, tmp_path):
+    (tmp_path / "train.py").write_text("")
+    assert dtk("launch", "--device", "cpu", "train.py").returncode == 0
+    note = "dtk: note: the source is not in git, so it was not compared, but for the script\n"
+    same = dtk("rerun", "train", "--exact", "--dry-run")
+    assert (same.returncode, same.stderr) == (0, note)
+    (tmp_path / "train.py").write_text("2")
+    other = dtk("rerun", "train", "--exact", "--dry-run")
+    assert (other.returncode, other.stderr) == (
+        2,
+        f"{note}dtk: differs: script: train.py has changed\n"
+        "dtk: error: --exact, but 1 difference; drop --exact to start anyway\n",
+    )
+
+
 def as_documented(dtk, project, token):
     """Every command of the page is taken, and its table names every key of the record."""
     page = (DOCS / "reproduction.md").read_text(encoding="utf-8")

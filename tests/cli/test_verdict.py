@@ -4,7 +4,7 @@ import json
 
 import pytest
 from verdict_parts import runs
-from verdict_parts.scenarios import KINDS, cascade, one, scenarios
+from verdict_parts.scenarios import KINDS, cascade, core_dump, one, scenarios
 
 pytestmark = pytest.mark.cli
 
@@ -48,6 +48,12 @@ def test_the_out_of_memory_killer_is_named():
 @pytest.mark.slow
 def test_a_killed_rank_among_real_collectives():
     assert judged(one("SIGKILL", 3, 1, "gloo"))["how"] == "killed by SIGKILL"
+
+
+@pytest.mark.slow
+def test_a_rank_that_still_writes_its_core_failed_when_it_crashed():
+    record = judged(core_dump())
+    assert record["how"] == "killed by SIGSEGV"
 
 
 def test_ranks_that_fail_one_after_the_other():

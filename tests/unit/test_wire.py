@@ -82,7 +82,7 @@ def test_what_the_plan_sets_is_in_the_table_and_the_other_way_round():
     others = ("ACCELERATE_", "FSDP_", "LT_", "PL_")  # which docs/other-libraries.md lists
     set_by_a_plan = {name for name in set_by_a_plan if not name.startswith(others)}
     by_dtk = {name for row in table("Environment of a rank") for name in names(row[0]) if row[1].startswith("dtk")}
-    assert set_by_a_plan | {"DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS"} == by_dtk
+    assert set_by_a_plan | {"DTK_SUPERVISOR", "DTK_LIVE", "DTK_VITALS", "DTK_FAULTS"} == by_dtk
 
 
 @pytest.mark.parametrize("side", ["launch/dtk_launch", "dist_toolkit"])

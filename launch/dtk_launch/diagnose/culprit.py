@@ -12,6 +12,7 @@ from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd
 # What torchrun ends the other ranks with after a failure, and the codes of scripts that obey.
 _ENDED_SIGNALS = {"SIGTERM", "SIGINT", "SIGHUP"}
 _ENDED_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP, PREEMPTED}
+_TEARDOWN_NS = 1_000_000_000  # in which a rank that ends with 0 may be still, its connections closed
 _TORCHRUN_GRACE_NS = 25_000_000_000  # its own SIGKILL comes 30 s after the failure; the rest is for clocks
 
 
@@ -26,11 +27,15 @@ class Follower:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who failed first. `blamed_by` are ranks whose own error names it."""
+    """Who failed first, or ended with 0 while the others still needed it. `blamed_by`: ranks whose error names it.
+
+    `code` is the exit code of the first that failed, None where nobody saw it.
+    """
 
     culprit: RankEnd
     followers: tuple[Follower, ...]
     blamed_by: tuple[int, ...] = ()
+    code: int | None = None
 
 
 def judge(ends: Sequence[RankEnd]) -> Verdict | None:
@@ -38,23 +43,33 @@ def judge(ends: Sequence[RankEnd]) -> Verdict | None:
 
     A failure of a rank's own comes before every loss of a connection, which somebody else caused, and that before an
     end by torchrun; within these, the earliest is the first. A rank that the errors of the others name takes its place.
+    Where all have only lost a connection, that is one that had ended with 0 before.
     """
     failed = sorted((end for end in ends if end.failed), key=lambda end: end.time_ns)
     if not failed:
         return None
     first = min(failed, key=lambda end: (_order(end, failed[0]), end.time_ns))
     blamed = [rank for rank in first.blames if rank != first.rank] if first.rank not in first.blames else []
-    named = next((end for rank in blamed for end in failed if end.rank == rank), None)
-    culprit = named or first
+    early = _ended_early(ends, first) if first.unsaid or _order(first, failed[0]) == 1 else []
+    named = (end for rank in blamed for end in (*failed, *early) if end.rank == rank)
+    culprit = (*named, *early, first)[0]
     blamed_by = tuple(end.rank for end in failed if culprit.rank in end.blames and end is not culprit)
     followers = tuple(
         Follower(end.rank, _how(end, failed[0]), end.time_ns - culprit.time_ns) for end in failed if end is not culprit
     )
-    return Verdict(culprit, followers, blamed_by)
+    return Verdict(culprit, followers, blamed_by, culprit.code or first.code)
+
+
+def _ended_early(ends: Sequence[RankEnd], first: RankEnd) -> list[RankEnd]:
+    """The ranks that ended well before this one lost its connection, the earliest first."""
+    gone = (end for end in ends if not end.failed and end.time_ns < first.time_ns + _TEARDOWN_NS)
+    return sorted(gone, key=lambda end: end.time_ns)
 
 
 def _order(end: RankEnd, earliest: RankEnd) -> int:
-    return 2 if was_ended(end, earliest) else 1 if lost_connection(end) else 0
+    if was_ended(end, earliest):
+        return 2
+    return 1 if lost_connection(end) or (end.unsaid and end is not earliest) else 0
 
 
 def lost_connection(end: RankEnd) -> bool:
@@ -75,7 +90,15 @@ def was_ended(end: RankEnd, earliest: RankEnd) -> bool:
     return end.signal == "SIGKILL" and (end.after_end or end.time_ns - earliest.time_ns > _TORCHRUN_GRACE_NS)
 
 
+def has_followed(end: RankEnd) -> bool:
+    """Whether a rank's own words, signal or code say that it ended because the run did."""
+    obeyed = end.signal in _ENDED_SIGNALS or (end.signal is None and end.code in _ENDED_CODES)
+    return obeyed or end.unsaid or lost_connection(end)
+
+
 def _how(end: RankEnd, earliest: RankEnd) -> str:
     if was_ended(end, earliest):
         return "ended by torchrun"
+    if end.unsaid:
+        return "ended before it could say how"
     return "lost the connection" if lost_connection(end) else "failed too"

@@ -1,7 +1,12 @@
-"""What is known of how each rank ended, from its record, its death and torchrun's words. Pure but for `tail`."""
+"""What is known of how each rank ended, from its record, its death and torchrun's words.
+
+Pure, but for `tail` and the source lines of a fatal signal's stack.
+"""
 
 from __future__ import annotations
 
+import linecache
+import os
 import re
 import signal
 from collections.abc import Mapping
@@ -9,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dtk_launch.faults import Fault
 from dtk_launch.ranks import RankRecord
 
 PREEMPTED = 75
@@ -17,7 +23,16 @@ PREEMPTED = 75
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
 _FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: \d+ \(pid: (\d+)\)")
 _FAULT_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
+_QUIET_CODES = {
+    0,
+    PREEMPTED,
+    *(-n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)),
+}  # of ranks that were told to end
+_UNSAID = "an error"
+_LONGEST_CORE_NS = 60_000_000_000  # torchrun kills 30 s after the first failure
+_FAULT_FRAMES = 4  # of the user's, that are kept of a fatal signal
 _TAIL = 4096  # bytes of a rank's stderr that are looked at
+_CLOCKS_NS = 2_000_000_000  # by which the clock of the file system may differ
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,9 @@ class RankEnd:
     """How one rank ended.
 
     `code` as a shell gives it (128 + n for signal n); None where nobody saw it. `time_ns` is Unix time: when its
-    exception left the script, or when it died. `where` is the innermost line of the user's own code. `note` says what a
-    signal alone does not, such as the kernel's out-of-memory killer. `words` are the last of its stderr.
+    exception left the script, or when it died. `where` is the innermost line of the user's own code; of a fatal signal
+    `traceback` has those alone. `note` says what a signal alone does not, such as the kernel's out-of-memory killer.
+    `words` are the last of its stderr.
     """
 
     rank: int
@@ -41,6 +57,7 @@ class RankEnd:
     traceback: str = ""
     where: Mapping[str, Any] | None = None
     blames: tuple[int, ...] = ()
+    related: tuple[Mapping[str, Any], ...] = ()
     note: str = ""
     words: str = ""
     after_end: bool = False
@@ -50,6 +67,11 @@ class RankEnd:
     def failed(self) -> bool:
         """Whether it ended, and not well."""
         return self.code != 0
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether an exception ended its script, and it was ended before it could say which."""
+        return self.type == _UNSAID
 
 
 def exit_codes(launcher_output: str) -> dict[int, int]:
@@ -65,42 +87,66 @@ def end_of(
     died_ns: int | None,
     now_ns: int,
     words: str = "",
-    fault: str = "",
+    fault: Fault | None = None,
     note: str = "",
     failing_ns: int | None = None,
+    seen: int | None = None,
 ) -> RankEnd | None:
     """How this rank ended; None if it is not known to have.
 
     `reported` is its exit code in torchrun's words, `died_ns` when its process ended (Unix time), `words` the last of
-    its stderr, `fault` what Python wrote on a fatal signal, `failing_ns` when an exception left its script.
+    its stderr, `fault` what Python wrote on a fatal signal, `failing_ns` when an exception left its script; `seen`
+    is the exit code that dtk saw itself, of which those count that torchrun says nothing of.
     The rank's own record counts first, but for one of success: it can crash later.
     """
     end = record.exit
+    if reported is None and seen in _QUIET_CODES:
+        reported = seen
     base = RankEnd(record.rank, node, record.host, record.pid, now_ns if died_ns is None else died_ns, reported)
     if end is not None and (end.code != 0 or not reported):
         base = replace(base, time_ns=end.time_ns, code=end.code, note=note, where=end.where, blames=tuple(end.blames))
+        base = replace(base, related=tuple(end.related))
         return replace(base, type=end.type, message=end.message, traceback=end.traceback)
     if died_ns is None and reported is None:
         return None
     base = replace(base, words=words, after_end=end is not None)
-    if end is None and failing_ns is not None:  # torchrun was faster than the record
-        return replace(
-            base, time_ns=failing_ns, code=1, type="an error", message="it was ended before it could say which"
-        )
+    if end is None and failing_ns is not None and reported != 0:  # torchrun was faster than the record
+        return replace(base, time_ns=failing_ns, code=1, type=_UNSAID, message="it was ended before it could say which")
     if reported is not None and reported < 0:
-        where = fault_place(fault)
-        base = replace(base, code=128 - reported, signal=signal_name(-reported), where=where, note=note)
+        base = replace(base, code=128 - reported, signal=signal_name(-reported), note=note)
+        if fault is not None:
+            base = _of_fault(base, fault)
     return base
 
 
-def fault_place(dump: str) -> dict[str, Any] | None:
-    """The innermost line of the user's code in a dump of faulthandler, of the thread that got the signal."""
+def _of_fault(end: RankEnd, fault: Fault) -> RankEnd:
+    """The end by a signal of which Python said something: it began then, however long the core dump took."""
+    if fault.signal is None or fault.signal not in (end.signal, _cut_short(end, fault)):
+        return end  # a child's, that the rank outlived
+    code = 128 + signal.Signals[fault.signal]
+    frames = fault_frames(fault.text)
+    where = frames[0] if frames else None
+    trace = "".join(
+        f'  File "{f["file"]}", line {f["line"]}, in {f["function"]}\n    {f["text"]}\n' for f in reversed(frames)
+    )
+    return replace(end, code=code, signal=fault.signal, time_ns=fault.time_ns, where=where, traceback=trace)
+
+
+def _cut_short(end: RankEnd, fault: Fault) -> str | None:
+    """The signal of a rank that was killed while its core was being written."""
+    soon = end.time_ns - fault.time_ns < _LONGEST_CORE_NS
+    return fault.signal if end.signal == "SIGKILL" and not end.note and soon else None
+
+
+def fault_frames(dump: str) -> list[dict[str, Any]]:
+    """The innermost lines of the user's code in a dump of faulthandler, of the thread that got the signal."""
     current = dump.partition("Current thread")[2].partition("\n\n")[0]
-    frames = list(_FAULT_LINE.finditer(current))
-    found = next((f for f in frames if is_users(f["file"])), None)
-    if found is None:
-        return None
-    return {"file": found["file"], "line": int(found["line"]), "function": found["function"], "text": ""}
+    found = [frame for frame in _FAULT_LINE.finditer(current) if is_users(frame["file"])][:_FAULT_FRAMES]
+    places = [(frame["file"], int(frame["line"]), frame["function"]) for frame in found]
+    return [
+        {"file": file, "line": line, "function": function, "text": linecache.getline(file, line).strip()}
+        for file, line, function in places
+    ]
 
 
 def is_users(filename: str) -> bool:
@@ -111,10 +157,12 @@ def is_users(filename: str) -> bool:
     return not (standard or "-packages/" in filename or filename.startswith((*ours, "<")))
 
 
-def tail(folder: Path, rank: int, suffix: str) -> str:
-    """The last of a rank's file with this suffix; '' if there is none."""
+def tail(folder: Path, rank: int, suffix: str, since_ns: int = 0) -> str:
+    """The last of a rank's file with this suffix; '' if there is none, or nothing was written since (Unix time)."""
     try:
         with open(folder / f"{rank}.{suffix}", "rb") as file:
+            if os.fstat(file.fileno()).st_mtime_ns < since_ns - _CLOCKS_NS:
+                return ""
             file.seek(max(0, file.seek(0, 2) - _TAIL))
             return file.read().decode(errors="replace")
     except OSError:

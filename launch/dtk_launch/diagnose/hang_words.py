@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtk_launch.diagnose.waits import Kind, Place
+from dtk_launch.diagnose.stacks import Frame
+from dtk_launch.diagnose.waits import FOR_RANKS, Kind, Place
 from dtk_launch.diagnose.words import ranks_words
 
 # one rank, several
@@ -21,7 +22,12 @@ _VERBS = {
     Kind.NETWORK: ("waits for the network in", "wait for the network in"),
     Kind.LOCK: ("waits for another thread in", "wait for another thread in"),
     Kind.SLEEP: ("sleeps in", "sleep in"),
+    Kind.THREAD: ("waits for another thread in", "wait for another thread in"),
     Kind.CODE: ("is in", "are in"),
+    Kind.STOPPED: (
+        "is stopped (SIGSTOP; kill -CONT lets it go on)",
+        "are stopped (SIGSTOP; kill -CONT lets them go on)",
+    ),
 }
 _SAID, _LISTED = 3, 8  # groups in the first line, and in all; hang.json has every one
 _BUSY = ("keeps computing in", "keep computing in")
@@ -29,17 +35,24 @@ _BUSY = ("keeps computing in", "keep computing in")
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a rank is, and where those of its forked processes are that are in code of the user's. `busy`: at work."""
+    """Where a rank is, and where those of its forked processes are that are in code of the user's.
+
+    `busy`: at work. `on`: the node, of several, as it is called in words. `moves`: it gets somewhere, and `always_in`
+    is the innermost function of the user's code that it was in at all looks.
+    """
 
     rank: int
     place: Place | None
     workers: tuple[Place, ...] = ()
     busy: bool = False
+    on: str = ""
+    moves: bool = False
+    always_in: Frame | None = None
 
     @property
     def odd(self) -> bool:
         """Whether it does not wait for other ranks."""
-        return self.place is None or self.place.kind is not Kind.COLLECTIVE
+        return self.busy or self.place is None or self.place.kind not in FOR_RANKS
 
     @property
     def line(self) -> tuple[object, ...]:
@@ -53,6 +66,8 @@ class Group:
 
     ranks: tuple[int, ...]
     standing: Standing
+    nodes: tuple[str, ...] = ()
+    """Where they are, of several."""
 
 
 def groups_of(standings: Sequence[Standing]) -> list[Group]:
@@ -60,7 +75,10 @@ def groups_of(standings: Sequence[Standing]) -> list[Group]:
     found: dict[tuple[object, ...], list[Standing]] = {}
     for standing in sorted(standings, key=lambda standing: standing.rank):
         found.setdefault(standing.line, []).append(standing)
-    groups = [Group(tuple(s.rank for s in alike), alike[0]) for alike in found.values()]
+    groups = [
+        Group(tuple(s.rank for s in alike), alike[0], tuple(dict.fromkeys(s.on for s in alike if s.on)))
+        for alike in found.values()
+    ]
     return sorted(groups, key=lambda group: (-len(group.ranks), group.ranks))
 
 
@@ -75,9 +93,10 @@ def odd_ones(groups: Sequence[Group]) -> list[Group]:
 
 
 def group_words(group: Group, cwd: Path | None) -> str:
-    """`ranks 0, 1 and 3 wait in all_reduce (train.py:41)`."""
+    """`ranks 0, 1 and 3 wait in all_reduce (train.py:41)`, `rank 1 on b (node 1) is in __getitem__ (data.py:88)`."""
     standing, many = group.standing, len(group.ranks) > 1
-    said = f"{ranks_words(group.ranks)} {place_words(standing.place, many, cwd, standing.busy)}"
+    on = f" on {group.nodes[0]}" if len(group.nodes) == 1 else f" on {len(group.nodes)} nodes" if group.nodes else ""
+    said = f"{ranks_words(group.ranks)}{on} {place_words(standing.place, many, cwd, standing.busy)}"
     for worker in standing.workers:
         said += f"; a worker process {place_words(worker, False, cwd)}"
     return said
@@ -88,9 +107,9 @@ def place_words(place: Place | None, many: bool, cwd: Path | None, busy: bool = 
     if place is None:
         return "tell nothing" if many else "tells nothing"
     call = place.call or (place.user.function if place.user else place.function[1])
-    verb = (_BUSY if busy and place.kind is Kind.CODE else _VERBS[place.kind])[many]
+    verb = (_BUSY if busy and place.kind in (Kind.CODE, Kind.BACKWARD) else _VERBS[place.kind])[many]
     at = f" ({short(place.user.file, cwd)}:{place.user.line})" if place.user else ""
-    return f"{verb} {call}{at}"
+    return f"{verb} {call}{at}".rstrip()
 
 
 def short(file: str, cwd: Path | None) -> str:
@@ -100,7 +119,10 @@ def short(file: str, cwd: Path | None) -> str:
 
 
 def summary(standings: Sequence[Standing], cwd: Path | None) -> list[str]:
-    """A line for the odd ranks, or for all where none is odd; then the rest, each place with the text of its line."""
+    """A line for the odd ranks, or for all where none is odd; then the rest, each place with the text of its line.
+
+    Where the first line has several places, each text says whose it is.
+    """
     groups = groups_of(standings)
     first = odd_ones(groups) or groups
     said = "; ".join(group_words(group, cwd) for group in first[:_SAID])
@@ -111,8 +133,21 @@ def summary(standings: Sequence[Standing], cwd: Path | None) -> list[str]:
         place = group.standing.place
         if group not in first[:_SAID]:
             lines.append(group_words(group, cwd))
-        lines += [f"    {place.text}"] if place is not None and place.text else []
+        whose = f"{ranks_words(group.ranks)}: " if group in first[:_SAID] and len(first) > 1 else ""
+        lines += [f"    {whose}{place.text}"] if place is not None and place.text else []
     return lines
+
+
+def held_up_lines(standings: Sequence[Standing], cwd: Path | None) -> list[str]:
+    """What can be said of ranks at work for which the others wait."""
+    lines = []
+    for standing in standings:
+        if standing.moves:
+            frame, on = standing.always_in, f" on {standing.on}" if standing.on else ""
+            where = f", at each look in {frame.function} ({short(frame.file, cwd)}:{frame.line})" if frame else ""
+            lines.append(f"rank {standing.rank}{on} is at work{where}")
+    still = groups_of([standing for standing in standings if not standing.moves])
+    return [*lines[:_LISTED], *(group_words(group, cwd) for group in still[:_LISTED])]
 
 
 def hang_json(standings: Sequence[Standing], stacks: Mapping[int, Any], **facts: Any) -> dict[str, Any]:
@@ -123,10 +158,15 @@ def hang_json(standings: Sequence[Standing], stacks: Mapping[int, Any], **facts:
         "format": 1,
         **facts,
         "odd": sorted(odd),
-        "groups": [{"ranks": list(g.ranks), **_place_json(g.standing.place), "busy": g.standing.busy,
-                    "workers": [_place_json(w) for w in g.standing.workers]} for g in groups],
+        "groups": [_group_json(group) for group in groups],
         "stacks": {str(rank): stack for rank, stack in sorted(stacks.items())},
-    }  # fmt: skip
+    }
+
+
+def _group_json(group: Group) -> dict[str, Any]:
+    standing = group.standing
+    where = {"ranks": list(group.ranks), "nodes": list(group.nodes), **_place_json(standing.place)}
+    return {**where, "busy": standing.busy, "workers": [_place_json(worker) for worker in standing.workers]}
 
 
 def _place_json(place: Place | None) -> dict[str, Any]:

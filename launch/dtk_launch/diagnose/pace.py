@@ -28,6 +28,7 @@ class Pace:
         self._seconds: deque[float] = deque(maxlen=_KEPT)
         self._moved_ns = began_ns
         self._pause = 0.0
+        self._looked_ns = began_ns
         self.steps = 0
         """Of the rank that has made most."""
 
@@ -42,10 +43,12 @@ class Pace:
                 self._moved_ns = max(self._moved_ns, when_ns)
             if 0 < old_steps < steps:
                 self._seconds.append((when_ns - old_ns) / 1e9 / (steps - old_steps))
+            elif steps > 1 and process in self._last and old_steps == 0:  # all of them since the last look: at most
+                self._seconds.append((when_ns - self._looked_ns) / 1e9 / (steps - 1))
         self.steps = max((steps for steps, _ in beats.values()), default=0)
         if self._moved_ns > before and self.steps > ENOUGH:
             self._pause = max(self._pause, (self._moved_ns - before) / 1e9)
-        self._last = dict(beats)
+        self._last, self._looked_ns = dict(beats), now_ns
 
     def silent(self, now_ns: int) -> float:
         """Seconds since any rank made a step, started or ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_THREAD = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):\s*$")
+_THREAD = re.compile(r"^(Current thread 0x|Thread 0x|Stack )[0-9a-f]*.*\(most recent call first\):\s*$")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)$')
 _CUT = "  ..."  # more than 100 frames
 # Where the frames of the process that a worker was forked from begin.
@@ -46,7 +46,7 @@ def threads(dump: str) -> list[Thread]:
         if heading:
             if frames:
                 found.append(Thread(current, tuple(frames), whole))
-            current, frames, whole = heading[1].startswith("Current"), [], True
+            current, frames, whole = heading[1] != "Thread 0x", [], True
         elif frame := _FRAME.match(line):
             frames.append(Frame(frame["file"], int(frame["line"]), frame["function"]))
         elif line == _CUT:
@@ -79,3 +79,15 @@ def main_stack(dump: str) -> Stack:
     while own and (own[-1].file.endswith(_BOOTSTRAP) or own[-1].file.startswith("<frozen runpy")):
         own = own[:-1]
     return own
+
+
+def common_outer(before: Stack, after: Stack) -> Stack:
+    """The outer calls that both stacks have, at the lines of the second, innermost first."""
+    same = 0
+    for old, new in zip(reversed(before), reversed(after), strict=False):
+        if (old.file, old.function) != (new.file, new.function):
+            break
+        same += 1
+        if old.line != new.line:  # what it calls is another call
+            break
+    return after[len(after) - same :]

@@ -25,14 +25,17 @@ class Kind(Enum):
     PROGRAM = "program"
     NETWORK = "network"
     LOCK = "lock"
+    THREAD = "thread"
     SLEEP = "sleep"
     CODE = "code"
+    STOPPED = "stopped"
 
 
-PATIENT = {Kind.COMPILE, Kind.FILES, Kind.PROGRAM, Kind.NETWORK}
+PATIENT = {Kind.COMPILE, Kind.FILES, Kind.PROGRAM, Kind.NETWORK, Kind.THREAD}
 """Waits that end by themselves, though nothing that dtk can see moves meanwhile."""
 
-_WAITS = {Kind.COLLECTIVE, Kind.DATA, Kind.PROGRAM, Kind.NETWORK, Kind.LOCK, Kind.SLEEP}
+WAITS = {Kind.COLLECTIVE, Kind.DATA, Kind.PROGRAM, Kind.NETWORK, Kind.LOCK, Kind.THREAD, Kind.SLEEP}
+"""Waits for somebody else: the CPU that is used meanwhile is not the waiting thread's, or a spinning one's."""
 
 _PUBLIC = r"(?!_)\w+$"
 # In this order: a DataLoader that waits does so in a queue. (kind, file, function)
@@ -46,7 +49,8 @@ _RULES = tuple(
         (Kind.FILES, r"/torch/(serialization\.py|distributed/checkpoint/)|/safetensors/", _PUBLIC),
         (Kind.BACKWARD, r"/torch/autograd/(graph|__init__)\.py$", r"_engine_run_backward|backward|grad"),
         (Kind.PROGRAM, r"/subprocess\.py$", r"."),
-        (Kind.LOCK, r"/concurrent/futures/\w+\.py$|/multiprocessing/(queues|synchronize|pool|process)\.py$", _PUBLIC),
+        (Kind.THREAD, r"/concurrent/futures/\w+\.py$", _PUBLIC),
+        (Kind.LOCK, r"/multiprocessing/(queues|synchronize|pool|process)\.py$", _PUBLIC),
         (Kind.LOCK, r"/(queue|threading)\.py$", r"(?!_|run$)\w+$"),
         (Kind.NETWORK, r"/(socket|ssl|http/client|selectors)\.py$|/(urllib3|botocore|aiohttp)/", r"."),
     )
@@ -78,7 +82,7 @@ class Place:
     def key(self) -> tuple[object, ...]:
         """Equal where nothing has moved: at the same wait of the same line, or still in the same function."""
         user = self.user
-        if self.kind in _WAITS:
+        if self.kind in WAITS:
             return self.line
         return (self.kind, *self.function, user and (user.file, user.function))
 
@@ -87,6 +91,13 @@ class Place:
         """Equal for ranks that are in the same place of the program."""
         user = self.user
         return (self.kind, self.call, user and (user.file, user.line))
+
+
+STOPPED = Place(Kind.STOPPED, "", None, ("", ""), "")
+"""That of a process which a signal has stopped: it does not tell."""
+
+FOR_RANKS = {Kind.COLLECTIVE, Kind.BACKWARD}
+"""Where a rank waits for the others: DDP and FSDP reduce gradients inside backward."""
 
 
 def place_of(stack: Stack, source: Source) -> Place | None:

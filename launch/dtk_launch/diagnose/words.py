@@ -13,6 +13,13 @@ from dtk_launch.diagnose.evidence import RankEnd
 
 _CAUGHT = re.compile(r"Caught (\w+) in ([\w ]+?)\.\nOriginal (.*)", re.DOTALL)
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)(?:\n    (?P<text>.*))?', re.M)
+_EARLY_HINT = "it may have had fewer batches than the others, or a return or an exit that only this rank takes"
+_CHAIN = re.compile(
+    r"\n(?:The above exception was the direct cause of the following exception"
+    r"|During handling of the above exception, another exception occurred):\n"
+)
+_WIDEST = 200  # characters of a line of a message
+_LINES, _LAST_WORDS = 8, 4  # of a message after its first, and of stderr
 _FRAMES = 3  # of the traceback that are shown
 
 
@@ -20,12 +27,26 @@ def verdict_lines(verdict: Verdict, run_dir: Path, nodes: int = 1, cwd: Path | N
     """The verdict in a few lines: who, how, where, how long before the others, and where more can be read."""
     end = verdict.culprit
     on = f" on {end.host}" if nodes > 1 else ""
-    lines = [f"rank {end.rank}{on} failed first: {how_it_ended(end)}"]
-    lines += [f"  {line}" for line in _place(end, cwd)]
+    lines = [f"rank {end.rank}{on} {headline(end)}"]
+    lines += [f"    {line}" for line in _more_lines(end)]
+    lines += [f"  {line}" for line in (*_place(end, cwd), *_related(end, cwd))]
     if verdict.blamed_by:
         lines.append(f"  {ranks_words(verdict.blamed_by)} {_verb(verdict.blamed_by, 'name')} it in their errors")
     lines += [f"  {line}" for line in _followers(verdict.followers)]
-    return [*lines, f"  its output: {run_dir}/ranks/{end.rank}.err; the verdict: {run_dir}/verdict.json"]
+    lines += [] if end.failed else [f"  {_EARLY_HINT}"]
+    lines += [f"  its output: {run_dir}/ranks/{end.rank}.err; the verdict: {run_dir}/verdict.json"]
+    return [printable(line) for line in lines]
+
+
+def printable(line: str) -> str:
+    """The line without what a terminal would obey: escape sequences and control characters become visible."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line.expandtabs(4))
+    return "".join(shown)
+
+
+def headline(culprit: RankEnd) -> str:
+    """`failed first: exit code 7`; of a rank that has not failed, that it left too early."""
+    return f"failed first: {how_it_ended(culprit)}" if culprit.failed else f"ended first, with {how_it_ended(culprit)}"
 
 
 def how_it_ended(end: RankEnd) -> str:
@@ -33,6 +54,8 @@ def how_it_ended(end: RankEnd) -> str:
     if end.signal is not None:
         late = " after its script had ended" if end.after_end else ""
         return f"killed by {end.signal}{late}{', ' + end.note if end.note else ''}"
+    if not end.failed:
+        return "exit code 0, while the others still needed it"
     if end.code is None:
         return "its process vanished without an exit record (killed?)"
     if end.type in (None, "SystemExit"):
@@ -49,14 +72,50 @@ def how_it_ended(end: RankEnd) -> str:
 
 
 def _first_line(message: str) -> str:
-    return message.strip().partition("\n")[0][:200]
+    return _bounded(message.strip().partition("\n")[0])
+
+
+def _bounded(line: str) -> str:
+    return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 60]} ... {line[-55:]}"
+
+
+def _more_lines(end: RankEnd) -> list[str]:
+    """What a message of several lines says after the first; after an abort, the last words on stderr."""
+    if end.signal is not None:
+        return _last_words(end.words) if end.signal == "SIGABRT" else []
+    message = "" if _CAUGHT.match(end.message) else end.message.strip()
+    rest = [line.rstrip() for line in message.split("\n")[1:] if line.strip()]
+    left = len(rest) - _LINES
+    return [_bounded(line) for line in rest[:_LINES]] + ([f"... {left} more lines"] if left > 0 else [])
+
+
+def _last_words(words: str) -> list[str]:
+    """From C++'s `terminate called ...` on, else the last lines, without Python's own stack."""
+    said = words.partition("Fatal Python error:")[0]
+    lines = [line.rstrip() for line in said.split("\n") if line.strip()]
+    called = [number for number, line in enumerate(lines) if line.startswith("terminate called")]
+    shown = lines[called[-1] :][:_LAST_WORDS] if called else lines[-_LAST_WORDS:]
+    return [_bounded(line) for line in shown]
+
+
+def _related(end: RankEnd, cwd: Path | None) -> list[str]:
+    """`caused by KeyError: 'x' (train.py:12)`."""
+    lines = []
+    for other in end.related:
+        detail, where = _first_line(other["message"]), other["where"]
+        at = f" ({_short(where['file'], cwd)}:{where['line']})" if where is not None else ""
+        lines.append(f"{other['how']} {other['type']}{': ' + detail if detail else ''}{at}")
+    return lines
 
 
 def _place(end: RankEnd, cwd: Path | None) -> list[str]:
     """The last frames of the traceback, the script's line among them."""
     inner = _CAUGHT.match(end.message)
-    frames = list(_FRAME.finditer(inner[3] if inner else end.traceback))
-    shown = [(f["file"], int(f["line"]), f["function"], f["text"] or "") for f in frames[-_FRAMES:]]
+    frames = list(_FRAME.finditer(_CHAIN.split(inner[3] if inner else end.traceback)[-1]))
+    shown = [
+        (f["file"], int(f["line"]), f["function"], f["text"] or "")
+        for f in frames[-(_FRAMES if end.signal is None else len(frames)) :]
+    ]
     where = None if inner else end.where
     if where is not None and not any((where["file"], where["line"]) == frame[:2] for frame in shown):
         shown.insert(0, (where["file"], where["line"], where["function"], where["text"]))

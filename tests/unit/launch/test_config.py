@@ -36,6 +36,19 @@ def test_the_order_is_flag_environment_profile_file_default(options):
     assert (settings.options.device, settings.sources["device"]) == ("auto", "default")
 
 
+def test_pairs_add_up_name_by_name(options):
+    file = "[env]\nA = '1'\nB = '1'\nC = '1'\n[profile.big]\nsbatch = ['qos=low', 'mem=1G']\n"
+    file += "[profile.big.env]\nB = '2'\nC = '2'\n"
+    settings = options(file, kind=SubmitOptions, profile="big", env=("C=3", "D=3"), sbatch=("qos=high",))
+    assert settings.options.env == ("A=1", "B=2", "C=3", "D=3")
+    assert settings.options.sbatch == ("qos=high", "mem=1G")
+    of_env = {name: source for name, source in settings.sources.items() if name.startswith("env")}
+    expected = {"env A": "dtk.toml:2", "env B": "dtk.toml:8 profile big", "env C": "flag --env", "env D": "flag --env"}
+    assert of_env == {"env": "flag --env", **expected}
+    assert settings.sources["sbatch mem"] == "dtk.toml:6 profile big"
+    assert options(file).options.env == ("A=1", "B=1", "C=1")
+
+
 def test_without_a_profile_the_file_alone_counts(options):
     assert options(FILE).options.nproc == "2"
 

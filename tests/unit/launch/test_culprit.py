@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from dtk_launch.diagnose.culprit import judge
-from dtk_launch.diagnose.evidence import end_of, exit_codes, fault_place
+from dtk_launch.diagnose.evidence import end_of, exit_codes, fault_frames
 from dtk_launch.diagnose.words import how_it_ended, verdict_json, verdict_lines
+from dtk_launch.faults import Fault
 from dtk_launch.nodes import ends_of_others, ends_to_json, publish
 from dtk_launch.outcome import decide
 from dtk_launch.ranks import RankExit, RankRecord
@@ -28,11 +29,11 @@ Root Cause (first observed failure):
 """
 
 
-def end(rank, code, time_ns=0, *, reported=None, died=None, words="", fault="", failing=None, **how):
+def end(rank, code, time_ns=0, *, reported=None, died=None, words="", fault=None, failing=None, seen=None, **how):
     """A rank's end as the record (`code`; None: none was written), its death and torchrun tell it."""
     told = None if code is None else RankExit(code, how.pop("kind", None), how.pop("message", ""), "", time_ns, **how)
     record = RankRecord(rank, rank, 1000 + rank, "n1", 0, "n1:1", 0, None, told)
-    return end_of(record, "0", reported, died, 10**15, words, fault, "", failing)
+    return end_of(record, "0", reported, died, 10**15, words, fault, "", failing, seen)
 
 
 def outcome(ends, torchrun=1, signalled=None):
@@ -83,6 +84,18 @@ RESET = {"kind": "RuntimeError", "message": "[pair.cc:553] Connection closed by 
         ([end(0, None, died=9, reported=-6), end(1, 0, 5, reported=-15, died=12)], 0),
         ([end(0, 0, 9, reported=-6, died=20), end(1, 0, 5, reported=-15, died=19)], 0),
         ([end(0, 0, 9, reported=-11, died=20), end(1, 0, 5, reported=-9, died=50 * SECOND)], 0),
+        # who left with 0 while the others still needed it, if nobody has an error of its own
+        ([end(0, 1, 9, **RESET), end(1, 0, 5)], 1),
+        ([end(0, 1, 9, **RESET), end(1, None, died=5, seen=0)], 1),
+        ([end(0, 1, 5, **RESET), end(1, 0, SECOND // 2)], 1),  # its sockets closed before its interpreter ended
+        ([end(0, 1, 9, **RESET), end(1, 0, 7), end(2, 0, 5), end(3, None, died=2 * SECOND, reported=-15)], 2),
+        ([end(0, 1, 9, kind="PeerError", message="x", blames=[1]), end(1, 0, 7), end(2, 0, 5)], 1),
+        ([end(0, None, died=9, reported=-15, failing=8), end(1, 0, 5)], 1),
+        ([end(0, 1, 9, **RESET), end(1, 0, 30 * SECOND)], 0),  # long after
+        ([end(0, 1, 9, kind="ValueError"), end(1, 0, 5)], 0),
+        ([end(0, 1, 9, **RESET), end(1, 0, 5), end(2, None, died=8, reported=-9)], 2),
+        # an error that was not said is no second cause
+        ([end(0, 1, 4, **RESET), end(1, None, died=9, reported=-15, failing=6)], 0),
     ],
 )
 def test_the_first_to_fail(ends, rank):
@@ -106,7 +119,15 @@ def test_a_run_without_a_failure_has_no_verdict():
         (-9, None, [end(0, None, died=1), end(1, None, died=1)], 137),
         (3, None, [], 3),
         (1, 15, [end(0, 75, 1), end(1, 75, 2)], 75),
-        (1, 15, [end(0, 75, 1), end(1, None, died=2)], 75),
+        (-9, 15, [end(0, 75, 1), end(1, None, died=2)], 143),  # killed, and torchrun with it: no word of its end
+        (1, 15, [end(0, 75, 1), end(1, None, died=2)], 75),  # torchrun says nothing of a rank that was told to end
+        (1, 15, [end(0, 75, 1), end(1, None, died=2, seen=-9)], 143),
+        (1, 15, [end(0, 75, 1), end(1, None, died=2, seen=-15)], 75),
+        (1, 15, [end(0, 75, 1), end(1, None, died=2, seen=75)], 75),
+        (1, 15, [end(0, 75, 1), None], 143),
+        (1, 15, [end(0, 75, 1), end(1, 1, 2, kind="OSError", message="disk full")], 143),
+        (1, 15, [end(0, 75, 1), end(1, 1, 2, **RESET), end(2, None, died=3, reported=-15)], 75),
+        (1, None, [end(0, 75, 1), end(1, None, died=40 * SECOND, reported=-9)], 137),
         (1, 15, [end(0, None, died=1), end(1, None, died=1)], 143),
         (1, 2, [end(0, 130, 1)], 130),
         (1, 15, [end(0, 0, 1), end(1, 0, 2)], 0),
@@ -115,10 +136,19 @@ def test_a_run_without_a_failure_has_no_verdict():
         (1, None, [end(0, 75, 1), end(1, 75, 2)], 75),
         (1, None, [end(0, 9, 1), end(1, 75, 2)], 9),
         (1, None, [end(0, 75, 5), end(1, 1, 4, **RESET)], 1),
+        (1, None, [end(0, 1, 9, **RESET), end(1, 0, 5)], 1),
+        (1, None, [end(0, None, died=9, reported=-6, words="Connection reset by peer"), end(1, 0, 5)], 134),
     ],
 )
 def test_exit_codes(torchrun, signalled, ends, code):
     assert outcome(ends, torchrun, signalled).code == code
+
+
+def test_a_rank_that_was_killed_before_it_had_saved_is_named():
+    line = "preempted, but rank 1 was killed before it had saved: the save of rank 0 is not known to be complete"
+    assert outcome([end(0, 75, 1), end(1, None, died=2)], -9, 15).line == line
+    failed = outcome([end(0, 75, 1), end(1, 1, 2, kind="OSError", message="disk full")], 1, 15).line
+    assert "rank 1 ended before it had saved (OSError: disk full (exit code 1))" in failed
 
 
 WHERE = {"file": "/w/train.py", "line": 41, "function": "loss", "text": "raise ValueError('bad')"}
@@ -131,6 +161,7 @@ def test_the_verdict_in_words():
     lines = verdict_lines(judge([*lost, culprit, closed]), Path("/run"), 1, Path("/w"))
     assert lines == [
         "rank 2 failed first: ValueError: bad batch (exit code 1)",
+        "    more",
         "  train.py:41 in loss",
         "      raise ValueError('bad')",
         "  0.031 s later ranks 0 and 1 lost the connection",
@@ -138,6 +169,31 @@ def test_the_verdict_in_words():
         "  its output: /run/ranks/2.err; the verdict: /run/verdict.json",
     ]
     assert verdict_lines(judge([culprit]), Path("/run"), nodes=2)[0].startswith("rank 2 on n1 failed first: ")
+
+
+def test_a_rank_that_left_too_early_is_named_with_the_place_and_a_hint():
+    place = {"file": "/w/train.py", "line": 41, "function": "main", "text": "sys.exit(0)"}
+    ends = [end(0, 1, 3 * SECOND, **RESET), end(1, 0, 2 * SECOND, where=place)]
+    assert verdict_lines(judge(ends), Path("/run"), cwd=Path("/w")) == [
+        "rank 1 ended first, with exit code 0, while the others still needed it",
+        "  train.py:41 in main",
+        "      sys.exit(0)",
+        "  1.000 s later rank 0 lost the connection",
+        "  it may have had fewer batches than the others, or a return or an exit that only this rank takes",
+        "  its output: /run/ranks/1.err; the verdict: /run/verdict.json",
+    ]
+    found = verdict_json(judge(ends), 1, ends)
+    assert (found["exit_code"], found["culprit"]["rank"], found["culprit"]["code"]) == (1, 1, 0)
+    assert found["culprit"]["how"] == "exit code 0, while the others still needed it"
+    assert [follower["rank"] for follower in found["followers"]] == [0]
+
+
+def test_an_error_that_was_cut_short_only_followed():
+    ends = [end(0, 1, 4, kind="ValueError"), end(1, None, died=9, reported=-15, failing=6)]
+    (follower,) = judge(ends).followers
+    assert follower.how == "ended before it could say how"
+    (line,) = [line for line in verdict_lines(judge(ends), Path("/run")) if "rank 1" in line]
+    assert line == "  at the same time rank 1 was ended before it could say how"
 
 
 def test_the_verdict_as_json():
@@ -148,6 +204,76 @@ def test_the_verdict_as_json():
     assert found["culprit"]["how"] == "OSError: no disk (exit code 1)"
     assert found["followers"] == [{"rank": 0, "how": "lost the connection", "seconds_later": 1.0}]
     assert [entry["rank"] for entry in found["ranks"]] == [0, 1]
+
+
+def said_of(**how):
+    return verdict_lines(judge([end(0, 1, 5, **how)]), Path("/run"), cwd=Path("/w"))[:-1]
+
+
+def test_a_message_of_many_lines_is_shown_up_to_a_bound():
+    message = "Error(s) in loading:\n\n\tsize mismatch\n" + "\n".join(f"line {n}" for n in range(20))
+    lines = said_of(kind="RuntimeError", message=message)
+    assert lines[:3] == [
+        "rank 0 failed first: RuntimeError: Error(s) in loading: (exit code 1)",
+        "        size mismatch",
+        "    line 0",
+    ]
+    assert lines[-1] == "    ... 13 more lines"
+    (line,) = said_of(kind="OSError", message="begins" + "x" * 900 + "ends")
+    assert "begins" in line
+    assert "ends (exit code 1)" in line
+    assert len(line) < 300
+
+
+def test_nothing_that_a_terminal_would_obey_is_shown():
+    how = {"kind": "ValueError", "message": "\x1b[2Jgone\r\x07\nand \x9b31m \u202e back"}
+    related = [{"how": "caused by", "type": "KeyError", "message": "\x1b[H", "where": None}]
+    lines = said_of(**how, related=related)
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == "rank 0 failed first: ValueError: \\x1b[2Jgone\\r\\x07 (exit code 1)"
+    assert lines[1:] == ["    and \\x9b31m \\u202e back", "  caused by KeyError: \\x1b[H"]
+    assert verdict_json(judge([end(0, 1, 5, **how)]), 1, [])["culprit"]["message"] == how["message"]
+
+
+CHAIN = """Traceback (most recent call last):
+  File "/w/train.py", line 3, in look
+    table["x"]
+KeyError: 'x'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/w/train.py", line 9, in <module>
+    raise ValueError("no x") from error
+ValueError: no x
+"""
+
+
+def test_of_chained_exceptions_the_last_is_shown_and_its_cause_named():
+    told = RankExit(1, "ValueError", "no x", CHAIN, 5, related=[{**BEHIND, "where": {**WHERE, "line": 3}}])
+    found = end_of(RankRecord(0, 0, 1000, "n1", 0, "n1:1", 0, None, told), "0", None, None, 9)
+    assert verdict_lines(judge([found]), Path("/run"), cwd=Path("/w"))[1:-1] == [
+        "  train.py:9 in <module>",
+        '      raise ValueError("no x") from error',
+        "  caused by KeyError: 'x' (train.py:3)",
+    ]
+
+
+BEHIND = {"how": "caused by", "type": "KeyError", "message": "'x'"}
+ABORT = "warning: old\nterminate called after throwing an instance of 'std::runtime_error'\n  what():  boom\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (ABORT, ["    terminate called after throwing an instance of 'std::runtime_error'", "      what():  boom"]),
+        ("a\nb\nc\nd\ne\n\nFatal Python error: Aborted\n\nCurrent thread", ["    b", "    c", "    d", "    e"]),
+        ("", []),
+    ],
+)
+def test_an_abort_is_told_with_the_last_words_of_stderr(words, shown):
+    found = end(0, None, died=5, reported=-6, words=words)
+    assert verdict_lines(judge([found]), Path("/run"))[1:-1] == shown
 
 
 CAUGHT = (
@@ -181,13 +307,40 @@ Extension modules: numpy (total: 1)
 
 
 def test_the_place_of_a_fatal_signal():
-    assert fault_place(DUMP) == {"file": "/w/train.py", "line": 9, "function": "crash", "text": ""}
-    assert fault_place("") is None
-    found = end(0, None, died=5, reported=-11, fault=DUMP)
-    assert verdict_lines(judge([found]), Path("/run"), cwd=Path("/w"))[:2] == [
+    assert fault_frames(DUMP)[0] == {"file": "/w/train.py", "line": 9, "function": "crash", "text": ""}
+    assert fault_frames("") == []
+    found = end(0, None, died=5, reported=-11, fault=Fault(DUMP, 3))
+    assert verdict_lines(judge([found]), Path("/run"), cwd=Path("/w"))[:3] == [
         "rank 0 failed first: killed by SIGSEGV",
+        "  train.py:12 in <module>",
         "  train.py:9 in crash",
     ]
+
+
+def test_the_frames_of_a_fatal_signal_come_with_their_source(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("".join(f"step({number})\n" for number in range(1, 8)))
+    frames = "".join(f'  File "{script}", line {number} in f{number}\n' for number in range(1, 7))
+    dump = f"Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n{frames}\n"
+    found = end(0, None, died=5, reported=-11, fault=Fault(dump, 3))
+    lines = verdict_lines(judge([found]), Path("/run"), cwd=tmp_path)[1:9]
+    assert lines[::2] == [f"  train.py:{number} in f{number}" for number in (4, 3, 2, 1)]
+    assert lines[1::2] == [f"      step({number})" for number in (4, 3, 2, 1)]
+    assert found.where["text"] == "step(1)"
+
+
+def test_a_fatal_signal_counts_from_its_moment_and_not_from_the_end_of_the_core_dump():
+    crashed = end(1, None, died=9 * SECOND, reported=-11, fault=Fault(DUMP, 3 * SECOND))
+    verdict = judge([end(0, 1, 4 * SECOND, kind="ValueError", message="later"), crashed])
+    assert (verdict.culprit.rank, verdict.followers[0].delay_ns) == (1, SECOND)
+    killed = end(1, None, died=33 * SECOND, reported=-9, fault=Fault(DUMP, 3 * SECOND))  # while its core was written
+    assert (killed.signal, killed.code, killed.time_ns) == ("SIGSEGV", 139, 3 * SECOND)
+
+
+@pytest.mark.parametrize(("reported", "died"), [(-6, 9), (-15, 9), (-9, 90)])
+def test_a_fatal_signal_that_the_rank_outlived_was_a_childs(reported, died):
+    found = end(1, None, died=died * SECOND, reported=reported, fault=Fault(DUMP, 3 * SECOND))
+    assert (found.code, found.time_ns, found.where) == (128 - reported, died * SECOND, None)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +361,10 @@ def test_how_a_rank_ended(found, words):
 
 
 def test_an_end_travels_between_nodes_unchanged(tmp_path):
-    ends = [end(3, 1, 5, kind="ValueError", message="ü", where=WHERE, blames=[4]), end(4, None, died=3, reported=-9)]
+    ends = [
+        end(3, 1, 5, kind="ValueError", message="ü", where=WHERE, blames=[4], related=[BEHIND]),
+        end(4, None, died=3, reported=-9),
+    ]
     publish(tmp_path, "1", "id", state="ended", ends=ends_to_json(ends))
     assert ends_of_others(tmp_path, "id", "0") == (ends, {"1"})
     assert ends_of_others(tmp_path, "another launch", "0") == ([], set())

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from dtk_launch.diagnose.hang import Look, Process, RankLook, Suspicion, is_stuck, looks_apart
+from dtk_launch.diagnose.hang import Look, Process, RankLook, Suspicion, is_held_up, is_stuck, looks_apart
 from dtk_launch.diagnose.pace import Pace
 from dtk_launch.diagnose.stacks import Frame
 from dtk_launch.diagnose.waits import Kind, Place
@@ -44,6 +44,30 @@ def starting_programs(n, seconds):
 
 def on_disk(n, seconds):
     return RankLook(Process(STUCK, 0.0, on_disk=True))
+
+
+def in_one_call(place):
+    """One call of C at work, without an accelerator."""
+    return lambda n, seconds: RankLook(Process(place, seconds, native=True))
+
+
+def in_one_function(n, seconds):
+    """Nearly all its time in `f`, and now and then not; looks far apart see `f` only, but not the samples after."""
+    process = still(STUCK, cpu=1.0)(n, seconds).main
+    elsewhere = Process(at(Kind.CODE, 1, "g"), seconds)
+    return RankLook(replace(process, again=(process,) * 9 + (elsewhere if n % 4 == 0 else process,)))
+
+
+def called_from_many_lines(n, seconds):
+    outer = (Frame("/p/t.py", 88, "__getitem__"), Frame("/p/t.py", 100 + n % 2, "forward"))
+    return RankLook(Process(STUCK, seconds, stack=outer))
+
+
+def looping(n, seconds):
+    """An endless loop over functions."""
+    frames = [Frame("/p/t.py", 70 + n % 3, ("f", "g", "h")[n % 3]), Frame("/p/t.py", 50 + n % 3, "loop")]
+    outer = (Frame("/p/t.py", 9, "main"), Frame("/p/t.py", 99, "<module>"))
+    return RankLook(Process(evaluating(n, seconds).main.place, seconds, stack=(*frames, *outer)))
 
 
 def with_worker(worker):
@@ -87,6 +111,8 @@ def test_ranks_that_stand_still_are_found_soon(ranks):
         (still(REDUCE), still(at(Kind.NETWORK))),
         (still(REDUCE), on_disk),
         (still(REDUCE), with_worker(still(STUCK, cpu=1.0))),
+        (still(REDUCE), lambda n, seconds: RankLook(Process(STUCK, 0.1 * seconds, native=True))),  # others' CPU
+        (in_one_call(REDUCE), still(STUCK)),  # a transport that spins
     ],
 )
 def test_ranks_that_get_nowhere_are_found_late(ranks):
@@ -102,12 +128,39 @@ def test_ranks_that_get_nowhere_are_found_late(ranks):
         (compiling, still(REDUCE)),
         (starting_programs, still(REDUCE)),
         (with_worker(evaluating), still(REDUCE)),
+        (in_one_function, still(REDUCE)),
+        (called_from_many_lines, still(REDUCE)),
+        (in_one_call(STUCK), still(REDUCE)),
+        (in_one_call(at(Kind.BACKWARD)), still(REDUCE), still(STUCK)),
         (still(ITEM, cpu=1.0), still(ITEM, cpu=1.0)),  # an evaluation that waits for the GPU all the time
     ],
 )
 def test_ranks_at_work_are_never_taken_for_stuck(ranks):
     assert fires_after(*ranks) is None
     assert fires_after(*ranks, timeout=2, patience=30) is None
+
+
+def held_up_after(*ranks, timeout=T, patience=PATIENCE, until=4000.0):
+    """The same for ranks at work for which others wait; and the suspicion as it is then."""
+    suspicion, silent, n = Suspicion(), timeout, 0
+    while silent < until:
+        suspicion.add(Look(silent, {rank: make(n, silent) for rank, make in enumerate(ranks)}))
+        state = suspicion.state()
+        if state is not None and is_held_up([state], silent, patience):
+            return silent, suspicion
+        silent, n = silent + looks_apart(timeout, silent), n + 1
+    return None, suspicion
+
+
+def test_work_for_which_the_others_wait_is_worth_a_word_after_a_long_time():
+    for ranks in ((looping, still(REDUCE)), (still(ITEM, cpu=1.0), looping), (in_one_call(STUCK), still(REDUCE))):
+        assert fires_after(*ranks) is None
+        assert 3 * PATIENCE <= held_up_after(*ranks)[0] <= 3 * PATIENCE + 60
+    assert held_up_after(looping, still(REDUCE))[1].always_in(0).function == "loop"
+    for ranks in ((looping, looping), (still(REDUCE), still(REDUCE)), (looping,)):
+        assert held_up_after(*ranks)[0] is None
+    woken = lambda n, seconds: still(REDUCE)(n, seconds) if seconds > 1000 else evaluating(n, seconds)  # noqa: E731
+    assert held_up_after(looping, woken)[0] > 3 * PATIENCE
 
 
 def test_ranks_that_all_sleep_wake_by_themselves():
@@ -136,7 +189,8 @@ def test_what_a_node_says_of_its_ranks_travels_unchanged(tmp_path):
         suspicion.add(Look(n, {0: still(REDUCE)(n, n), 1: on_disk(n, n)}))
     import json
 
-    standings = [Standing(0, REDUCE, (STUCK,), busy=True), Standing(1, None)]
+    standings = [Standing(0, REDUCE, (STUCK,), busy=True, on="b (node 1)"), Standing(1, None)]
+    standings.append(Standing(2, STUCK, moves=True, always_in=Frame("/p/t.py", 50, "loop")))
     path = tmp_path / "1.silent"
     path.write_text(json.dumps(to_json("launch", suspicion.state(), standings)))
     assert read(path, "launch")[1:] == (suspicion.state(), standings)
@@ -161,6 +215,16 @@ def test_auto_learns_from_the_steps():
     assert paced(steps=20, seconds=10).timeout == 300
     assert (paced(5.0).timeout, paced(5.0, steps=20, seconds=9).timeout) == (5, 5)
     assert paced(steps=20, seconds=10).step == 10
+
+
+def test_auto_learns_from_steps_that_were_all_made_between_two_looks():
+    pace = Pace(None, 0)
+    pace.observe({9: (0, 0)}, 100 * S)
+    pace.observe({9: (5, 100 * S + S // 2)}, 101 * S)
+    assert (pace.step, pace.timeout) == (0.125, FLOOR)
+    unseen = Pace(None, 0)  # it was not there at the look before
+    unseen.observe({9: (5, 100 * S)}, 101 * S)
+    assert (unseen.step, unseen.timeout) == (None, FIRST)
 
 
 def test_auto_learns_from_a_pause_that_ended():

@@ -2,8 +2,13 @@
 
 import json
 import os
+import select
+import subprocess
+import sys
 import time
 
+import pytest
+from dtk_launch import hostos
 from dtk_launch.ranks import RankWatch
 
 
@@ -39,3 +44,16 @@ def test_records_of_another_launch_are_not_read(tmp_path):
     write(tmp_path / "1.json", rank=1, started_ns=1)
     watch.close()
     assert watch.records == {}
+
+
+def test_the_exit_code_of_a_process_is_seen_before_its_parent_takes_it_away():
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import os; os._exit(0)"])
+    descriptor = hostos.open_pidfd(child.pid)
+    if descriptor is None:
+        pytest.skip("no pidfd here")
+    assert select.select([descriptor], [], [], 60)[0]
+    os.close(descriptor)
+    assert hostos.exit_code_of(child.pid) == 0
+    assert child.wait() == 0
+    assert hostos.exit_code_of(child.pid) is None
+    assert hostos.exit_code_of(os.getpid()) is None, "it runs"

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from dtk_launch.compare import differences
+from dtk_launch.compare import differences, notes
 from dtk_launch.config import resolve
 from dtk_launch.options import LaunchOptions
 from dtk_launch.plan import build_plan
@@ -122,6 +122,25 @@ def test_two_records_of_the_same_differ_in_nothing(recorded):
 )  # fmt: skip
 def test_each_difference_is_named(recorded, change, said):
     assert said in "\n".join(differences(recorded(), recorded(**change)))
+
+
+NO_GIT = {
+    "why": "fatal: not a git repository (or any of the parent directories): .git",
+    "untracked": {},
+    "left_out": [],
+}
+
+
+def test_a_source_that_is_in_no_repository_is_not_compared_and_no_difference(recorded):
+    for then, now, verb in ((NO_GIT, NO_GIT, "is"), (NO_GIT | {"why": "git is not installed"}, TREE, "was")):
+        sides = recorded(tree=then), recorded(tree=now)
+        assert differences(*sides) == ()
+        assert notes(*sides) == (f"the source {verb} not in git, so it was not compared, but for the script",)
+    for then, now in ((TREE, NO_GIT), (NO_GIT | {"why": "git took longer than 1 seconds"}, NO_GIT)):
+        sides = recorded(tree=then), recorded(tree=now)
+        assert "cannot be compared" in differences(*sides)[0]
+        assert notes(*sides) == ()
+    assert notes(recorded(), recorded()) == ()
 
 
 def test_what_has_no_influence_is_not_named(recorded):

@@ -94,6 +94,19 @@ def test_an_end_is_that_of_the_verdict(made, code, state):
     assert made.read().why == ("rank 3: ValueError: bad (exit code 7)" if code == 7 else view.why)
 
 
+def test_a_run_that_was_stopped_because_it_hung_says_where(made):
+    made.plan()
+    made.node(state="ended", exit_code=124)
+    hang = {"summary": "rank 1 sleeps in load (train.py:7)\x1b[2J", "action": "stop"}
+    made.put("verdict.json", {"exit_code": 124, "culprit": None, "hang": hang})
+    view = made.read()
+    assert (view.state, view.why) == ("failed", f"hang: {hang['summary']}")
+    said = "hang: rank 1 sleeps in load (train.py:7)\\x1b[2J"
+    assert header(view)[0] == f"demo: failed (124): {said}"
+    assert run_row(view)[-1] == said
+    assert run_json(view)["why"] == f"hang: {hang['summary']}"
+
+
 def test_one_node_that_lives_is_a_run_that_lives_and_one_that_ended_tells_the_end(made):
     made.plan(nodes=2)
     made.node("0", state="ended", exit_code=1)

@@ -1,11 +1,12 @@
 """Dumps of faulthandler: whose stack, what it waits in, and how ranks in one place are said together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dtk_launch.diagnose.hang_words import Standing, groups_of, hang_json, odd_ones, summary
-from dtk_launch.diagnose.stacks import is_complete, main_stack, threads
-from dtk_launch.diagnose.waits import Kind, place_of
+from dtk_launch.diagnose.hang_words import Standing, groups_of, hang_json, held_up_lines, odd_ones, summary
+from dtk_launch.diagnose.stacks import Frame, common_outer, is_complete, main_stack, threads
+from dtk_launch.diagnose.waits import STOPPED, Kind, place_of
 from dtk_launch.resources import worker_path
 
 LIB, SITE = "/usr/lib/python3.11", "/venv/lib/python3.11/site-packages"
@@ -65,6 +66,7 @@ WAITS = {
     "compile": ((WAIT, torch("_inductor/async_compile", "wait"), TRAIN), Kind.COMPILE, "wait", 41),
     "program": ((lib("subprocess", "_try_wait"), lib("subprocess", "wait"), TRAIN), Kind.PROGRAM, "wait", 41),
     "queue": ((WAIT, lib("queue", "get"), TRAIN), Kind.LOCK, "get", 41),
+    "future": ((WAIT, lib("concurrent/futures/_base", "result"), TRAIN), Kind.THREAD, "result", 41),
     "sleep": ((("/p/train.py", 50, "__getitem__"), TRAIN), Kind.SLEEP, "", 50),
     "lock": ((("/p/train.py", 51, "put"), TRAIN), Kind.LOCK, "", 51),
     "work": ((("/p/train.py", 52, "step"), TOP), Kind.COLLECTIVE, "wait", 52),
@@ -118,6 +120,7 @@ def test_python_of_later_versions_names_threads():
 IN_REDUCE = place(REDUCE, TRAIN, TOP)
 IN_BARRIER = place(BARRIER, ("/p/train.py", 60, "save"), TOP)
 IN_DATA = place(("/p/data.py", 88, "__getitem__"), TOP)
+IN_BACKWARD = place(ENGINE, TENSOR, TRAIN, TOP)
 WAITING = "waits in all_reduce (train.py:41)"
 CWD = Path("/p")
 
@@ -135,6 +138,8 @@ CWD = Path("/p")
         ([IN_REDUCE] * 3, [], "ranks 0, 1 and 2 wait in all_reduce (train.py:41)"),
         ([IN_DATA], [], "rank 0 is in __getitem__ (data.py:88)"),
         ([IN_REDUCE, None], [1], "rank 1 tells nothing"),
+        ([IN_BACKWARD, IN_DATA, IN_BACKWARD], [1], "rank 1 is in __getitem__ (data.py:88)"),
+        ([IN_BACKWARD, STOPPED], [1], "rank 1 is stopped (SIGSTOP; kill -CONT lets it go on)"),
     ],
 )
 def test_the_odd_rank_is_named(places, odd, first):
@@ -144,10 +149,55 @@ def test_the_odd_rank_is_named(places, odd, first):
     assert hang_json(standings, {})["odd"] == odd
 
 
+def test_a_rank_that_works_in_backward_waits_for_nobody():
+    standings = [Standing(0, IN_BACKWARD), Standing(1, IN_BACKWARD, busy=True), Standing(2, IN_REDUCE)]
+    assert hang_json(standings, {})["odd"] == [1]
+    assert summary(standings, CWD)[0].startswith("rank 1 keeps computing in")
+
+
+def test_the_texts_of_several_places_say_whose_they_are():
+    other = replace(IN_BARRIER, text="dist.barrier()")
+    assert summary([Standing(0, IN_REDUCE), Standing(1, other)], CWD)[1:] == [
+        "    rank 0: dist.all_reduce(x)",
+        "    rank 1: dist.barrier()",
+    ]
+
+
 def test_equal_stacks_are_said_once_with_the_line():
     standings = [Standing(rank, IN_REDUCE) for rank in (0, 1, 3)] + [Standing(2, IN_DATA, busy=True)]
     assert summary(standings, CWD) == [
         "rank 2 keeps computing in __getitem__ (data.py:88)",
         "ranks 0, 1 and 3 wait in all_reduce (train.py:41)",
         "    dist.all_reduce(x)",
+    ]
+
+
+def test_the_node_of_a_rank_is_said_where_there_are_several():
+    standings = [Standing(0, IN_REDUCE, on="a (node 0)"), Standing(1, IN_REDUCE, on="b (node 1)")]
+    standings.append(Standing(2, IN_DATA, on="b (node 1)"))
+    assert summary(standings, CWD)[:3:2] == [
+        "rank 2 on b (node 1) is in __getitem__ (data.py:88)",
+        "    dist.all_reduce(x)",
+    ]
+    assert summary(standings, CWD)[1] == "ranks 0 and 1 on 2 nodes wait in all_reduce (train.py:41)"
+    assert [group["nodes"] for group in hang_json(standings, {})["groups"]] == [
+        ["a (node 0)", "b (node 1)"],
+        ["b (node 1)"],
+    ]
+
+
+def test_what_two_stacks_have_in_common():
+    f, g, loop = Frame("t.py", 1, "f"), Frame("t.py", 2, "g"), [Frame("t.py", n, "loop") for n in (7, 8)]
+    top = (Frame("t.py", 9, "<module>"),)
+    assert common_outer((f, loop[0], *top), (g, loop[0], *top)) == (loop[0], *top)
+    assert common_outer((f, loop[0], *top), (f, loop[1], *top)) == (loop[1], *top)
+    assert common_outer((f, *top), ()) == ()
+
+
+def test_ranks_at_work_for_which_others_wait():
+    loop = Frame("/p/train.py", 50, "loop")
+    standings = [Standing(0, IN_REDUCE, on="a (node 0)"), Standing(1, IN_DATA, (), False, "b (node 1)", True, loop)]
+    assert held_up_lines(standings, CWD) == [
+        "rank 1 on b (node 1) is at work, at each look in loop (train.py:50)",
+        "rank 0 on a (node 0) waits in all_reduce (train.py:41)",
     ]

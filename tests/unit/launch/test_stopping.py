@@ -80,7 +80,8 @@ def ended(code):
         (1, signal.SIGTERM, [0, 0], "", 0),
         (1, signal.SIGTERM, [0, 1], "Trainer saved", 143),  # one failed: nobody knows what the other has
         (1, signal.SIGTERM, [0], "Trainer saved", 143),  # one was killed
-        (1, signal.SIGUSR1, [75, 137], "", 75),
+        (1, signal.SIGUSR1, [75, 75], "", 75),
+        (1, signal.SIGUSR1, [75, 137], "", 138),
     ],
 )
 def test_the_exit_code_of_a_run_that_was_told_to_stop(code, signalled, ends, stopped, expected):
@@ -146,10 +147,21 @@ def test_what_was_lost():
     assert (some.lost_steps, some.code, words(some)[-1]) == (4, LOST, "lost: 4 steps")
     unknown = Report(75, None, None, None, None, 1.0, None, 0)
     assert (unknown.lost_steps, unknown.code, "lost: unknown" in words(unknown)[-1]) == (None, LOST, True)
+    counted = Report(75, None, None, None, None, 1.0, None, 0, 40, 42, 60)
+    said = "optimizer steps that dtk has counted: 40 by the notice, 42 by the end, 60 after the second start"
+    assert (counted.lost_steps, words(counted)[-2]) == (None, said)
+    assert "steps that dtk" not in str(words(Report(75, 8, 9, 9, 9, 1.0, 2.5, 0, 40, 42, 60)))
+    assert "counted: 0 by the notice, 1 by the end" in words(Report(143, seconds_to_end=1.0, counted_at_end=1))[-2]
     failed = Report(75, 8, 9, 9, 9, 1.0, 2.5, 1)
     assert (failed.code, "ended with 1" in words(failed)[-2]) == (1, True)
     not_saved = Report(143, 8, 9, None, None, 0.1)
     assert (not_saved.code, "ended with 143 0.1 s after the notice, not with 75" in words(not_saved)[0]) == (LOST, True)
+    assert words(not_saved)[-1].startswith("work was lost, or nothing shows that none was")
+    for code in (143, 75):  # while the script imports; before the loop of a checkpointer
+        early = Report(code, seconds_to_end=0.1, second_exit_code=0 if code == 75 else None, steps_seen=False)
+        assert (early.code, "before the first step" in words(early)[-1]) == (LOST, True)
+        assert "pass a longer time" in words(early)[-1]
+        assert "lost, or" not in str(words(early))
 
 
 def test_the_decision_is_part_of_the_plan(plan):

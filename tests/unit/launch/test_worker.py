@@ -196,3 +196,46 @@ def test_a_rank_whose_torchrun_is_gone_does_not_start(tmp_path):
     )  # our child, so not a grandchild of the supervisor that it is told of
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_record_of_a_clean_end_tells_where_it_was_asked_for(tmp_path):
+    (tmp_path / "end.py").write_text("import sys\ndef leave():\n    sys.exit(0)\nleave()\n")
+    run([str(worker_path()), "end.py"], tmp_path, RANK="0", DTK_RUN_DIR="run")
+    end = json.loads((tmp_path / "run/ranks/0.json").read_text())["exit"]
+    assert (end["code"], end["type"], end["where"]["line"], end["where"]["text"]) == (0, None, 3, "sys.exit(0)")
+
+
+CHAINED = """
+import sys
+def look():
+    {}["x"]
+def load():
+    try:
+        look()
+    except KeyError as error:
+        raise OSError("no x") from error
+try:
+    load()
+except OSError:
+    raise ValueError("begins" + "x" * 5000 + "ends")
+"""
+
+
+def test_the_record_tells_what_was_behind_an_error_and_both_ends_of_a_long_message(tmp_path):
+    (tmp_path / "end.py").write_text(CHAINED)
+    run([str(worker_path()), "end.py"], tmp_path, RANK="0", DTK_RUN_DIR="run")
+    end = json.loads((tmp_path / "run/ranks/0.json").read_text())["exit"]
+    assert (end["message"][:6], end["message"][-4:], len(end["message"]) < 2100) == ("begins", "ends", True)
+    behind = [(e["how"], e["type"], e["message"], e["where"]["line"]) for e in end["related"]]
+    assert behind == [("while handling", "OSError", "no x", 9), ("caused by", "KeyError", "'x'", 4)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no groups of exceptions")
+def test_the_record_names_the_members_of_a_group(tmp_path):
+    source = "raise ExceptionGroup('g', [ValueError('a'), ExceptionGroup('h', [KeyError('b')]), *[OSError('c')] * 9])"
+    (tmp_path / "end.py").write_text(source)
+    run([str(worker_path()), "end.py"], tmp_path, RANK="0", DTK_RUN_DIR="run")
+    end = json.loads((tmp_path / "run/ranks/0.json").read_text())["exit"]
+    members = [(e["how"], e["type"], e["message"]) for e in end["related"]]
+    assert members[:3] == [("holds", "ValueError", "a"), ("holds", "KeyError", "'b'"), ("holds", "OSError", "c")]
+    assert len(members) == 6

@@ -1,0 +1,111 @@
+"""What Python says in a rank on a fatal signal, and the moment at which it begins to: a pipe for each rank.
+
+The process itself may live on for seconds: the kernel writes its core dump before anything of it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dtk_launch.vitals import path_of
+
+_START = b"Fatal Python error: "
+_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+    "Floating-point exception": "SIGFPE",
+    "Floating point exception": "SIGFPE",  # before Python 3.14
+}
+"""What faulthandler calls each signal that it knows."""
+_MOST = 1 << 20  # bytes that are kept of a rank; a dump is at most 100 threads of 100 lines
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What Python wrote on a fatal signal, and when it began: of Faults on the monotonic clock, else Unix time."""
+
+    text: str
+    time_ns: int
+
+    @property
+    def signal(self) -> str | None:
+        """The signal by its name; None for an error of the interpreter's own."""
+        words = self.text.removeprefix(_START.decode()).partition("\n")[0]
+        return _SIGNALS.get(words)
+
+
+class Faults:
+    """Reads the pipes of `nproc` ranks in a thread, until it is closed."""
+
+    def __init__(self, nproc: int) -> None:
+        pipes = [os.pipe() for _ in range(nproc)]
+        self.paths = ",".join(path_of(written) for _, written in pipes)
+        """What the bootstrap opens, by local rank (docs/wire.md)."""
+        self._written = [written for _, written in pipes]
+        self._said = {read: bytearray() for read, _ in pipes}
+        self._moments: dict[int, list[tuple[int, int]]] = {read: [] for read, _ in pipes}
+        self._lock = threading.Lock()
+        for read in self._said:
+            os.set_blocking(read, False)
+        self._ended, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def of(self, local_rank: int, pid: int) -> Fault | None:
+        """The last of what this process has said, after a close too; None if it has said nothing."""
+        if self._thread.is_alive():
+            self._read()
+        read = list(self._said)[local_rank]
+        with self._lock:
+            said, moments = bytes(self._said[read]), list(self._moments[read])
+        start, end = _part_of(said, pid)
+        start = said.rfind(_START, start, end)
+        if start < 0:
+            return None
+        moment = max(moment for offset, moment in moments if offset <= start)
+        return Fault(said[start:end].decode(errors="replace"), moment)
+
+    def close(self) -> None:
+        """Read what is there and let go of the pipes."""
+        if self._thread.is_alive():
+            os.close(self._end)
+            self._thread.join()
+            self._read()
+            for descriptor in (self._ended, *self._said, *self._written):
+                os.close(descriptor)
+
+    def _listen(self) -> None:
+        with suppress(OSError):  # only root may; on a busy machine the moment is noted sooner
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -20)
+        poller = select.poll()
+        for descriptor in (self._ended, *self._said):
+            poller.register(descriptor, select.POLLIN)
+        while all(descriptor != self._ended for descriptor, _ in poller.poll()):
+            self._read()
+
+    def _read(self) -> None:
+        with self._lock:
+            for read, said in self._said.items():
+                with suppress(BlockingIOError):
+                    while chunk := os.read(read, 1 << 16):
+                        if len(said) < _MOST:  # what is more is read, so that nobody blocks, and dropped
+                            self._moments[read].append((len(said), time.monotonic_ns()))
+                            said += chunk
+
+
+def _part_of(said: bytes, pid: int) -> tuple[int, int]:
+    """Start and end of what a process has said: behind its header, up to the next one's."""
+    header = b"\0%d\n" % pid
+    start = said.rfind(header)
+    if start < 0:
+        return len(said), len(said)
+    start += len(header)
+    end = said.find(b"\0", start)
+    return start, len(said) if end < 0 else end
