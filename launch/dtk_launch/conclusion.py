@@ -16,7 +16,7 @@ from typing import Any
 
 from dtk_launch import nodes
 from dtk_launch.diagnose.culprit import judge, lost_connection
-from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, end_of, exit_codes, tail
+from dtk_launch.diagnose.evidence import PREEMPTED, Observed, RankEnd, end_of, exit_codes, tail, told_to_end
 from dtk_launch.diagnose.words import verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import HUNG, Ending, Outcome, decide
@@ -44,7 +44,7 @@ def conclude(
     `words` is what torchrun has written. `hurry` says whether somebody does not want to wait for what the other nodes
     saw, `status` what the node's entry (nodes.py) says of its ranks.
     """
-    gathered = _Ends(plan, watch, exit_codes(words), oom, ending.code)
+    gathered = _Ends(plan, watch, words, oom, ending.code)
     outcome, ends = _decide(plan, watch, gathered, ending, hurry, status)
     _write_verdict(plan, outcome, ends, gathered, ending.hang)
     _report(plan, outcome, words, bool(watch.records))
@@ -57,11 +57,10 @@ def conclude(
 class _Ends:
     """How the ranks of this node ended, of the last attempt and of those before it."""
 
-    def __init__(
-        self, plan: LaunchPlan, watch: RankWatch, codes: Mapping[int, int], oom: OomWatch, torchrun_code: int
-    ) -> None:
+    def __init__(self, plan: LaunchPlan, watch: RankWatch, words: str, oom: OomWatch, torchrun_code: int) -> None:
         self._torchrun_code = torchrun_code
-        self._codes, self._watch, self._oom = codes, watch, oom
+        self._codes, self._told = exit_codes(words), told_to_end(words)
+        self._watch, self._oom = watch, oom
         self._folder, self._node = plan.run_dir / "ranks", plan.topology.node
         self._now_ns = time.time_ns()
         self.last = self._of(watch.records)
@@ -78,10 +77,17 @@ class _Ends:
         if seen == -9 and self._torchrun_code < 0:  # it died with torchrun
             seen = None
         pid = record.pid if -9 in (reported, seen) else int(loader[1]) if loader else None
-        note = self._oom.verdict(pid) if pid is not None else ""
-        died, failing = self._watch.ended.get(record.pid), self._watch.failing_ns(record.pid)
-        words, fault = tail(self._folder, record.rank, "err", record.started_ns), self._watch.fault_of(record)
-        return end_of(record, self._node, reported, died, self._now_ns, words, fault, note, failing, seen)
+        observed = Observed(
+            reported=reported,
+            seen=seen,
+            told=record.pid in self._told,
+            died_ns=self._watch.ended.get(record.pid),
+            failing_ns=self._watch.failing_ns(record.pid),
+            words=tail(self._folder, record.rank, "err", record.started_ns),
+            fault=self._watch.fault_of(record),
+            note=self._oom.verdict(pid) if pid is not None else "",
+        )
+        return end_of(record, self._node, self._now_ns, observed)
 
 
 def _decide(

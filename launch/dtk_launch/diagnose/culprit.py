@@ -81,19 +81,24 @@ def lost_connection(end: RankEnd) -> bool:
 
 def was_ended(end: RankEnd, earliest: RankEnd) -> bool:
     """Whether a rank was ended by torchrun, or by dtk, because another one had failed."""
+    obeyed = _obeyed(end)
+    if end.told and obeyed:  # whatever the clocks say: on a busy machine an earlier death may be seen later
+        return True
     if end is earliest and not end.after_end:
         return False
-    if end.code is None:  # torchrun was ended itself, and has told nothing
-        return True
-    if end.signal in _ENDED_SIGNALS or (end.signal is None and end.code in _ENDED_CODES):
+    if end.code is None or obeyed:  # None: torchrun was ended itself, and has told nothing
         return True
     return end.signal == "SIGKILL" and (end.after_end or end.time_ns - earliest.time_ns > _TORCHRUN_GRACE_NS)
 
 
 def has_followed(end: RankEnd) -> bool:
     """Whether a rank's own words, signal or code say that it ended because the run did."""
-    obeyed = end.signal in _ENDED_SIGNALS or (end.signal is None and end.code in _ENDED_CODES)
-    return obeyed or end.unsaid or lost_connection(end)
+    return _obeyed(end) or end.unsaid or lost_connection(end)
+
+
+def _obeyed(end: RankEnd) -> bool:
+    """Whether it ended as those do that are told to."""
+    return end.signal in _ENDED_SIGNALS or (end.signal is None and end.code in _ENDED_CODES)
 
 
 def _how(end: RankEnd, earliest: RankEnd) -> str:

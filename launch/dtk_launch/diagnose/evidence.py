@@ -21,6 +21,7 @@ PREEMPTED = 75
 """The exit code of a rank that has saved and wants to be started again (EX_TEMPFAIL)."""
 
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
+_TOLD = re.compile(r"Sending process (\d+) closing signal ")
 _FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: \d+ \(pid: (\d+)\)")
 _FAULT_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 _QUIET_CODES = {
@@ -62,6 +63,8 @@ class RankEnd:
     words: str = ""
     after_end: bool = False
     """It had recorded a clean end before it died of `signal`."""
+    told: bool = False
+    """It still ran when torchrun told it to end, because another one had failed."""
 
     @property
     def failed(self) -> bool:
@@ -80,42 +83,57 @@ def exit_codes(launcher_output: str) -> dict[int, int]:
     return codes | {int(pid): int(code) for _, code, pid in _REPORT.findall(launcher_output)}
 
 
-def end_of(
-    record: RankRecord,
-    node: str,
-    reported: int | None,
-    died_ns: int | None,
-    now_ns: int,
-    words: str = "",
-    fault: Fault | None = None,
-    note: str = "",
-    failing_ns: int | None = None,
-    seen: int | None = None,
-) -> RankEnd | None:
+def told_to_end(launcher_output: str) -> set[int]:
+    """Pids of the ranks that ran when torchrun told them to end."""
+    return {int(pid) for pid in _TOLD.findall(launcher_output)}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What others than the rank itself know of its end. Times are Unix times in ns."""
+
+    reported: int | None = None
+    """Its exit code in torchrun's words, as Popen gives it."""
+    seen: int | None = None
+    """The exit code that dtk saw, of which those count that torchrun says nothing of."""
+    told: bool = False
+    """Whether it ran when torchrun told it to end."""
+    died_ns: int | None = None
+    """When its process ended."""
+    failing_ns: int | None = None
+    """When an exception left its script."""
+    words: str = ""
+    """The last of its stderr."""
+    fault: Fault | None = None
+    """What Python wrote on a fatal signal."""
+    note: str = ""
+    """What explains its signal, such as the kernel's out-of-memory killer."""
+
+
+def end_of(record: RankRecord, node: str, now_ns: int, observed: Observed) -> RankEnd | None:
     """How this rank ended; None if it is not known to have.
 
-    `reported` is its exit code in torchrun's words, `died_ns` when its process ended (Unix time), `words` the last of
-    its stderr, `fault` what Python wrote on a fatal signal, `failing_ns` when an exception left its script; `seen`
-    is the exit code that dtk saw itself, of which those count that torchrun says nothing of.
     The rank's own record counts first, but for one of success: it can crash later.
     """
-    end = record.exit
-    if reported is None and seen in _QUIET_CODES:
-        reported = seen
-    base = RankEnd(record.rank, node, record.host, record.pid, now_ns if died_ns is None else died_ns, reported)
+    end, reported, died_ns = record.exit, observed.reported, observed.died_ns
+    if reported is None and observed.seen in _QUIET_CODES:
+        reported = observed.seen
+    moment = now_ns if died_ns is None else died_ns
+    base = RankEnd(record.rank, node, record.host, record.pid, moment, reported, told=observed.told)
     if end is not None and (end.code != 0 or not reported):
-        base = replace(base, time_ns=end.time_ns, code=end.code, note=note, where=end.where, blames=tuple(end.blames))
-        base = replace(base, related=tuple(end.related))
+        base = replace(base, time_ns=end.time_ns, code=end.code, note=observed.note, where=end.where)
+        base = replace(base, blames=tuple(end.blames), related=tuple(end.related))
         return replace(base, type=end.type, message=end.message, traceback=end.traceback)
     if died_ns is None and reported is None:
         return None
-    base = replace(base, words=words, after_end=end is not None)
+    base = replace(base, words=observed.words, after_end=end is not None)
+    failing_ns = observed.failing_ns
     if end is None and failing_ns is not None and reported != 0:  # torchrun was faster than the record
         return replace(base, time_ns=failing_ns, code=1, type=_UNSAID, message="it was ended before it could say which")
     if reported is not None and reported < 0:
-        base = replace(base, code=128 - reported, signal=signal_name(-reported), note=note)
-        if fault is not None:
-            base = _of_fault(base, fault)
+        base = replace(base, code=128 - reported, signal=signal_name(-reported), note=observed.note)
+        if observed.fault is not None:
+            base = _of_fault(base, observed.fault)
     return base
 
 

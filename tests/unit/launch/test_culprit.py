@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from dtk_launch.diagnose.culprit import judge
-from dtk_launch.diagnose.evidence import end_of, exit_codes, fault_frames
+from dtk_launch.diagnose.evidence import Observed, end_of, exit_codes, fault_frames, told_to_end
 from dtk_launch.diagnose.words import how_it_ended, verdict_json, verdict_lines
 from dtk_launch.faults import Fault
 from dtk_launch.nodes import ends_of_others, ends_to_json, publish
@@ -29,11 +29,12 @@ Root Cause (first observed failure):
 """
 
 
-def end(rank, code, time_ns=0, *, reported=None, died=None, words="", fault=None, failing=None, seen=None, **how):
+def end(rank, code, time_ns=0, *, died=None, failing=None, **how):
     """A rank's end as the record (`code`; None: none was written), its death and torchrun tell it."""
-    told = None if code is None else RankExit(code, how.pop("kind", None), how.pop("message", ""), "", time_ns, **how)
-    record = RankRecord(rank, rank, 1000 + rank, "n1", 0, "n1:1", 0, None, told)
-    return end_of(record, "0", reported, died, 10**15, words, fault, "", failing, seen)
+    of_others = {name: how.pop(name) for name in ("reported", "seen", "told", "words", "fault") if name in how}
+    said = None if code is None else RankExit(code, how.pop("kind", None), how.pop("message", ""), "", time_ns, **how)
+    record = RankRecord(rank, rank, 1000 + rank, "n1", 0, "n1:1", 0, None, said)
+    return end_of(record, "0", 10**15, Observed(died_ns=died, failing_ns=failing, **of_others))
 
 
 def outcome(ends, torchrun=1, signalled=None):
@@ -43,6 +44,10 @@ def outcome(ends, torchrun=1, signalled=None):
 
 def test_the_codes_in_torchruns_words_earlier_attempts_included():
     assert exit_codes(REPORT) == {900: 5, 1001: -9}
+
+
+def test_whom_torchrun_told_to_end():
+    assert told_to_end("W1122 api.py:1010] Sending process 1000 closing signal SIGTERM\n" + REPORT) == {1000}
 
 
 RESET = {"kind": "RuntimeError", "message": "[pair.cc:553] Connection closed by peer [127.0.0.1]:52321"}
@@ -79,6 +84,11 @@ RESET = {"kind": "RuntimeError", "message": "[pair.cc:553] Connection closed by 
         # but the first to get SIGTERM was sent it by somebody else
         ([end(0, None, died=2, reported=-15)], 0),
         ([end(0, None, died=2, reported=-15), end(1, 1, 4, **RESET)], 0),
+        # whom torchrun told to end was not the first, though on a busy machine its death was seen first
+        ([end(0, None, died=4, reported=-15, told=True), end(1, None, died=9, reported=-9)], 1),
+        ([end(0, 143, 4, kind="SystemExit", told=True), end(1, 1, 9, kind="ValueError")], 1),
+        ([end(0, 75, 4, kind="SystemExit", told=True), end(1, 1, 9, **RESET)], 1),
+        ([end(0, 3, 4, kind="SystemExit", told=True), end(1, 7, 9)], 0),  # a failure of its own in its last moment
         # a crash after the end of the script
         ([end(0, 0, 5, reported=-11, died=8), end(1, 3, 9)], 0),
         ([end(0, None, died=9, reported=-6), end(1, 0, 5, reported=-15, died=12)], 0),
@@ -251,7 +261,7 @@ ValueError: no x
 
 def test_of_chained_exceptions_the_last_is_shown_and_its_cause_named():
     told = RankExit(1, "ValueError", "no x", CHAIN, 5, related=[{**BEHIND, "where": {**WHERE, "line": 3}}])
-    found = end_of(RankRecord(0, 0, 1000, "n1", 0, "n1:1", 0, None, told), "0", None, None, 9)
+    found = end_of(RankRecord(0, 0, 1000, "n1", 0, "n1:1", 0, None, told), "0", 9, Observed())
     assert verdict_lines(judge([found]), Path("/run"), cwd=Path("/w"))[1:-1] == [
         "  train.py:9 in <module>",
         '      raise ValueError("no x") from error',
