@@ -233,7 +233,7 @@ def logs(
 @click.argument("folder", metavar="[DIR]", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def runs(folder: str, as_json: bool) -> None:
-    """List the runs in DIR, or in ./runs: state, steps, last checkpoint, how they ended."""
+    """List the runs in DIR, or in ./runs: state, steps, last checkpoint, where they hang, how they ended."""
     from dtk_launch import runs as listing
 
     listing.show(Path(folder or "runs").expanduser(), bool(folder), as_json)

@@ -74,6 +74,11 @@ class RunView:
     ranks: tuple[RankView, ...]
 
     @property
+    def stuck(self) -> bool:
+        """Whether it runs, and hangs."""
+        return self.state == "running" and self.why != ""
+
+    @property
     def over(self) -> bool:
         """Whether nothing more will come of this launch."""
         return self.state not in ("starting", "running")
@@ -149,7 +154,8 @@ def _state(entries: list[_Entry], verdict: Mapping[str, Any]) -> tuple[str, str,
     """(state, why, exit code) of a run."""
     running = [entry for entry in entries if entry.running]
     if any(not entry.gone for entry in running):
-        return "running", "", None
+        stuck = next((entry.values["hang"] for entry in running if entry.values.get("hang")), "")
+        return "running", f"hang: {stuck}" if stuck else "", None
     if running and len(running) == len(entries):
         last = min(running, key=lambda entry: entry.silence)
         return "dead", f"no end was recorded; its dtk on {last.values.get('host')} has gone", None

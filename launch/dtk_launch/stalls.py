@@ -11,19 +11,17 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dtk_launch import nodes, processes, silence
+from dtk_launch import nodes, silence
 from dtk_launch.diagnose import hang, hang_words
 from dtk_launch.diagnose.pace import Pace
-from dtk_launch.diagnose.stacks import main_stack
-from dtk_launch.diagnose.waits import STOPPED, WAITS, Kind, place_of
-from dtk_launch.dumps import Dump, Dumper, source_line
+from dtk_launch.diagnose.waits import Kind
+from dtk_launch.looks import Looker
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranks import RankRecord, RankWatch
-from dtk_launch.vitals import Page
 
 _EVERY = 1.0  # seconds between two glances
 _FRESH = 120.0  # seconds for which what another node said of its ranks counts
@@ -36,15 +34,12 @@ class Stalls:
         """`vitals`: descriptor of the ranks' pages."""
         self.found: dict[str, Any] | None = None
         """The hang that the run is in, as hang.json has it; None while it moves."""
-        self._plan, self._watch, self._vitals = plan, watch, vitals
+        self._plan, self._watch = plan, watch
         self._pace = Pace(plan.hang.seconds, time.monotonic_ns())
-        self._dumper = Dumper(plan.run_dir / "ranks")
-        self._pages: dict[int, Page] = {}
+        self._looker = Looker(plan.run_dir / "ranks", vitals)
         self._suspicion: hang.Suspicion | None = None
-        self._dumps: dict[int, Dump] = {}
         self._stuck: set[int] = set()
         self._seen: dict[str, tuple[int, float]] = {}
-        self._asked_ns: dict[int, int] = {}
         self._held_up = False  # and it has been said
         self._next = self._next_look = 0.0
         self._first = plan.topology.node == "0"
@@ -62,6 +57,10 @@ class Stalls:
         """Whether the run hangs and is to end for it."""
         return self.found is not None and self.found["action"] == "stop"
 
+    def in_words(self) -> str:
+        """The hang that the run is in, in a line; '' while it moves."""
+        return str(self.found["summary"]) if self.found is not None else ""
+
     def hear(self) -> None:
         """Take over what the first node has found, if this is another one."""
         said = self._told.news() if self._told is not None else None
@@ -76,13 +75,14 @@ class Stalls:
         self._next = now + _EVERY
         live = self._live()
         now_ns = time.monotonic_ns()
-        self._pace.observe({record.pid: self._beat(record) for record in live.values()}, now_ns)
+        self._pace.observe({record.pid: self._looker.beat(record) for record in live.values()}, now_ns)
         silent = self._pace.silent(now_ns)
         self.hear()
         if not live or silent < self._pace.timeout:
             self._rest(live)
         elif self._suspicion is None or now >= self._next_look:
-            self._look(live, silent)
+            self._suspicion = self._suspicion or hang.Suspicion()
+            self._suspicion.add(self._looker.look(live, hang.is_worth_samples(silent, self._pace.patience)))
             self._next_look = time.monotonic() + hang.looks_apart(self._pace.timeout, silent)
             self._judge(silent)
 
@@ -93,13 +93,6 @@ class Stalls:
             if record.exit is None and record.pid not in self._watch.ended
         }
 
-    def _beat(self, record: RankRecord) -> tuple[int, int]:
-        if record.vitals is None or self._vitals is None:
-            return 0, 0
-        if record.pid not in self._pages:
-            self._pages[record.pid] = Page(self._vitals, record.vitals)
-        return self._pages[record.pid].heartbeat()
-
     def _rest(self, live: Mapping[int, RankRecord]) -> None:
         """Steps are made, or a rank has just come or gone: nobody is suspected."""
         if self.found is not None:
@@ -109,7 +102,7 @@ class Stalls:
                 self.found = None  # a restart
         if self._suspicion is not None:
             self._suspicion, self._held_up = None, False
-            self._asked_ns.clear()
+            self._looker.forget()
             with contextlib.suppress(OSError):
                 self._state_path(self._plan.topology.node).unlink(missing_ok=True)
 
@@ -117,45 +110,6 @@ class Stalls:
         if self._first:
             _say(["dtk: the run moves again"])
         self.found = None
-
-    def _look(self, live: Mapping[int, RankRecord], silent: float) -> None:
-        """Read /proc and ask for the stacks."""
-        self._suspicion = self._suspicion or hang.Suspicion()
-        everything = processes.look_at_all()
-        trees = {rank: [s.pid for s in processes.descendants(r.pid, everything)] for rank, r in live.items()}
-        before = {rank: _stored([record.pid, *trees[rank]]) for rank, record in live.items()}
-        native = {rank: self._in_one_call(record) for rank, record in live.items()}
-        self._asked_ns = {record.pid: time.monotonic_ns() for record in live.values()}
-        self._dumps = self._dumper.dump(list(live.values()), everything)
-        for pid in self._dumper.in_python:
-            self._asked_ns.pop(pid, None)
-        again = self._samples(live) if hang.is_worth_samples(silent, self._pace.patience) else {}
-        looks = {}
-        for rank, record in live.items():
-            dump, seen = self._dumps[rank], everything.get(record.pid)
-            if seen is None:
-                continue
-            looks[rank] = hang.RankLook(
-                main=_process(seen, dump.main, native[rank], again.get(rank, ())),
-                workers={pid: _process(everything[pid], text) for pid, text in dump.workers.items()},
-                programs={pid: everything[pid].cpu for pid in trees[rank] if pid not in dump.workers},
-                bytes_before=before[rank],
-                bytes_after=_stored([record.pid, *trees[rank]]),
-            )
-        self._suspicion.add(hang.Look(time.monotonic(), looks))
-
-    def _samples(self, live: Mapping[int, RankRecord]) -> dict[int, list[str]]:
-        """More stacks of the ranks that wait for nobody."""
-        places = {rank: place_of(main_stack(dump.main), source_line) for rank, dump in self._dumps.items()}
-        at_work = [rank for rank, place in places.items() if place is not None and place.kind not in WAITS]
-        return self._dumper.again(live[rank] for rank in at_work)
-
-    def _in_one_call(self, record: RankRecord) -> bool:
-        """Whether the main thread has executed no Python since the last look, and waits for no accelerator."""
-        page, asked_ns = self._pages.get(record.pid), self._asked_ns.get(record.pid)
-        if page is None or asked_ns is None or record.stacks is None:
-            return False
-        return page.turned_at() < asked_ns and not processes.drives_device(record.pid)
 
     def _judge(self, silent: float) -> None:
         """Fire if the run is stuck: the first node decides for all."""
@@ -187,7 +141,7 @@ class Stalls:
         first, *groups = hang_words.summary([*own, *elsewhere], cwd)
         found = hang_words.hang_json(
             [*own, *elsewhere],
-            {rank: {"main": d.main, "workers": d.workers} for rank, d in self._dumps.items()},
+            {rank: {"main": d.main, "workers": d.workers} for rank, d in self._looker.dumps.items()},
             launch=self._launch,
             time_ns=time.time_ns(),
             silent_seconds=round(silent, 3),
@@ -241,18 +195,6 @@ class Stalls:
                 return None
             found.append((state, standings))
         return found
-
-
-def _process(seen: processes.Seen, dump: str, native: bool = False, again: Iterable[str] = ()) -> hang.Process:
-    if seen.state in "Tt":
-        return hang.Process(STOPPED, seen.cpu)
-    stack = main_stack(dump)
-    later = tuple(_process(seen, text) for text in again)
-    return hang.Process(place_of(stack, source_line), seen.cpu, seen.state == "D", native, stack, later)
-
-
-def _stored(pids: list[int]) -> int:
-    return sum(processes.stored_bytes(pid) for pid in pids)
 
 
 def _seconds(seconds: float) -> str:

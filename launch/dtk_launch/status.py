@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dtk_launch import hostos, nodes
@@ -21,9 +22,14 @@ _EVERY = 2.0  # seconds
 class NodeStatus:
     """The ranks of one node, for whoever wants to look (`dtk top`)."""
 
-    def __init__(self, plan: LaunchPlan, watch: RankWatch, pages: int | None) -> None:
-        """`pages`: descriptor of the ranks' pages (vitals.py). The entry is there as soon as this returns."""
-        self._plan, self._watch, self._pages = plan, watch, pages
+    def __init__(
+        self, plan: LaunchPlan, watch: RankWatch, pages: int | None, hang: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`pages`: descriptor of the ranks' pages (vitals.py); `hang` says in a line how the run is stuck, if it is.
+
+        The entry is there as soon as this returns.
+        """
+        self._plan, self._watch, self._pages, self._hang = plan, watch, pages, hang
         self._gpus = GpuMemory(None if plan.resources.device == "cpu" else find_program())
         self._processes: dict[int, _Process] = {}
         self._started_ns = time.time_ns()
@@ -70,7 +76,13 @@ class NodeStatus:
         topology = self._plan.topology
         where = {"host": socket.gethostname(), "pid": os.getpid()}
         nodes.publish(
-            self._plan.run_dir, topology.node, nodes.launch_id(self._plan), **where, state="running", **self.facts()
+            self._plan.run_dir,
+            topology.node,
+            nodes.launch_id(self._plan),
+            **where,
+            state="running",
+            **self.facts(),
+            **({"hang": stuck} if (stuck := self._hang()) else {}),
         )
 
     def _row(self, record: RankRecord, gpu: int | None) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class _Supervisor:
         faults = None if pages is None else Faults(nproc)
         self.watch = RankWatch(ranks, token, nproc, one_node, pages, faults, lambda record: self.oom.add(record.pid))
         self.stalls = Stalls(plan, self.watch, pages)
-        self.status = NodeStatus(plan, self.watch, pages)
+        self.status = NodeStatus(plan, self.watch, pages, self.stalls.in_words)
         quiet = parse_ranks(plan.quiet_ranks, "--quiet-ranks")
         self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ), quiet)
         self._log_start = log.seek(0, os.SEEK_END)

@@ -85,7 +85,7 @@ def _drawing(view: RunView, width: int, height: int) -> Group:
     for i in sorted(kept):
         table.add_row(*(Text(rows[i][column]) for column in columns), style=_style(view.ranks[i]))
     first, *rest = (Text(line) for line in header(view))
-    first.stylize(_COLOURS.get(view.state, ""))
+    first.stylize("red" if view.stuck else _COLOURS.get(view.state, ""))
     left = len(rows) - len(kept)
     last = f"and {left} more ranks (dtk top --once shows all); " if left else ""
     return Group(first, *rest, table, Text(f"{last}q leaves", style="dim"))

@@ -123,6 +123,7 @@ def test_a_hang_is_named_while_the_run_goes_on_and_so_is_its_end(start, dtk, unt
     told = json.loads((folder / "runs/script/hang.json").read_text())
     assert (told["odd"], told["steps"], told["action"]) == ([1], 4, "report")
     assert "in deadlock" in told["stacks"]["1"]["main"]
+    until(lambda: "hang: rank 1 waits for another thread" in dtk("runs").stdout, "dtk runs shows it")
     (folder / "unlock").touch()
     until(lambda: "the run moves again" in said.read(), "it goes on")
 

@@ -107,6 +107,17 @@ def test_a_run_that_was_stopped_because_it_hung_says_where(made):
     assert run_json(view)["why"] == f"hang: {hang['summary']}"
 
 
+def test_a_run_that_hangs_while_it_runs_says_where(made):
+    made.plan()
+    made.node(hang="rank 1 sleeps in load (train.py:7)")
+    view = made.read()
+    assert (view.state, view.stuck) == ("running", True)
+    assert header(view)[0] == "demo: running: hang: rank 1 sleeps in load (train.py:7)"
+    assert run_row(view)[-1] == "hang: rank 1 sleeps in load (train.py:7)"
+    made.node()
+    assert (made.read().stuck, made.read().why) == (False, "")
+
+
 def test_one_node_that_lives_is_a_run_that_lives_and_one_that_ended_tells_the_end(made):
     made.plan(nodes=2)
     made.node("0", state="ended", exit_code=1)
