@@ -21,6 +21,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 _DOUBLE_PRESS = 0.3  # a second SIGINT this soon is the same one, forwarded by a wrapper
 _HOLD_AFTER = 0.3  # seconds; by then torchrun has said it, if the scheduler has told every process of the job
+_UNSTARTED_GRACE = 2.0  # seconds for a torchrun without ranks to leave the other nodes in order
 _SHUTTING_DOWN = "death signal"  # in torchrun's words
 
 
@@ -43,7 +44,7 @@ class Stopping:
         """Unix time of it."""
         self._stop, self._watch, self._nproc, self._words = stop, watch, nproc, words
         self._given = signal.Signals[f"SIG{stop.signal}"] if stop.signal else None
-        self._passed_on = self._held = self._killed = False
+        self._passed_on = self._held = self._killed = self._unstarted = False
         self._tell: int | None = None
         self._told: set[int] = set()
         self._began = 0.0
@@ -74,16 +75,21 @@ class Stopping:
             return
         self._tell_ranks(agent)
         self._hold(agent)
-        if not self._killed and time.monotonic() - self._began > self._grace:
+        if self._killed:
+            return
+        passed = time.monotonic() - self._began
+        if passed > self._grace:
             self._say_who_is_late(agent)
+            self._kill(agent)
+        elif self._unstarted and passed > _UNSTARTED_GRACE and not self._watch.records:
             self._kill(agent)
 
     def _begin(self, signum: int, agent: int, tell: int | None) -> None:
         self.signalled, self._began, self.since_ns, self._tell = signum, time.monotonic(), time.time_ns(), tell
         self._watch.look_again()  # a rank may have started since the last look
         if not self._watch.records:  # nothing to lose, and torchrun without ranks may not know SIGURG yet
-            self._held, self._tell = True, None
-            hostos.send(agent, signum if signum in ENDING else signal.SIGTERM)
+            self._held = self._unstarted = True
+            hostos.send(agent, signal.SIGTERM)  # a KeyboardInterrupt can get lost in an import
         self._tell_ranks(agent)
         self._hold(agent)
 

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from dtk_launch.diagnose.evidence import RankEnd
@@ -15,7 +18,8 @@ from dtk_launch.outcome import decide
 from dtk_launch.plan import Target
 from dtk_launch.preempt_test import LOST, Report, resumed_step, seconds_to_return, words
 from dtk_launch.progress import Line, Place, Progress
-from dtk_launch.stopping import hold_after
+from dtk_launch.ranks import RankWatch
+from dtk_launch.stopping import Stopping, hold_after
 from dtk_launch.torchrun import render
 
 
@@ -137,6 +141,60 @@ LINES = [Line(4, 10.0), Line(5, 11.0), Line(6, 12.0)]
 )
 def test_the_step_that_a_run_went_on_from(said, lines, last, resumed):
     assert resumed_step(said, lines, last) == resumed
+
+
+IGNORES = """
+import signal, subprocess, sys, time
+for name in sys.argv[2:]:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) if sys.argv[1] == "1" else None
+print(child.pid if child else 0, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def asked_to_end(tmp_path, plan):
+    """A function that starts a process in torchrun's place and tells dtk to end it; a rank begins after that."""
+    started = []
+
+    def begin(ignored, rank):
+        (tmp_path / "ranks").mkdir()
+        command = [sys.executable, "-c", IGNORES, str(int(rank)), *ignored]
+        agent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(agent)
+        child = int(agent.stdout.readline())
+        watch = RankWatch(tmp_path / "ranks", "h:1", 1, one_node=True)
+        stopping = Stopping(plan(grace="60s").stop, watch, 1, lambda: "")
+        stopping.take(signal.SIGINT, agent.pid)
+        if child:
+            entry = {"rank": 0, "local_rank": 0, "pid": child, "host": "h", "restart": 0, "supervisor": "h:1"}
+            (tmp_path / "ranks/0.json").write_text(json.dumps(entry | {"started_ns": time.time_ns()}))
+        while agent.poll() is None and child not in watch.ended:
+            watch.poll()
+            stopping.look(agent.pid, lambda: False)
+            time.sleep(0.02)
+        watch.close()
+        return agent.poll(), child in watch.ended
+
+    yield begin
+    for agent in started:
+        agent.kill()
+        agent.wait()
+        agent.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs pidfds")
+@pytest.mark.parametrize(
+    ("ignored", "rank", "ended"),
+    [
+        (["SIGINT"], False, (-signal.SIGTERM, False)),  # as an import can do with a KeyboardInterrupt
+        (["SIGINT", "SIGTERM"], False, (-signal.SIGKILL, False)),
+        (["SIGTERM"], True, (None, True)),  # the rank that began too late to be seen is told
+    ],
+)
+def test_a_torchrun_without_ranks_ends_whatever_becomes_of_a_ctrl_c(asked_to_end, ignored, rank, ended):
+    assert asked_to_end(ignored, rank) == ended
 
 
 def test_what_was_lost():
