@@ -47,7 +47,7 @@ def conclude(
     gathered = _Ends(plan, watch, words, oom, ending.code)
     outcome, ends = _decide(plan, watch, gathered, ending, hurry, status)
     _write_verdict(plan, outcome, ends, gathered, ending.hang)
-    _report(plan, outcome, words, bool(watch.records))
+    _report(plan, outcome, "" if watch.records else words, ending.signalled is not None)
     if as_json:
         print(json.dumps(_result(plan, watch, outcome)))
     oom.close()
@@ -146,13 +146,16 @@ def _write_verdict(
         os.replace(temporary, plan.run_dir / "verdict.json")  # noqa: PTH105
 
 
-def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> None:
-    """Say on stderr how the run ended, if not well. The verdict is the last that is said."""
+def _report(plan: LaunchPlan, outcome: Outcome, words: str, asked: bool) -> None:
+    """Say on stderr how the run ended, if not well. The verdict is the last that is said.
+
+    `words`: what torchrun said, if it started no rank; `asked`: the run was told to end.
+    """
     if outcome.line:
         _say(f"dtk: {outcome.line}")
     if outcome.verdict is None:
-        if outcome.code not in (0, PREEMPTED, HUNG):
-            for line in () if started else words.splitlines()[-20:]:
+        if not asked and outcome.code not in (0, PREEMPTED, HUNG):
+            for line in words.splitlines()[-20:]:
                 _say(f"  {line}")
             _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
         return

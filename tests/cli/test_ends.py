@@ -136,14 +136,15 @@ def test_sigkill_of_dtk_ends_torchrun_and_the_ranks(start, waiting, both):
     assert len(ended) == 3
 
 
-def test_a_signal_before_the_ranks_have_started(start, waiting, until):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_ranks_have_started(start, waiting, until, signum):
     run = start(waiting(), "--nproc", "2")
     until(lambda: (run.folder / "runs/script/plan.json").exists(), "dtk has begun")
     time.sleep(0.2)
     run.torchrun()
-    run.process.terminate()
-    code, _, _ = run.wait()
-    assert code == 143
+    run.process.send_signal(signum)
+    code, _, err = run.wait()
+    assert (code, err) == (128 + signum, f"dtk: ended by {signum.name}\n")  # and no traceback of torchrun's imports
     run.nothing_is_left()
 
 
