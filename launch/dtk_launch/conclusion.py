@@ -17,7 +17,7 @@ from typing import Any
 from dtk_launch import nodes
 from dtk_launch.diagnose.culprit import judge, lost_connection
 from dtk_launch.diagnose.evidence import PREEMPTED, Observed, RankEnd, end_of, exit_codes, tail, told_to_end
-from dtk_launch.diagnose.words import verdict_json, verdict_lines
+from dtk_launch.diagnose.words import rank_name, verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import HUNG, Ending, Outcome, decide
 from dtk_launch.plan import LaunchPlan
@@ -156,15 +156,23 @@ def _report(plan: LaunchPlan, outcome: Outcome, words: str, started: bool) -> No
                 _say(f"  {line}")
             _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
         return
-    culprit = outcome.verdict.culprit
+    culprit, hosts = outcome.verdict.culprit, _hosts(plan)
     if culprit.node != plan.topology.node:
         what = "failed first" if culprit.failed else "ended first, with exit code 0"
-        _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} {what}; {plan.run_dir}/verdict.json")
+        _say(f"dtk: ended because {rank_name(culprit, hosts)} {what}; {plan.run_dir}/verdict.json")
         return
     if culprit.rank in parse_ranks(plan.quiet_ranks, "--quiet-ranks"):
         _say_last(plan, culprit.rank)
-    first, *rest = verdict_lines(outcome.verdict, plan.run_dir, plan.topology.nodes, Path.cwd())
+    first, *rest = verdict_lines(outcome.verdict, plan.run_dir, hosts, Path.cwd())
     _say("\n".join((f"dtk: {first}", *(f"  {line}" for line in rest))))
+
+
+def _hosts(plan: LaunchPlan) -> dict[str, str]:
+    """Host of each node of this launch that has written; none of a launch on one node."""
+    if plan.topology.nodes == 1:
+        return {}
+    found = nodes.entries(plan.run_dir, nodes.launch_id(plan))
+    return {node: str(entry.get("host")) for node, entry in found.items()}
 
 
 def _say_last(plan: LaunchPlan, rank: int) -> None:

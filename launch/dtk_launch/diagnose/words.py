@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from dtk_launch.diagnose.evidence import RankEnd
 
 _CAUGHT = re.compile(r"Caught (\w+) in ([\w ]+?)\.\nOriginal (.*)", re.DOTALL)
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)(?:\n    (?P<text>.*))?', re.M)
+_NUMBER = re.compile(r"-?\d{1,30}", re.ASCII)
 _EARLY_HINT = "it may have had fewer batches than the others, or a return or an exit that only this rank takes"
 _CHAIN = re.compile(
     r"\n(?:The above exception was the direct cause of the following exception"
@@ -23,11 +24,15 @@ _LINES, _LAST_WORDS = 8, 4  # of a message after its first, and of stderr
 _FRAMES = 3  # of the traceback that are shown
 
 
-def verdict_lines(verdict: Verdict, run_dir: Path, nodes: int = 1, cwd: Path | None = None) -> list[str]:
-    """The verdict in a few lines: who, how, where, how long before the others, and where more can be read."""
+def verdict_lines(
+    verdict: Verdict, run_dir: Path, hosts: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> list[str]:
+    """The verdict in a few lines: who, how, where, how long before the others, and where more can be read.
+
+    `hosts` has the host of each node, where there are several.
+    """
     end = verdict.culprit
-    on = f" on {end.host}" if nodes > 1 else ""
-    lines = [f"rank {end.rank}{on} {headline(end)}"]
+    lines = [f"{rank_name(end, hosts or {})} {headline(end)}"]
     lines += [f"    {line}" for line in _more_lines(end)]
     lines += [f"  {line}" for line in (*_place(end, cwd), *_related(end, cwd))]
     if verdict.blamed_by:
@@ -36,6 +41,14 @@ def verdict_lines(verdict: Verdict, run_dir: Path, nodes: int = 1, cwd: Path | N
     lines += [] if end.failed else [f"  {_EARLY_HINT}"]
     lines += [f"  its output: {run_dir}/ranks/{end.rank}.err; the verdict: {run_dir}/verdict.json"]
     return [printable(line) for line in lines]
+
+
+def rank_name(end: RankEnd, hosts: Mapping[str, str]) -> str:
+    """`rank 3`; of several nodes `rank 3 on n1`, and `rank 3 on n1 (node 1)` where another node has that host."""
+    if not hosts:
+        return f"rank {end.rank}"
+    shared = any(host == end.host for node, host in hosts.items() if node != end.node)
+    return f"rank {end.rank} on {end.host}{f' (node {end.node})' if shared else ''}"
 
 
 def printable(line: str) -> str:
@@ -59,8 +72,7 @@ def how_it_ended(end: RankEnd) -> str:
     if end.code is None:
         return "its process vanished without an exit record (killed?)"
     if end.type in (None, "SystemExit"):
-        said = "" if end.message in ("", str(end.code)) or end.type is None else f": {_first_line(end.message)}"
-        return f"exit code {end.code}{said}"
+        return f"exit code {end.code}{_asked(end)}"
     kind, message, where = end.type, end.message, ""
     inner = _CAUGHT.match(message)
     if inner:  # torch raises the error of a DataLoader worker, or of a replica, again in the main process
@@ -69,6 +81,15 @@ def how_it_ended(end: RankEnd) -> str:
     detail = _first_line(message)
     note = f"; killed {end.note}" if end.note else ""
     return f"{kind}{': ' + detail if detail else ''}{where} (exit code {end.code}){note}"
+
+
+def _asked(end: RankEnd) -> str:
+    """What the SystemExit said, where the exit code alone does not."""
+    if end.type is None or end.message in ("", str(end.code)):
+        return ""
+    if _NUMBER.fullmatch(end.message) and int(end.message) & 0xFF == end.code:
+        return f" (sys.exit({end.message}), of which 8 bits count)"
+    return f": {_first_line(end.message)}"
 
 
 def _first_line(message: str) -> str:

@@ -168,7 +168,7 @@ def test_the_verdict_in_words():
     culprit = end(2, 1, 10 * SECOND, kind="ValueError", message="bad batch\nmore", where=WHERE)
     lost = [end(rank, 1, 10 * SECOND + 31_000_000 * (rank + 1), **RESET) for rank in (0, 1)]
     closed = end(3, None, died=11 * SECOND, reported=-15)
-    lines = verdict_lines(judge([*lost, culprit, closed]), Path("/run"), 1, Path("/w"))
+    lines = verdict_lines(judge([*lost, culprit, closed]), Path("/run"), cwd=Path("/w"))
     assert lines == [
         "rank 2 failed first: ValueError: bad batch (exit code 1)",
         "    more",
@@ -178,7 +178,20 @@ def test_the_verdict_in_words():
         "  1.000 s later rank 3 was ended by torchrun",
         "  its output: /run/ranks/2.err; the verdict: /run/verdict.json",
     ]
-    assert verdict_lines(judge([culprit]), Path("/run"), nodes=2)[0].startswith("rank 2 on n1 failed first: ")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "name"),
+    [
+        ({}, "rank 2"),
+        ({"0": "n1", "1": "n2"}, "rank 2 on n1"),
+        ({"0": "n1", "1": "n1"}, "rank 2 on n1 (node 0)"),  # two nodes on one machine
+    ],
+)
+def test_a_rank_of_several_nodes_is_named_with_its_own(hosts, name):
+    culprit = end(2, 1, kind="ValueError", message="bad")
+    (first, *_) = verdict_lines(judge([culprit]), Path("/run"), hosts)
+    assert first == f"{name} failed first: ValueError: bad (exit code 1)"
 
 
 def test_a_rank_that_left_too_early_is_named_with_the_place_and_a_hint():
@@ -358,6 +371,9 @@ def test_a_fatal_signal_that_the_rank_outlived_was_a_childs(reported, died):
     [
         (end(0, 7, kind="SystemExit", message="7"), "exit code 7"),
         (end(0, 1, kind="SystemExit", message="gave up"), "exit code 1: gave up"),
+        (end(0, 44, kind="SystemExit", message="300"), "exit code 44 (sys.exit(300), of which 8 bits count)"),
+        (end(0, 255, kind="SystemExit", message="-1"), "exit code 255 (sys.exit(-1), of which 8 bits count)"),
+        (end(0, 1, kind="SystemExit", message="7"), "exit code 1: 7"),
         (end(0, None, died=1, reported=5), "exit code 5"),
         (end(0, None, died=1), "its process vanished without an exit record (killed?)"),
         (end(0, 0, reported=-11, died=4), "killed by SIGSEGV after its script had ended"),
