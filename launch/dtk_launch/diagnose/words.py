@@ -71,15 +71,15 @@ def how_it_ended(end: RankEnd) -> str:
         return "exit code 0, while the others still needed it"
     if end.code is None:
         return "its process vanished without an exit record (killed?)"
+    note = f"; killed {end.note}" if end.note else ""
     if end.type in (None, "SystemExit"):
-        return f"exit code {end.code}{_asked(end)}"
+        return f"exit code {end.code}{_asked(end)}{note}"
     kind, message, where = end.type, end.message, ""
     inner = _CAUGHT.match(message)
     if inner:  # torch raises the error of a DataLoader worker, or of a replica, again in the main process
         kind, where = inner[1], f" in {inner[2]}"
         message = inner[3].rstrip().rpartition("\n")[2].partition(": ")[2]
     detail = _first_line(message)
-    note = f"; killed {end.note}" if end.note else ""
     return f"{kind}{': ' + detail if detail else ''}{where} (exit code {end.code}){note}"
 
 

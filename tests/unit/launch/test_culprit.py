@@ -386,6 +386,43 @@ def test_how_a_rank_ended(found, words):
     assert how_it_ended(found) == words
 
 
+BAD = {"kind": "ValueError", "message": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        # the process ended otherwise than Python would have: its excepthook, or an exit handler, had the last word
+        (end(0, 1, **BAD, reported=4), "ValueError: bad (exit code 4)"),
+        (end(0, 1, **BAD, seen=4), "ValueError: bad (exit code 4)"),
+        (end(0, 1, **BAD, reported=4, told=True), "ValueError: bad (exit code 4)"),
+        (end(0, 1, **BAD, reported=75), "ValueError: bad (exit code 75)"),
+        (end(0, 7, kind="SystemExit", message="7", reported=7), "exit code 7"),
+        (end(0, 7, kind="SystemExit", message="gave up", reported=4), "exit code 4: gave up"),
+        # a crash of its own in the teardown
+        (
+            end(0, 1, **BAD, reported=-6),
+            "ValueError: bad (exit code 134); killed by SIGABRT after its script had ended",
+        ),
+        (end(0, 3, kind="SystemExit", reported=-11), "exit code 139; killed by SIGSEGV after its script had ended"),
+        # others ended it after it had recorded: by a signal, or by one that its handler makes an exit code of
+        (end(0, 1, **BAD, reported=-15, told=True), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, reported=-15), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, seen=-9), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, reported=143, told=True), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, seen=143), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, reported=75, told=True), "ValueError: bad (exit code 1)"),
+        # an error that the process hides, and a save that is done, whatever comes after
+        (end(0, 1, **BAD, seen=0), "ValueError: bad (exit code 1)"),
+        (end(0, 75, kind="SystemExit", message="75", reported=-11), "exit code 75"),
+    ],
+)
+def test_the_code_of_the_process_counts_unless_others_ended_it(found, words):
+    assert how_it_ended(found) == words
+    assert found.signal is None
+    assert outcome([found]).code == found.code
+
+
 def test_an_end_travels_between_nodes_unchanged(tmp_path):
     ends = [
         end(3, 1, 5, kind="ValueError", message="ü", where=WHERE, blames=[4], related=[BEHIND]),
