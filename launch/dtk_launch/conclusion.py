@@ -17,6 +17,7 @@ from typing import Any
 from dtk_launch import nodes
 from dtk_launch.diagnose.culprit import judge, lost_connection
 from dtk_launch.diagnose.evidence import PREEMPTED, Observed, RankEnd, end_of, exit_codes, tail, told_to_end
+from dtk_launch.diagnose.unrecorded import unrecorded_ends
 from dtk_launch.diagnose.words import rank_name, verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import HUNG, Ending, Outcome, decide
@@ -64,6 +65,10 @@ class _Ends:
         self._folder, self._node = plan.run_dir / "ranks", plan.topology.node
         self._now_ns = time.time_ns()
         self.last = self._of(watch.records)
+        if watch.records and torchrun_code != 0:
+            where = (self._node, socket.gethostname(), self._now_ns)
+            one_node = plan.topology.nodes == 1
+            self.last += unrecorded_ends(watch.records, plan.topology.nproc, words, one_node, where)
         self.earlier = [self._of(records) for records in watch.earlier]
 
     def _of(self, records: Mapping[int, RankRecord]) -> list[RankEnd]:

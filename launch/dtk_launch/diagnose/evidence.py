@@ -51,7 +51,7 @@ class RankEnd:
     rank: int
     node: str
     host: str
-    pid: int
+    pid: int | None
     time_ns: int
     code: int | None
     signal: str | None = None
@@ -67,6 +67,8 @@ class RankEnd:
     """It had recorded a clean end before it died of `signal`."""
     told: bool = False
     """It still ran when torchrun told it to end, because another one had failed."""
+    recorded: bool = True
+    """False: there is no record of its start. `time_ns` is when dtk looked, `pid` None where torchrun says none."""
 
     @property
     def failed(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dtk_launch.diagnose.culprit import Follower, Verdict
+from dtk_launch.diagnose.culprit import UNRECORDED, UNSTARTED, Follower, Verdict
 from dtk_launch.diagnose.evidence import RankEnd
 
 _CAUGHT = re.compile(r"Caught (\w+) in ([\w ]+?)\.\nOriginal (.*)", re.DOTALL)
@@ -21,6 +21,7 @@ _CHAIN = re.compile(
 )
 _WIDEST = 200  # characters of a line of a message
 _LINES, _LAST_WORDS = 8, 4  # of a message after its first, and of stderr
+_MOST_SPANS = 8  # of ranks, that are shown
 _FRAMES = 3  # of the traceback that are shown
 
 
@@ -64,6 +65,10 @@ def headline(culprit: RankEnd) -> str:
 
 def how_it_ended(end: RankEnd) -> str:
     """`ValueError: bad batch (exit code 1)`, `killed by SIGKILL, ...`, `exit code 7`."""
+    return _how_it_ended(end) if end.recorded else f"{_how_it_ended(end)}; it left no record"
+
+
+def _how_it_ended(end: RankEnd) -> str:
     if end.signal is not None:
         late = " after its script had ended" if end.after_end else ""
         return f"killed by {end.signal}{late}{', ' + end.note if end.note else ''}"
@@ -157,7 +162,14 @@ def _followers(followers: Sequence[Follower]) -> Iterable[str]:
     for how in dict.fromkeys(follower.how for follower in followers):
         alike = [follower for follower in followers if follower.how == how]
         ranks = sorted(follower.rank for follower in alike)
-        soonest = min(follower.delay_ns for follower in alike) / 1e9
+        if how == UNSTARTED:
+            they = "it" if len(ranks) == 1 else "they"
+            yield f"{spans_words(ranks)} {_verb(ranks, 'was', 'were')} ended before {they} started"
+            continue
+        if how == UNRECORDED:
+            yield f"{spans_words(ranks)} {how}"
+            continue
+        soonest = min(follower.delay_ns or 0 for follower in alike) / 1e9
         when = f"{soonest:.3f} s later" if soonest >= 0.0005 else "at the same time" if soonest > -0.0005 else "noted"
         yield f"{when} {ranks_words(ranks)} {_verb(ranks, 'was', 'were') + ' ' if how.startswith('ended') else ''}{how}"
 
@@ -178,6 +190,20 @@ def ranks_words(ranks: Sequence[int]) -> str:
     return f"ranks {', '.join(names[:-1])} and {names[-1]}"
 
 
+def spans_words(ranks: Sequence[int]) -> str:
+    """`ranks 2 and 4 to 15`; as `ranks_words` where that is shorter, or has as many parts."""
+    spans: list[tuple[int, int]] = []
+    for rank in sorted(ranks):
+        if spans and spans[-1][1] == rank - 1:
+            spans[-1] = (spans[-1][0], rank)
+        else:
+            spans.append((rank, rank))
+    parts = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
+    if len(parts) > _MOST_SPANS or len(ranks) - len(spans) < 2:
+        return ranks_words(ranks)
+    return f"ranks {', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else f"ranks {parts[0]}"
+
+
 def verdict_json(verdict: Verdict | None, code: int, ends: Sequence[RankEnd], **facts: Any) -> dict[str, Any]:
     """What `verdict.json` holds (docs/wire.md)."""
     values: dict[str, Any] = {"format": 1, "exit_code": code, **facts, "culprit": None, "followers": []}
@@ -185,6 +211,7 @@ def verdict_json(verdict: Verdict | None, code: int, ends: Sequence[RankEnd], **
         values["culprit"] = asdict(verdict.culprit) | {"how": how_it_ended(verdict.culprit)}
         values["culprit"]["blamed_by"] = list(verdict.blamed_by)
         values["followers"] = [
-            {"rank": f.rank, "how": f.how, "seconds_later": round(f.delay_ns / 1e9, 6)} for f in verdict.followers
+            {"rank": f.rank, "how": f.how, "seconds_later": None if f.delay_ns is None else round(f.delay_ns / 1e9, 6)}
+            for f in verdict.followers
         ]
     return values | {"ranks": [asdict(end) for end in sorted(ends, key=lambda end: end.rank)]}
