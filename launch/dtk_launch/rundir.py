@@ -93,7 +93,8 @@ def _take_back(plan: LaunchPlan, made: list[Path]) -> None:
 
 
 def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
-    reason = f"{error.filename2 or error.filename}: {error.strerror}"
+    name = error.filename2 or error.filename  # none of a write that fails
+    reason = f"{name}: {error.strerror}" if name else error.strerror
     return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
 
 

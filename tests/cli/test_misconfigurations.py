@@ -167,7 +167,7 @@ def test_a_full_disk(here, typed, mounted, resumed):
     assert (code, out) == (2, "")
     assert is_one_message(err)
     assert f"the run directory {disk / 'run'} cannot be written" in err
-    assert "No space left on device" in err
+    assert "(No space left on device)" in err
     assert "pass another --run-dir" in err
     assert {path.name for path in listing(disk)} - {path.name for path in before} <= {"launcher.log"}
     assert not resumed or (disk / "run/plan.json").read_text() == "the record of the first launch"
