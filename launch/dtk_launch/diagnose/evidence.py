@@ -67,6 +67,8 @@ class RankEnd:
     """It had recorded a clean end before it died of `signal`."""
     told: bool = False
     """It still ran when torchrun told it to end, because another one had failed."""
+    unwritten: str = ""
+    """Why its record could not be written, in the system's words."""
     recorded: bool = True
     """False: there is no record of its start. `time_ns` is when dtk looked, `pid` None where torchrun says none."""
 
@@ -124,6 +126,7 @@ def end_of(record: RankRecord, node: str, now_ns: int, observed: Observed) -> Ra
         reported = observed.seen
     moment = now_ns if died_ns is None else died_ns
     base = RankEnd(record.rank, node, record.host, record.pid, moment, reported, told=observed.told)
+    base = replace(base, unwritten=record.unwritten)
     if end is not None and (end.code != 0 or not reported):
         code, note = _last_word(end.code, observed)
         base = replace(base, time_ns=end.time_ns, code=code, note=note, where=end.where)

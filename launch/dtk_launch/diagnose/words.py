@@ -26,11 +26,17 @@ _FRAMES = 3  # of the traceback that are shown
 
 
 def verdict_lines(
-    verdict: Verdict, run_dir: Path, hosts: Mapping[str, str] | None = None, cwd: Path | None = None
+    verdict: Verdict,
+    run_dir: Path,
+    hosts: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    unwritten: str = "",
+    kept: bool = True,
 ) -> list[str]:
     """The verdict in a few lines: who, how, where, how long before the others, and where more can be read.
 
-    `hosts` has the host of each node, where there are several.
+    `hosts` has the host of each node, where there are several. `unwritten`: why the run directory could not be written;
+    `kept`: whether verdict.json could be.
     """
     end = verdict.culprit
     lines = [f"{rank_name(end, hosts or {})} {headline(end)}"]
@@ -40,8 +46,15 @@ def verdict_lines(
         lines.append(f"  {ranks_words(verdict.blamed_by)} {_verb(verdict.blamed_by, 'name')} it in their errors")
     lines += [f"  {line}" for line in _followers(verdict.followers)]
     lines += [] if end.failed else [f"  {_EARLY_HINT}"]
-    lines += [f"  its output: {run_dir}/ranks/{end.rank}.err; the verdict: {run_dir}/verdict.json"]
+    lines += [f"  {unwritten_words(unwritten)}"] if unwritten else []
+    whole = f"the verdict: {run_dir}/verdict.json" if kept else "there is no verdict.json"
+    lines += [f"  its output: {run_dir}/ranks/{end.rank}.err; {whole}"]
     return [printable(line) for line in lines]
+
+
+def unwritten_words(reason: str) -> str:
+    """What follows from a run directory that could not be written."""
+    return f"the run directory could not be written ({reason}): output, records and checkpoints may be cut short"
 
 
 def rank_name(end: RankEnd, hosts: Mapping[str, str]) -> str:
