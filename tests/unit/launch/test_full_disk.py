@@ -102,6 +102,12 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("verdict.json", "old")]
 
 
+def test_json_with_the_bytes_of_a_name_that_is_no_utf8_is_written_and_read_again(tmp_path):
+    odd = {"message": os.fsdecode(b"no file caf\xe9")}
+    wholefile.put(tmp_path / "verdict.json", json.dumps(odd, ensure_ascii=False), tmp_path / ".tmp")
+    assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8")) == odd
+
+
 @pytest.mark.parametrize(
     ("kept", "said"), [(True, "the verdict: /run/verdict.json"), (False, "there is no verdict.json")]
 )
