@@ -204,9 +204,8 @@ class RankWatch:
         if self._vitals is None:
             return []
         attempt = max((record.restart for record in self.records.values()), default=0)
-        places = [(local, restart) for restart in (attempt, attempt + 1) for local in range(self._nproc)]
-        words = [words_in(self._vitals, offset_of(local, self._nproc, restart)) for local, restart in places]
-        found = [RankRecord.parse(said) for said in words if said]
+        places = [offset_of(n, self._nproc, restart) for restart in (attempt, attempt + 1) for n in range(self._nproc)]
+        found = (RankRecord.parse(words_in(self._vitals, place)) for place in places)
         return [record for record in found if record is not None]
 
     def running(self, parent: int) -> list[int]:
