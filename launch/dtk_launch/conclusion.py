@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import socket
 import sys
@@ -14,16 +13,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dtk_launch import nodes
+from dtk_launch import nodes, wholefile
 from dtk_launch.diagnose.culprit import judge, lost_connection
 from dtk_launch.diagnose.evidence import PREEMPTED, Observed, RankEnd, end_of, exit_codes, tail, told_to_end
-from dtk_launch.diagnose.words import verdict_json, verdict_lines
+from dtk_launch.diagnose.unrecorded import unrecorded_ends
+from dtk_launch.diagnose.words import rank_name, unwritten_words, verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import HUNG, Ending, Outcome, decide
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankRecord, RankWatch
-from dtk_launch.rundir import launcher_log
+from dtk_launch.rundir import lack_of_room, launcher_log, make_room
 
 _LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # that has died
 _LAST_LINES = 20  # of a culprit whose output was not shown (--quiet-ranks)
@@ -44,10 +44,14 @@ def conclude(
     `words` is what torchrun has written. `hurry` says whether somebody does not want to wait for what the other nodes
     saw, `status` what the node's entry (nodes.py) says of its ranks.
     """
+    lacking = lack_of_room(plan.run_dir)
+    make_room(plan)
     gathered = _Ends(plan, watch, words, oom, ending.code)
     outcome, ends = _decide(plan, watch, gathered, ending, hurry, status)
-    _write_verdict(plan, outcome, ends, gathered, ending.hang)
-    _report(plan, outcome, "" if watch.records else words, ending.signalled is not None)
+    unwritten = next((end.unwritten for end in ends if end.unwritten), "") or lacking
+    failure = _write_verdict(plan, outcome, ends, gathered, ending.hang, unwritten)
+    unshown = "" if watch.records or ending.signalled is not None else words
+    _report(plan, outcome, unshown, ending.signalled is not None, failure or unwritten, not failure)
     if as_json:
         print(json.dumps(_result(plan, watch, outcome)))
     oom.close()
@@ -64,6 +68,10 @@ class _Ends:
         self._folder, self._node = plan.run_dir / "ranks", plan.topology.node
         self._now_ns = time.time_ns()
         self.last = self._of(watch.records)
+        if watch.records and torchrun_code != 0:
+            where = (self._node, socket.gethostname(), self._now_ns)
+            one_node = plan.topology.nodes == 1
+            self.last += unrecorded_ends(watch.records, plan.topology.nproc, words, one_node, where)
         self.earlier = [self._of(records) for records in watch.earlier]
 
     def _of(self, records: Mapping[int, RankRecord]) -> list[RankEnd]:
@@ -134,40 +142,61 @@ def _decide(
 
 
 def _write_verdict(
-    plan: LaunchPlan, outcome: Outcome, ends: list[RankEnd], gathered: _Ends, hang: dict[str, Any] | None
-) -> None:
+    plan: LaunchPlan,
+    outcome: Outcome,
+    ends: list[RankEnd],
+    gathered: _Ends,
+    hang: dict[str, Any] | None,
+    unwritten: str,
+) -> str:
+    """Write verdict.json: why that failed, in the system's words, or ''."""
     attempts = [verdict_json(judge(earlier), 1, earlier) for earlier in gathered.earlier]
     facts: dict[str, Any] = {"run": plan.name, "nodes": plan.topology.nodes, "nproc": plan.topology.nproc}
+    facts["unwritten"] = unwritten or None
     facts["hang"] = None if hang is None else {key: value for key, value in hang.items() if key != "stacks"}
     values = verdict_json(outcome.verdict, outcome.code, ends, **facts, earlier_attempts=attempts)
-    with contextlib.suppress(OSError):
-        temporary = plan.run_dir / f".verdict-{plan.topology.node}.tmp"
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, plan.run_dir / "verdict.json")  # noqa: PTH105
+    try:
+        text, temporary = json.dumps(values, indent=2, ensure_ascii=False), f".verdict-{plan.topology.node}.tmp"
+        wholefile.put(plan.run_dir / "verdict.json", text, plan.run_dir / temporary)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
-def _report(plan: LaunchPlan, outcome: Outcome, words: str, asked: bool) -> None:
+def _report(plan: LaunchPlan, outcome: Outcome, words: str, asked: bool, unwritten: str, kept: bool) -> None:
     """Say on stderr how the run ended, if not well. The verdict is the last that is said.
 
-    `words`: what torchrun said, if it started no rank; `asked`: the run was told to end.
+    `words`: what torchrun said, if it started no rank; `asked`: the run was told to end; `unwritten`: why the run
+    directory could not be written; `kept`: whether verdict.json could be.
     """
     if outcome.line:
         _say(f"dtk: {outcome.line}")
-    if outcome.verdict is None:
+    culprit = None if outcome.verdict is None else outcome.verdict.culprit
+    if unwritten and (culprit is None or culprit.node != plan.topology.node):
+        _say(f"dtk: {unwritten_words(unwritten)}")
+    if outcome.verdict is None or culprit is None:
         if not asked and outcome.code not in (0, PREEMPTED, HUNG):
             for line in words.splitlines()[-20:]:
                 _say(f"  {line}")
             _say(f"dtk: torchrun's own words: {launcher_log(plan)}")
         return
-    culprit = outcome.verdict.culprit
+    hosts = _hosts(plan)
     if culprit.node != plan.topology.node:
         what = "failed first" if culprit.failed else "ended first, with exit code 0"
-        _say(f"dtk: ended because rank {culprit.rank} on {culprit.host} {what}; {plan.run_dir}/verdict.json")
+        _say(f"dtk: ended because {rank_name(culprit, hosts)} {what}{f'; {plan.run_dir}/verdict.json' if kept else ''}")
         return
     if culprit.rank in parse_ranks(plan.quiet_ranks, "--quiet-ranks"):
         _say_last(plan, culprit.rank)
-    first, *rest = verdict_lines(outcome.verdict, plan.run_dir, plan.topology.nodes, Path.cwd())
+    first, *rest = verdict_lines(outcome.verdict, plan.run_dir, hosts, Path.cwd(), unwritten, kept)
     _say("\n".join((f"dtk: {first}", *(f"  {line}" for line in rest))))
+
+
+def _hosts(plan: LaunchPlan) -> dict[str, str]:
+    """Host of each node of this launch that has written; none of a launch on one node."""
+    if plan.topology.nodes == 1:
+        return {}
+    found = nodes.entries(plan.run_dir, nodes.launch_id(plan))
+    return {node: str(entry.get("host")) for node, entry in found.items()}
 
 
 def _say_last(plan: LaunchPlan, rank: int) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dtk_launch import wholefile
 from dtk_launch.diagnose.evidence import RankEnd
 from dtk_launch.grace import AGENT_GRACE
 from dtk_launch.plan import LaunchPlan
@@ -72,9 +73,7 @@ def _write(folder: Path, node: str, launch: str, facts: dict[str, Any]) -> None:
     entry = {"launch": launch, "node": node, "time_ns": time.time_ns(), **facts}
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{node}.json.tmp"
-        temporary.write_text(json.dumps(entry), encoding="utf-8")
-        os.replace(temporary, folder / f"{node}.json")  # noqa: PTH105
+        wholefile.put(folder / f"{node}.json", json.dumps(entry), folder / f"{node}.json.tmp")
 
 
 def entries(run_dir: Path, launch: str | None = None) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dtk_launch.diagnose.culprit import Verdict, has_followed, judge
+from dtk_launch.diagnose.culprit import Verdict, ended_unstarted, has_followed, judge
 from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd, signal_name
 from dtk_launch.diagnose.words import how_it_ended, printable, ranks_words
 
@@ -54,12 +54,14 @@ def decide(
     told or not. `early`: how a script that ended well left before it was done, for that signal; '' if
     nothing says so.
     """
-    well = bool(ends) and len(ends) == ranks and not any(end.failed for end in ends)
+    unstarted = [end for end in ends if ended_unstarted(end)]
+    verdict = judge(ends)
+    ends = [end for end in ends if end not in unstarted]
+    well = bool(ends) and not unstarted and len(ends) == ranks and not any(end.failed for end in ends)
     if early and well:
         return Outcome(PREEMPTED, line=f"preempted: {early}; run the same command again to go on")
     if torchrun_code == 0:
         return Outcome(0)
-    verdict = judge(ends)
     saved = any(end.code == PREEMPTED for end in ends)
     preempted = saved and (signalled or (verdict and verdict.culprit.code == PREEMPTED))
     # torchrun does not say how ranks ended that were told to; where it was killed, they were

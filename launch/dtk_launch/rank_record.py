@@ -17,11 +17,13 @@ from types import TracebackType
 
 TYPE_CHECKING = False  # typing is a quarter of what a rank waits for before its script; nothing of it is needed to run
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _LONGEST_MESSAGE = 2000
 _LONGEST_TRACEBACK = 8000
 _LONGEST_RELATED = 500
+_MOST_SPARE = 3500  # bytes; a page of vitals.py has room for them
 _MOST_RELATED, _MOST_MEMBERS = 3, 6
 _OWN = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
 # Files that the user did not write: Python's own, installed packages, this package and the runtime beside it.
@@ -36,7 +38,11 @@ _FOREIGN_FOLDERS = (
 class Record:
     """This rank's entry. Does nothing without a folder; a failed write never ends the run."""
 
-    def __init__(self, folder: str | None, rank: str, supervisor: str | None) -> None:
+    def __init__(
+        self, folder: str | None, rank: str, supervisor: str | None, spare: Callable[[bytes], None] | None = None
+    ) -> None:
+        """`spare` gets what cannot be written, cut to 3500 bytes, with the reason."""
+        self._spare = spare
         self._path = os.path.join(folder, f"{rank}.json") if folder else None  # noqa: PTH118
         self._pid = os.getpid()
         self._exited = False
@@ -75,11 +81,33 @@ class Record:
     def _write(self) -> None:
         if self._path is None:
             return
-        with contextlib.suppress(OSError):
-            temporary = f"{self._path}.tmp"
+        temporary = f"{self._path}.tmp"
+        try:
             with open(temporary, "w", encoding="utf-8") as file:
                 json.dump(self._entry, file)
             os.replace(temporary, self._path)  # noqa: PTH105
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            if self._spare is not None:
+                self._spare(_shortest(self._entry | {"unwritten": error.strerror or type(error).__name__}))
+
+
+def _shortest(entry: dict[str, Any]) -> bytes:
+    """The entry as JSON of at most 3500 bytes: without what is long, as far as need be."""
+    said = dict(entry.get("exit") or {})
+    cuts: list[dict[str, Any]] = [
+        {},
+        {"traceback": said.get("traceback", "")[-1000:], "related": [], "message": said.get("message", "")[:400]},
+        {"traceback": "", "related": [], "message": said.get("message", "")[:400]},
+        {"traceback": "", "related": [], "message": said.get("message", "")[:100], "where": None, "blames": []},
+    ]
+    for cut in cuts:
+        whole = entry | {"exit": said | cut} if said else entry
+        text = json.dumps(whole, ensure_ascii=False).encode(errors="replace")
+        if len(text) <= _MOST_SPARE:
+            return text
+    return b""
 
 
 def exit_code(error: BaseException) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from dtk_launch import hostos, processes
 from dtk_launch.deaths import Deaths
 from dtk_launch.faults import Fault, Faults
+from dtk_launch.vitals import offset_of, words_in
 
 _LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end of its memory
 
@@ -56,15 +57,25 @@ class RankRecord:
     exit: RankExit | None = None
     stacks: dict[str, int] | None = None
     """The `signal` at which the rank writes its stacks, and the `fd` of the file; None: it does not."""
+    unwritten: str = ""
+    """Why the record could not be written, in the system's words; it came through the rank's page (vitals.py) then."""
 
     @classmethod
     def read(cls, path: Path) -> RankRecord | None:
         """The record, or None if there is none that can be read."""
         try:
-            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls.parse(path.read_bytes())
+        except OSError:
+            return None
+
+    @classmethod
+    def parse(cls, text: bytes) -> RankRecord | None:
+        """The record of this JSON; None if it is none."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
             ended = fields.pop("exit", None)
             return cls(**fields, exit=RankExit(**ended) if ended else None)
-        except (OSError, ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             return None
 
 
@@ -94,7 +105,7 @@ class RankWatch:
         self._since_ns = time.time_ns()
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._faults = faults
-        self._deaths = Deaths(vitals)
+        self._vitals, self._deaths = vitals, Deaths(vitals)
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._pidfds: dict[int, int] = {}
         self._next_scan = 0.0
@@ -179,9 +190,23 @@ class RankWatch:
         self.ended[pid] = died + self._clock_ns
 
     def look_again(self) -> None:
-        """Read what changed, without waiting for the next listing."""
+        """Read what changed, without waiting for the next listing, and what ranks could not write."""
         self._next_scan = 0.0
         self.poll()
+        for record in self._left_in_pages():
+            known = self.records.get(record.rank)
+            if known is None or known.pid != record.pid or known.exit is None:
+                self._take(record)
+        self.wait(0)
+
+    def _left_in_pages(self) -> list[RankRecord]:
+        """The records that ranks of this attempt, or of the next, could not write."""
+        if self._vitals is None:
+            return []
+        attempt = max((record.restart for record in self.records.values()), default=0)
+        places = [offset_of(n, self._nproc, restart) for restart in (attempt, attempt + 1) for n in range(self._nproc)]
+        found = (RankRecord.parse(words_in(self._vitals, place)) for place in places)
+        return [record for record in found if record is not None]
 
     def running(self, parent: int) -> list[int]:
         """Pids of the ranks that run and are children of `parent`; a pid of an earlier launch may be anyone's."""

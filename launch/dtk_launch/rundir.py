@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from dtk_launch import nodes
+from dtk_launch import nodes, wholefile
 from dtk_launch.errors import PlanError
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.processes import has_file
 
 _POLL = 0.05  # seconds between tries
-_PROBE = 4096  # bytes that a run directory must have room for
+_RESERVE = 32768  # bytes that a run directory must have room for, and that are kept for what is written at the end
+_LEAST = 4096  # bytes; with less a disk is full
 _LOCK_WAIT = 5.0  # seconds for the torchrun of a launch that was just killed to let go of the run directory
 _SURE_AFTER = 0.3  # seconds after which a dtk that holds it and is there is one that runs, and not one that was killed
 
@@ -36,29 +37,36 @@ def held_run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
 
     The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
     """
+    probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
     made = [folder for folder in (plan.run_dir, *plan.run_dir.parents) if not os.path.lexists(folder)]
     try:
         (plan.run_dir / "ranks").mkdir(parents=True, exist_ok=True)
-        probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
-        try:
-            probe.write_bytes(bytes(_PROBE))  # a full disk takes an empty file
-        finally:
-            probe.unlink(missing_ok=True)
+        probe.write_bytes(os.urandom(_RESERVE))  # a full disk takes an empty file, some file systems zeros
         log = open(launcher_log(plan), "ab")  # noqa: SIM115  # closed below
     except OSError as error:
+        _remove(probe)
         _take_back(plan, made)
         raise _unwritable(plan, error) from None
     with log:
-        _lock(log, plan)
+        try:
+            _lock(log, plan)
+            with contextlib.suppress(OSError):
+                probe.replace(_reserve(plan))
+        finally:
+            _remove(probe)
         if plan.topology.node == "0":
             try:
                 _check_plan_file(plan)
                 for name in ("ranks/0.live", "verdict.json"):  # of an earlier launch
                     (plan.run_dir / name).unlink(missing_ok=True)
             except OSError as error:
+                make_room(plan)
                 _take_back(plan, made)
                 raise _unwritable(plan, error) from None
-        yield log
+        try:
+            yield log
+        finally:
+            make_room(plan)
 
 
 def _check_plan_file(plan: LaunchPlan) -> None:
@@ -75,10 +83,34 @@ def write_plan(plan: LaunchPlan, text: str) -> None:
     """Put plan.json in place, whole; that of an earlier launch goes to `plans/`. A failed write never ends the run."""
     path = plan.run_dir / "plan.json"
     with contextlib.suppress(OSError):
-        path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
         if path.exists():
             shutil.copy2(path, plan.run_dir / "plans" / f"{path.stat().st_mtime_ns}.json")
-        os.replace(path.with_suffix(".tmp"), path)  # noqa: PTH105
+        wholefile.put(path, text + "\n", path.with_suffix(".tmp"))
+
+
+def lack_of_room(run_dir: Path) -> str:
+    """Why nothing more can be written there, in the system's words; '' if there is room, or the system cannot tell."""
+    try:
+        seen = os.statvfs(run_dir)
+    except OSError as error:
+        return error.strerror or ""
+    free = seen.f_bfree if os.geteuid() == 0 else seen.f_bavail  # some are root's alone
+    full = seen.f_blocks > 0 and free * seen.f_frsize < _LEAST
+    return os.strerror(errno.ENOSPC) if full or (seen.f_files > 0 and seen.f_ffree == 0) else ""
+
+
+def _reserve(plan: LaunchPlan) -> Path:
+    return plan.run_dir / f".reserve-{plan.topology.node}"
+
+
+def make_room(plan: LaunchPlan) -> None:
+    """Give back the room that this launch has kept: the end of a run that has filled its disk can be written."""
+    _remove(_reserve(plan))
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _take_back(plan: LaunchPlan, made: list[Path]) -> None:
@@ -93,7 +125,8 @@ def _take_back(plan: LaunchPlan, made: list[Path]) -> None:
 
 
 def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
-    reason = f"{error.filename2 or error.filename}: {error.strerror}"
+    name = error.filename2 or error.filename  # none of a write that fails
+    reason = f"{name}: {error.strerror}" if name else error.strerror
     return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dtk_launch import nodes, silence
+from dtk_launch import nodes, silence, wholefile
 from dtk_launch.diagnose import hang, hang_words
 from dtk_launch.diagnose.pace import Pace
 from dtk_launch.diagnose.waits import Kind
@@ -203,9 +202,7 @@ def _seconds(seconds: float) -> str:
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError):
-        temporary = path.with_suffix(path.suffix + ".tmp")
-        temporary.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105
+        wholefile.put(path, json.dumps(values, ensure_ascii=False), path.with_suffix(path.suffix + ".tmp"))
 
 
 def _say(lines: list[str]) -> None:

@@ -28,6 +28,9 @@ _COUNTS = struct.Struct("<QQ")
 _MOMENT = struct.Struct("<Q")
 _FAILED = 160  # offset of the moment at which an exception left the script
 _TURN = 168  # and of that at which the main thread executed Python on being asked
+_WORDS = 512  # offset of what the rank could not write to its record: its length, and the bytes
+_LENGTH = struct.Struct("<I")
+MOST_WORDS = PAGE - _WORDS - _LENGTH.size
 _PROCESS_SHARED, _ROBUST = 1, 1
 _OWNER_DIED = 130  # EOWNERDEAD
 
@@ -52,6 +55,15 @@ def path_of(descriptor: int) -> str:
 def offset_of(local_rank: int, nproc: int, restart: int) -> int:
     """Where the page of a rank is in the file."""
     return PAGE * (local_rank + nproc * (restart % _ATTEMPTS))
+
+
+def words_in(descriptor: int, offset: int) -> bytes:
+    """What the rank of the page at `offset` has left there; empty if it has nothing, or there is no such page."""
+    try:
+        (length,) = _LENGTH.unpack(os.pread(descriptor, _LENGTH.size, offset + _WORDS))
+        return os.pread(descriptor, min(length, MOST_WORDS), offset + _WORDS + _LENGTH.size)
+    except (OSError, struct.error):
+        return b""
 
 
 class Page:
@@ -101,6 +113,14 @@ class Page:
         """time.monotonic_ns() at which an exception left the script; None if none has."""
         (moment,) = _MOMENT.unpack_from(self._memory, _FAILED)
         return moment or None
+
+    def leave(self, words: bytes) -> None:
+        """Leave these, at most MOST_WORDS bytes, in the place of what was left before; nothing in a forked child."""
+        if os.getpid() == self._owner:
+            start = _WORDS + _LENGTH.size
+            _LENGTH.pack_into(self._memory, _WORDS, 0)
+            self._memory[start : start + len(words)] = words
+            _LENGTH.pack_into(self._memory, _WORDS, len(words))
 
     def turn_noter(self) -> Callable[..., object]:
         """A handler for a signal that notes that the main thread executes Python, now. Itself, it executes none.

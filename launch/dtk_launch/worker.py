@@ -203,7 +203,7 @@ def bootstrap() -> None:
             turn = _kept[0].turn_noter() if shared else None
             shared |= _load("stackfile").register(os.path.join(folder, f"{rank}.stacks"), turn)  # noqa: PTH118
     records = _load("rank_record")
-    record = records.Record(folder, rank, supervisor)
+    record = records.Record(folder, rank, supervisor, _kept[0].leave if "vitals" in shared else None)
     record.start(**shared)
     try:
         run(sys.argv[1:])

@@ -167,10 +167,31 @@ def test_a_full_disk(here, typed, mounted, resumed):
     assert (code, out) == (2, "")
     assert is_one_message(err)
     assert f"the run directory {disk / 'run'} cannot be written" in err
-    assert "No space left on device" in err
+    assert "(No space left on device)" in err
     assert "pass another --run-dir" in err
     assert {path.name for path in listing(disk)} - {path.name for path in before} <= {"launcher.log"}
     assert not resumed or (disk / "run/plan.json").read_text() == "the record of the first launch"
+
+
+FILLS = """import os
+if os.environ["RANK"] == "1":
+    open(os.environ["DTK_RUN_DIR"] + "/data", "wb", buffering=0).write(bytes(1 << 20))
+    raise ValueError("after it was full")
+import time; time.sleep(60)
+"""
+
+
+def test_a_disk_that_fills_during_the_run(dtk, tmp_path, mounted):
+    disk = mounted("size=100k")
+    (tmp_path / "fills.py").write_text(FILLS)
+    done = dtk("launch", "--nproc", "2", "--run-dir", disk / "run", "fills.py")
+    assert done.returncode == 1
+    assert "dtk: rank 1 failed first: ValueError: after it was full (exit code 1)\n" in done.stderr
+    assert "the run directory could not be written (No space left on device)" in done.stderr
+    verdict = json.loads((disk / "run/verdict.json").read_text())  # in the room that dtk has kept
+    assert (verdict["culprit"]["message"], verdict["unwritten"]) == ("after it was full", "No space left on device")
+    assert not [path for path in disk.rglob("*") if path.suffix == ".tmp" or path.name.startswith(".")]
+    assert "failed (1)" in dtk("runs", disk).stdout
 
 
 def test_a_disk_that_is_read_only(here, typed, mounted):

@@ -15,14 +15,19 @@ _ENDED_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP, 
 _TEARDOWN_NS = 1_000_000_000  # in which a rank that ends with 0 may be still, its connections closed
 _TORCHRUN_GRACE_NS = 25_000_000_000  # its own SIGKILL comes 30 s after the failure; the rest is for clocks
 
+UNSTARTED, UNRECORDED = "ended before it started", "failed without a record"
+
 
 @dataclass(frozen=True)
 class Follower:
-    """A rank that failed because another did, `delay_ns` after it (less than 0: its end was noticed earlier)."""
+    """A rank that failed because another did, `delay_ns` after it (less than 0: its end was noticed earlier).
+
+    None: nobody knows when.
+    """
 
     rank: int
     how: str
-    delay_ns: int
+    delay_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ def judge(ends: Sequence[RankEnd]) -> Verdict | None:
     end by torchrun; within these, the earliest is the first. A rank that the errors of the others name takes its place.
     Where all have only lost a connection, that is one that had ended with 0 before.
     """
-    failed = sorted((end for end in ends if end.failed), key=lambda end: end.time_ns)
+    ended = sorted((end for end in ends if end.failed), key=lambda end: end.time_ns)
+    failed = [end for end in ended if not ended_unstarted(end)]
     if not failed:
         return None
     first = min(failed, key=lambda end: (_order(end, failed[0]), end.time_ns))
@@ -55,7 +61,9 @@ def judge(ends: Sequence[RankEnd]) -> Verdict | None:
     culprit = (*named, *early, first)[0]
     blamed_by = tuple(end.rank for end in failed if culprit.rank in end.blames and end is not culprit)
     followers = tuple(
-        Follower(end.rank, _how(end, failed[0]), end.time_ns - culprit.time_ns) for end in failed if end is not culprit
+        Follower(end.rank, _how(end, failed[0]), end.time_ns - culprit.time_ns if end.recorded else None)
+        for end in ended
+        if end is not culprit
     )
     return Verdict(culprit, followers, blamed_by, culprit.code or first.code)
 
@@ -91,6 +99,11 @@ def was_ended(end: RankEnd, earliest: RankEnd) -> bool:
     return end.signal == "SIGKILL" and (end.after_end or end.time_ns - earliest.time_ns > _TORCHRUN_GRACE_NS)
 
 
+def ended_unstarted(end: RankEnd) -> bool:
+    """Whether a rank was ended by torchrun, or with it, before it had begun: it has done nothing, and lost nothing."""
+    return not end.recorded and (end.code is None or end.told or _obeyed(end))
+
+
 def has_followed(end: RankEnd) -> bool:
     """Whether a rank's own words, signal or code say that it ended because the run did."""
     return _obeyed(end) or end.unsaid or lost_connection(end)
@@ -102,8 +115,12 @@ def _obeyed(end: RankEnd) -> bool:
 
 
 def _how(end: RankEnd, earliest: RankEnd) -> str:
+    if ended_unstarted(end):
+        return UNSTARTED
     if was_ended(end, earliest):
         return "ended by torchrun"
+    if not end.recorded:
+        return UNRECORDED
     if end.unsaid:
         return "ended before it could say how"
     return "lost the connection" if lost_connection(end) else "failed too"

@@ -29,6 +29,8 @@ _QUIET_CODES = {
     PREEMPTED,
     *(-n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)),
 }  # of ranks that were told to end
+_TOLD_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_FATAL_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _UNSAID = "an error"
 _LONGEST_CORE_NS = 60_000_000_000  # torchrun kills 30 s after the first failure
 _FAULT_FRAMES = 4  # of the user's, that are kept of a fatal signal
@@ -49,7 +51,7 @@ class RankEnd:
     rank: int
     node: str
     host: str
-    pid: int
+    pid: int | None
     time_ns: int
     code: int | None
     signal: str | None = None
@@ -65,6 +67,10 @@ class RankEnd:
     """It had recorded a clean end before it died of `signal`."""
     told: bool = False
     """It still ran when torchrun told it to end, because another one had failed."""
+    unwritten: str = ""
+    """Why its record could not be written, in the system's words."""
+    recorded: bool = True
+    """False: there is no record of its start. `time_ns` is when dtk looked, `pid` None where torchrun says none."""
 
     @property
     def failed(self) -> bool:
@@ -95,7 +101,7 @@ class Observed:
     reported: int | None = None
     """Its exit code in torchrun's words, as Popen gives it."""
     seen: int | None = None
-    """The exit code that dtk saw, of which those count that torchrun says nothing of."""
+    """The exit code that dtk saw; where the rank recorded nothing, those count that torchrun says nothing of."""
     told: bool = False
     """Whether it ran when torchrun told it to end."""
     died_ns: int | None = None
@@ -113,15 +119,17 @@ class Observed:
 def end_of(record: RankRecord, node: str, now_ns: int, observed: Observed) -> RankEnd | None:
     """How this rank ended; None if it is not known to have.
 
-    The rank's own record counts first, but for one of success: it can crash later.
+    The rank's own record counts first, but for one of success: it can crash later. The code is then the process's.
     """
     end, reported, died_ns = record.exit, observed.reported, observed.died_ns
     if reported is None and observed.seen in _QUIET_CODES:
         reported = observed.seen
     moment = now_ns if died_ns is None else died_ns
     base = RankEnd(record.rank, node, record.host, record.pid, moment, reported, told=observed.told)
+    base = replace(base, unwritten=record.unwritten)
     if end is not None and (end.code != 0 or not reported):
-        base = replace(base, time_ns=end.time_ns, code=end.code, note=observed.note, where=end.where)
+        code, note = _last_word(end.code, observed)
+        base = replace(base, time_ns=end.time_ns, code=code, note=note, where=end.where)
         base = replace(base, blames=tuple(end.blames), related=tuple(end.related))
         return replace(base, type=end.type, message=end.message, traceback=end.traceback)
     if died_ns is None and reported is None:
@@ -135,6 +143,22 @@ def end_of(record: RankRecord, node: str, now_ns: int, observed: Observed) -> Ra
         if observed.fault is not None:
             base = _of_fault(base, observed.fault)
     return base
+
+
+def _last_word(recorded: int, observed: Observed) -> tuple[int, str]:
+    """Exit code and note of a rank that recorded an error: an excepthook can end it with another code.
+
+    The recorded code counts where others ended the process since, where it crashed in its teardown (its connections
+    are gone by then, and not each time in the same way), where it hides its error (0), and of a rank that has saved.
+    """
+    code = observed.seen if observed.reported is None else observed.reported
+    if not code or recorded in (0, PREEMPTED):
+        return recorded, observed.note
+    if code < 0:
+        late = f"by {signal_name(-code)} after its script had ended"
+        return recorded, observed.note or (late if -code in _FATAL_SIGNALS else "")
+    others = code - 128 in _TOLD_SIGNALS or (observed.told and code == PREEMPTED)
+    return recorded if others else code, observed.note
 
 
 def _of_fault(end: RankEnd, fault: Fault) -> RankEnd:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from dtk_launch.diagnose.culprit import judge
 from dtk_launch.diagnose.evidence import Observed, end_of, exit_codes, fault_frames, told_to_end
-from dtk_launch.diagnose.words import how_it_ended, verdict_json, verdict_lines
+from dtk_launch.diagnose.unrecorded import unrecorded_ends
+from dtk_launch.diagnose.words import how_it_ended, spans_words, verdict_json, verdict_lines
 from dtk_launch.faults import Fault
 from dtk_launch.nodes import ends_of_others, ends_to_json, publish
 from dtk_launch.outcome import decide
@@ -168,7 +169,7 @@ def test_the_verdict_in_words():
     culprit = end(2, 1, 10 * SECOND, kind="ValueError", message="bad batch\nmore", where=WHERE)
     lost = [end(rank, 1, 10 * SECOND + 31_000_000 * (rank + 1), **RESET) for rank in (0, 1)]
     closed = end(3, None, died=11 * SECOND, reported=-15)
-    lines = verdict_lines(judge([*lost, culprit, closed]), Path("/run"), 1, Path("/w"))
+    lines = verdict_lines(judge([*lost, culprit, closed]), Path("/run"), cwd=Path("/w"))
     assert lines == [
         "rank 2 failed first: ValueError: bad batch (exit code 1)",
         "    more",
@@ -178,7 +179,20 @@ def test_the_verdict_in_words():
         "  1.000 s later rank 3 was ended by torchrun",
         "  its output: /run/ranks/2.err; the verdict: /run/verdict.json",
     ]
-    assert verdict_lines(judge([culprit]), Path("/run"), nodes=2)[0].startswith("rank 2 on n1 failed first: ")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "name"),
+    [
+        ({}, "rank 2"),
+        ({"0": "n1", "1": "n2"}, "rank 2 on n1"),
+        ({"0": "n1", "1": "n1"}, "rank 2 on n1 (node 0)"),  # two nodes on one machine
+    ],
+)
+def test_a_rank_of_several_nodes_is_named_with_its_own(hosts, name):
+    culprit = end(2, 1, kind="ValueError", message="bad")
+    (first, *_) = verdict_lines(judge([culprit]), Path("/run"), hosts)
+    assert first == f"{name} failed first: ValueError: bad (exit code 1)"
 
 
 def test_a_rank_that_left_too_early_is_named_with_the_place_and_a_hint():
@@ -358,6 +372,9 @@ def test_a_fatal_signal_that_the_rank_outlived_was_a_childs(reported, died):
     [
         (end(0, 7, kind="SystemExit", message="7"), "exit code 7"),
         (end(0, 1, kind="SystemExit", message="gave up"), "exit code 1: gave up"),
+        (end(0, 44, kind="SystemExit", message="300"), "exit code 44 (sys.exit(300), of which 8 bits count)"),
+        (end(0, 255, kind="SystemExit", message="-1"), "exit code 255 (sys.exit(-1), of which 8 bits count)"),
+        (end(0, 1, kind="SystemExit", message="7"), "exit code 1: 7"),
         (end(0, None, died=1, reported=5), "exit code 5"),
         (end(0, None, died=1), "its process vanished without an exit record (killed?)"),
         (end(0, 0, reported=-11, died=4), "killed by SIGSEGV after its script had ended"),
@@ -370,10 +387,131 @@ def test_how_a_rank_ended(found, words):
     assert how_it_ended(found) == words
 
 
+BAD = {"kind": "ValueError", "message": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        # the process ended otherwise than Python would have: its excepthook, or an exit handler, had the last word
+        (end(0, 1, **BAD, reported=4), "ValueError: bad (exit code 4)"),
+        (end(0, 1, **BAD, seen=4), "ValueError: bad (exit code 4)"),
+        (end(0, 1, **BAD, reported=4, told=True), "ValueError: bad (exit code 4)"),
+        (end(0, 1, **BAD, reported=75), "ValueError: bad (exit code 75)"),
+        (end(0, 7, kind="SystemExit", message="7", reported=7), "exit code 7"),
+        (end(0, 7, kind="SystemExit", message="gave up", reported=4), "exit code 4: gave up"),
+        # a crash of its own in the teardown
+        (
+            end(0, 1, **BAD, reported=-6),
+            "ValueError: bad (exit code 1); killed by SIGABRT after its script had ended",
+        ),
+        (end(0, 3, kind="SystemExit", reported=-11), "exit code 3; killed by SIGSEGV after its script had ended"),
+        # others ended it after it had recorded: by a signal, or by one that its handler makes an exit code of
+        (end(0, 1, **BAD, reported=-15, told=True), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, reported=-15), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, seen=-9), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, reported=143, told=True), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, seen=143), "ValueError: bad (exit code 1)"),
+        (end(0, 1, **BAD, reported=75, told=True), "ValueError: bad (exit code 1)"),
+        # an error that the process hides, and a save that is done, whatever comes after
+        (end(0, 1, **BAD, seen=0), "ValueError: bad (exit code 1)"),
+        (end(0, 75, kind="SystemExit", message="75", reported=-11), "exit code 75"),
+    ],
+)
+def test_the_code_of_the_process_counts_unless_others_ended_it(found, words):
+    assert how_it_ended(found) == words
+    assert found.signal is None
+    assert outcome([found]).code == found.code
+
+
+SIX = """W1122 api.py:1028] Sending process 1003 closing signal SIGTERM
+W1122 api.py:1028] Sending process 1004 closing signal SIGTERM
+  rank      : 1 (local_rank: 1)
+  exitcode  : 3 (pid: 1001)
+  rank      : 3 (local_rank: 3)
+  exitcode  : -15 (pid: 1003)  (SIGTERM)
+  rank      : 4 (local_rank: 4)
+  exitcode  : -15 (pid: 1004)  (SIGTERM)
+"""
+
+
+def unrecorded(ends, nproc, words="", one_node=True):
+    known = {found.rank: RankRecord(found.rank, found.rank % 8, 1, "n1", 0, "n1:1", 0) for found in ends}
+    return unrecorded_ends(known, nproc, words, one_node, ("0", "n1", 99 * SECOND))
+
+
+def test_ranks_that_were_ended_before_they_started_are_told():
+    ends = [end(1, None, died=5, reported=3)]
+    ends += unrecorded(ends, 6, SIX)
+    verdict = judge(ends)
+    assert verdict_lines(verdict, Path("/run"))[:2] == [
+        "rank 1 failed first: exit code 3",
+        "  ranks 0 and 2 to 5 were ended before they started",
+    ]
+    found = verdict_json(verdict, 3, ends)
+    assert [(e["rank"], e["recorded"], e["code"], e["signal"], e["pid"]) for e in found["ranks"]] == [
+        (0, False, None, None, None),  # of which torchrun said nothing
+        (1, True, 3, None, 1001),
+        (2, False, None, None, None),
+        (3, False, 143, "SIGTERM", 1003),
+        (4, False, 143, "SIGTERM", 1004),
+        (5, False, None, None, None),
+    ]
+    assert found["followers"][0] == {"rank": 0, "how": "ended before it started", "seconds_later": None}
+
+
+def test_a_rank_that_failed_before_it_could_record_its_start_may_be_the_first():
+    ends = [end(0, 1, 5, **RESET)]
+    ends += unrecorded(ends, 2, SIX)
+    assert verdict_lines(judge(ends), Path("/run"))[0] == "rank 1 failed first: exit code 3; it left no record"
+    ends = [end(0, 1, 5, **BAD)]
+    ends += unrecorded(ends, 2, SIX)
+    assert verdict_lines(judge(ends), Path("/run"))[:2] == [
+        "rank 0 failed first: ValueError: bad (exit code 1)",
+        "  rank 1 failed without a record",
+    ]
+
+
+def test_which_ranks_a_node_has_is_known_from_a_record_or_from_torchrun():
+    assert [found.rank for found in unrecorded([end(9, 3)], 3, one_node=False)] == [8, 10]
+    assert [found.rank for found in unrecorded([], 3, SIX, one_node=False)] == [0, 1, 2]
+    assert unrecorded([], 3, one_node=False) == []
+
+
+@pytest.mark.parametrize(
+    ("torchrun", "signalled", "ends", "code"),
+    [
+        (1, 15, [end(0, 75, 1)], 75),  # the other had not begun, and has nothing to save
+        (1, 15, [end(0, 0, 1)], 143),  # and is not done
+        (1, None, [end(0, 3, 1)], 3),
+        (1, None, [end(0, 75, 1)], 75),
+    ],
+)
+def test_exit_codes_with_a_rank_that_never_started(torchrun, signalled, ends, code):
+    assert decide(torchrun, signalled, [*ends, *unrecorded(ends, 2)], len(ends)).code == code
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        ([3], "rank 3"),
+        ([0, 2], "ranks 0 and 2"),
+        ([0, 1], "ranks 0 and 1"),
+        ([0, 2, 3], "ranks 0, 2 and 3"),
+        ([5, 4, 3, 1], "ranks 1 and 3 to 5"),
+        (range(64), "ranks 0 to 63"),
+        (range(0, 40, 2), "ranks 0, 2, 4, 6, 8, 10, 12, 14 and 12 more"),
+    ],
+)
+def test_spans_of_ranks(ranks, words):
+    assert spans_words(list(ranks)) == words
+
+
 def test_an_end_travels_between_nodes_unchanged(tmp_path):
     ends = [
         end(3, 1, 5, kind="ValueError", message="ü", where=WHERE, blames=[4], related=[BEHIND]),
         end(4, None, died=3, reported=-9),
+        *unrecorded([], 1),
     ]
     publish(tmp_path, "1", "id", state="ended", ends=ends_to_json(ends))
     assert ends_of_others(tmp_path, "id", "0") == (ends, {"1"})
