@@ -44,11 +44,26 @@ def _compare(before: Snapshot, after: Snapshot) -> list[str]:
     found = [f"variable {name}" for name, _ in before.env ^ after.env]
     found += [f"thread {name}" for name in after.threads - before.threads]
     found += [f"process {pid}: {_command(pid)}" for pid in after.children - before.children]
-    found += [f"/dev/shm/{name}" for name in after.shm - before.shm]
+    found += [path for name in after.shm - before.shm if not _in_use_elsewhere(path := f"/dev/shm/{name}")]
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_initialized():
         found.append("a process group")
     return found
+
+
+def _in_use_elsewhere(path: str) -> bool:
+    """Whether a process that is not below this one has it in its memory, where another worker of pytest may have it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return False
+    own = {os.getpid()}
+    for entry in sorted(Path("/proc").glob("[0-9]*"), key=lambda entry: int(entry.name)):
+        pid = int(entry.name)
+        with suppress(OSError, IndexError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) in own:
+                own.add(pid)
+            elif pid not in own and f" {path}\n" in (entry / "maps").read_text():
+                return True
+    return False
 
 
 def _children() -> set[int]:
