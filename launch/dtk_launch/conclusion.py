@@ -142,7 +142,9 @@ def _write_verdict(
     values = verdict_json(outcome.verdict, outcome.code, ends, **facts, earlier_attempts=attempts)
     with contextlib.suppress(OSError):
         temporary = plan.run_dir / f".verdict-{plan.topology.node}.tmp"
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(
+            json.dumps(values, indent=2, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
+        )
         os.replace(temporary, plan.run_dir / "verdict.json")  # noqa: PTH105
 
 

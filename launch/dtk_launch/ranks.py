@@ -211,7 +211,7 @@ class RankWatch:
         for rank, record in self.records.items():
             if fault := self.fault_of(record):
                 with contextlib.suppress(OSError):
-                    (self._folder / f"{rank}.fault").write_text(fault.text, encoding="utf-8")
+                    (self._folder / f"{rank}.fault").write_text(fault.text, encoding="utf-8", errors="backslashreplace")
         for descriptor in self._pidfds.values():
             os.close(descriptor)
         self._pidfds.clear()

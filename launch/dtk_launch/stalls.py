@@ -204,7 +204,7 @@ def _seconds(seconds: float) -> str:
 def _write(path: Path, values: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError):
         temporary = path.with_suffix(path.suffix + ".tmp")
-        temporary.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
         os.replace(temporary, path)  # noqa: PTH105
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,15 +91,20 @@ def parse_nodes(asked: str) -> tuple[int, int]:
 def run_name(options: LaunchOptions) -> str:
     """The run's name: as given, else the script's stem or the module's last part. Raises PlanError if unusable."""
     default = options.script.rpartition(".")[2] if options.module else Path(options.script).stem
-    name = options.name or default
+    name, pass_one = options.name or default, "one" if options.name else "a --name"
+    of = "module's" if options.module else "script's file"
+    what = f"--name={name!r}" if options.name else f"the run's name is {name!r}, the {of} name, which"
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        encoding = sys.getfilesystemencoding()
+        hint = "" if encoding == "utf-8" else "set PYTHONUTF8=1, or "
+        raise PlanError(f"{what} cannot be read as text in this locale ({encoding}); {hint}pass {pass_one} of letters")
     if name.strip() in ("", ".", "..") or "/" in name or not name.isprintable():
         raise PlanError(
-            f"--name={name!r} cannot be the name of a folder; pass one without '/', and --run-dir for another place"
+            f"{what} cannot be the name of a folder; pass {pass_one} without '/', and --run-dir for another place"
         )
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise PlanError(
-            f"--name={name!r} is longer than {_LONGEST_NAME} bytes, too long for a folder; pass a shorter one"
-        )
+        shorter = "a shorter one" if options.name else "a shorter --name"
+        raise PlanError(f"{what} is longer than {_LONGEST_NAME} bytes, too long for a folder; pass {shorter}")
     return name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dtk_launch.diagnose.words import ranks_words
 from dtk_launch.dumps import Dump, Dumper, source_line
 from dtk_launch.errors import DtkError
 from dtk_launch.ranks import RankRecord
+from dtk_launch.streams import json_text
 
 
 class NotRunning(DtkError):
@@ -37,7 +37,7 @@ def show(run_dir: Path, as_json: bool) -> None:
     if as_json:
         stacks = {rank: {"main": dump.main, "workers": dump.workers} for rank, dump in dumps.items()}
         values = hang_words.hang_json(standings, stacks, run_dir=str(folder.parent), host=socket.gethostname())
-        print(json.dumps(values, indent=2, ensure_ascii=False))
+        print(json_text(values))
         return
     for group in hang_words.groups_of(standings):
         print(hang_words.group_words(group, Path.cwd()))
