@@ -141,7 +141,7 @@ def submit(given: dict[str, Any]) -> None:
     facts = HostFacts.probe()
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd, settings.options.env)
-    check_needs(settings.options, facts.cwd, dict(facts.environ))
+    check_needs(settings.options, facts.cwd, dict(facts.environ), settings.sources)
     from dtk_launch import hints, jobs
 
     _warn(hints.unknown_variables(dict(facts.environ)))

@@ -127,14 +127,20 @@ def check_threads(text: str, where: str) -> None:
         )
 
 
-def parse_env(pairs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """`K=V` pairs of --env. Raises PlanError for what is none, and for what dtk or torchrun sets themselves."""
+def parse_env(pairs: tuple[str, ...], sources: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+    """`K=V` pairs of --env. Raises PlanError for what is none, and for what dtk or torchrun sets themselves.
+
+    With `sources`, the message names the line of the file in which a pair stands.
+    """
     parsed = []
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        source = (sources or {}).get(f"env {key}", "flag")
+        env = "--env" if source.startswith("flag") else f"{source}: env"
         if not equals or not key.isidentifier() or not key.isascii() or "\0" in value:
-            raise PlanError(f"--env {pair!r} is not NAME=VALUE; pass for example --env NCCL_DEBUG=INFO")
+            hint = "pass for example --env NCCL_DEBUG=INFO" if env == "--env" else "a NAME is of letters, digits and _"
+            raise PlanError(f"{env} {pair!r} is not NAME=VALUE; {hint}")
         if key in _RESERVED:
-            raise PlanError(f"--env {key} is set by dtk or torchrun for each rank; {_RESERVED[key]}")
+            raise PlanError(f"{env} {key} is set by dtk or torchrun for each rank; {_RESERVED[key]}")
         parsed.append((key, value))
     return tuple(parsed)
