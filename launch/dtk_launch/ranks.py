@@ -38,7 +38,8 @@ class RankExit:
     where: dict[str, Any] | None = None
     blames: tuple[int, ...] | list[int] = ()
     related: tuple[dict[str, Any], ...] | list[dict[str, Any]] = ()
-    """Of the exceptions behind it and in it: `how` (caused by, while handling, holds), `type`, `message`, `where`."""
+    """Of the exceptions behind it and in it: `how` (caused by, while handling, holds, raised in a worker process),
+    `type`, `message`, `where`; of workers that had ended before it, too (children.py)."""
 
 
 @dataclass(frozen=True)
