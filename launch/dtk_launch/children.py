@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from types import TracebackType
 
 TYPE_CHECKING = False  # typing is a quarter of what a rank waits for before its script; nothing of it is needed to run
@@ -113,7 +112,9 @@ def _codes(workers: Any) -> list[tuple[int, int]]:
 
 def _wait(workers: Any) -> None:
     """Until one of the workers has ended."""
-    ended = sys.modules["multiprocessing.connection"].wait([worker.sentinel for worker in workers], _PATIENCE)
+    from multiprocessing.connection import wait
+
+    ended = wait([worker.sentinel for worker in workers], _PATIENCE)
     for worker in workers:
         if worker.sentinel in ended:
             worker.join(_PATIENCE)

@@ -275,11 +275,14 @@ def test_an_error_of_a_pools_worker_has_its_place_there(tmp_path, how, behind):
 
 LOADER = """
 import multiprocessing, os, sys, time
+def end_late():
+    time.sleep(0.1)
+    os._exit(6)
 class MultiProcessingDataLoaderIter:
     def __init__(self):
         context = multiprocessing.get_context("fork")
         self._workers = [context.Process(target=time.sleep, args=(60,), daemon=True) for _ in range(2)]
-        self._workers[1] = context.Process(target=os._exit, args=(6,))
+        self._workers[1] = context.Process(target=end_late)
         for worker in self._workers:
             worker.start()
     def __next__(self):
