@@ -69,9 +69,9 @@ def _warn(lines: Iterable[str]) -> None:
 
 
 def _dry_run(planned: Launch) -> None:
-    from dtk_launch import explain as texts
+    from dtk_launch.streams import json_text
 
-    click.echo(texts.to_text(planned.values()) if planned.options.json else planned.command.shell_text())
+    print(json_text(planned.values()) if planned.options.json else planned.command.shell_text())
 
 
 def _start(planned: Launch, record: Callable[[], dict[str, Any]]) -> NoReturn:
@@ -98,9 +98,10 @@ def explain(given: dict[str, Any]) -> None:
     planned = from_command_line(given)
     _warn(planned.hints())
     from dtk_launch import explain as texts
+    from dtk_launch.streams import json_text
 
     if planned.options.json:
-        click.echo(texts.to_text(planned.values()))
+        click.echo(json_text(planned.values()))
     else:
         texts.print_table(planned.plan, planned.command)
 
@@ -140,7 +141,7 @@ def submit(given: dict[str, Any]) -> None:
     facts = HostFacts.probe()
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
     check_script(settings.options.script, settings.options.module, facts.cwd, settings.options.env)
-    check_needs(settings.options, facts.cwd, dict(facts.environ))
+    check_needs(settings.options, facts.cwd, dict(facts.environ), settings.sources)
     from dtk_launch import hints, jobs
 
     _warn(hints.unknown_variables(dict(facts.environ)))

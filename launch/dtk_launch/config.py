@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dtk_launch.errors import ConfigError, unknown
-from dtk_launch.given import check_pairs, check_value
+from dtk_launch.given import check_pairs, check_value, shown
 from dtk_launch.options import LaunchOptions, SubmitOptions, flag_of
 from dtk_launch.toml_lines import Key, key_lines
 
@@ -112,13 +112,17 @@ def _convert(name: str, default: Any, raw: Any, where: str) -> Any:
         return int(raw)
     if isinstance(raw, (str, int)) and not isinstance(raw, bool):
         return str(raw)
-    raise ConfigError(f"{where}: {name} = {raw!r} is neither text nor a number")
+    key, hint = name.replace("_", "-"), ""
+    if isinstance(raw, float):
+        hint = f"; write {key} = {int(raw) if raw.is_integer() else repr(str(raw))}"
+    raise ConfigError(f"{where}: {key} = {raw!r} is neither text nor a whole number{hint}")
 
 
 def _check_table(name: str, table: dict[str, Any], where: str) -> None:
     for key, value in table.items():
         if "=" in key or isinstance(value, (bool, float, dict, list)) or not isinstance(value, (str, int)):
-            raise ConfigError(f"{where}: {name}.{key} = {value!r} is neither text nor a number; write {key} = 'text'")
+            said = f"{name}.{key} = {value!r} is neither text nor a whole number"
+            raise ConfigError(f"{where}: {said}; write {key} = 'text'")
 
 
 _FromFile = tuple[Any, str, dict[str, str]]
@@ -170,6 +174,8 @@ def _known_keys(file: _File, table: Any, *above: str) -> dict[str, _FromFile]:
     for key, value in table.items():
         name = key.replace("-", "_")
         where = file.place(*above, key)
+        if name in _NOT_IN_FILES:
+            raise ConfigError(f"{where}: {key!r} is for the command line alone; leave it out, and pass {shown(name)}")
         if name not in known:
             raise ConfigError(f"{where}: {unknown('setting', key, (k.replace('_', '-') for k in known))}")
         if name in found:

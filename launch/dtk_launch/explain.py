@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
-
-import click
 
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.torchrun import Command
@@ -18,12 +15,6 @@ def plan_json(plan: LaunchPlan, command: Command) -> dict[str, Any]:
     """The plan and its command as plain values: what --json prints and plan.json holds."""
     values = asdict(plan) | {"run_dir": str(plan.run_dir)}
     return {"command": command.shell_text(), "argv": list(command.argv), **values, "env": dict(command.env)}
-
-
-def to_text(value: dict[str, Any]) -> str:
-    """JSON for people and programs alike."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "backslashreplace").decode()  # bytes of a name that are no UTF-8: as JSON escapes them
 
 
 def print_table(plan: LaunchPlan, command: Command) -> None:
@@ -38,7 +29,7 @@ def print_table(plan: LaunchPlan, command: Command) -> None:
     console = Console(soft_wrap=False, highlight=False)
     if not console.is_terminal:  # a program or a file reads it: a row is a line
         rows = [(_line(row.key), _line(row.value), _line(row.source), _line(row.why)) for row in plan.decisions]
-        click.echo(f"{plain(_COLUMNS, rows)}\n{command.shell_text()}")
+        print(f"{plain(_COLUMNS, rows)}\n{command.shell_text()}")
         return
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in _COLUMNS:

@@ -22,15 +22,15 @@ def check_value(name: str, value: Any, where: str) -> None:
     for word in words:
         if isinstance(word, str) and "\0" in word:
             raise PlanError(
-                f"{_shown(name)}={word!r} ({where}) holds a NUL, which no program can be given; leave it out"
+                f"{shown(name)}={word!r} ({where}) holds a NUL, which no program can be given; leave it out"
             )
     if isinstance(value, str) and not value.strip():
-        raise PlanError(f"{_shown(name)} is empty ({where}); give it a value, or leave it out for its default")
+        raise PlanError(f"{shown(name)} is empty ({where}); give it a value, or leave it out for its default")
     if name in _BOUNDS and isinstance(value, int):
         low, high = _BOUNDS[name]
         if not low <= value <= high:
             more = " or more" if value < low else f" to {high}"
-            raise PlanError(f"{_shown(name)}={value} ({where}) is out of range; pass {low}{more}")
+            raise PlanError(f"{shown(name)}={value} ({where}) is out of range; pass {low}{more}")
 
 
 def check_pairs(name: str, pairs: Iterable[str]) -> None:
@@ -65,7 +65,8 @@ def whole(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """What the command line calls an option or an argument."""
     return {"script": "SCRIPT", "args": "an argument of the script", "run": "RUN", "folder": "DIR"}.get(
         name, flag_of(name)
     )

@@ -145,7 +145,7 @@ def _write(job: JobPlan, text: str) -> Path:
     try:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         job.output_dir.mkdir(parents=True, exist_ok=True)
-        script.write_text(text, encoding="utf-8")
+        script.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise PlanError(f"{error.filename} cannot be written: {error.strerror}; pass another --run-dir") from None
     return script

@@ -63,7 +63,7 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     """A launch of these options on this host. Raises PlanError."""
     environ = dict(facts.environ)
     check_script(settings.options.script, settings.options.module, facts.cwd, settings.options.env)
-    check_needs(settings.options, facts.cwd, environ)
+    check_needs(settings.options, facts.cwd, environ, settings.sources)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
     try:

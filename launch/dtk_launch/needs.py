@@ -13,9 +13,14 @@ from dtk_launch.options import LaunchOptions
 from dtk_launch.values import parse_env
 
 
-def check_needs(options: LaunchOptions, cwd: Path, environ: Mapping[str, str]) -> None:
-    """Raise PlanError where the strategy's package is missing (by metadata), or a file that is named cannot be used."""
-    _check_python({**environ, **dict(parse_env(options.env))}.get("PYTHON_EXEC"))
+def check_needs(
+    options: LaunchOptions, cwd: Path, environ: Mapping[str, str], sources: Mapping[str, str] | None = None
+) -> None:
+    """Raise PlanError where the strategy's package is missing (by metadata), or a file that is named cannot be used.
+
+    `sources` say where each option comes from.
+    """
+    _check_python({**environ, **dict(parse_env(options.env, sources))}.get("PYTHON_EXEC"))
     if options.strategy == "deepspeed" and installed_version("deepspeed") is None:
         raise PlanError(
             "--strategy deepspeed, but deepspeed is not installed for the Python of dtk; "

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    Behind = Callable[[BaseException, TracebackType | None, Callable[[str], bool]], list[dict[str, Any]]]
+
 _LONGEST_MESSAGE = 2000
 _LONGEST_TRACEBACK = 8000
 _LONGEST_RELATED = 500
 _MOST_SPARE = 3500  # bytes; a page of vitals.py has room for them
 _MOST_RELATED, _MOST_MEMBERS = 3, 6
+_REMOTE = {"RemoteTraceback", "_RemoteTraceback"}  # the text of a worker's traceback: children.py
 _OWN = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
 # Files that the user did not write: Python's own, installed packages, this package and the runtime beside it.
 _FOREIGN_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -118,10 +121,12 @@ def exit_code(error: BaseException) -> int:
     return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
-def record_error(record: Record, error: BaseException, trace: TracebackType | None) -> None:
+def record_error(
+    record: Record, error: BaseException, trace: TracebackType | None, behind: Behind | None = None
+) -> None:
     """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end.
 
-    But for a SystemExit of another type, which tells why.
+    But for a SystemExit of another type, which tells why. `behind` finds what else is to be in `related` (children.py).
     """
     now, now_mono = time.time_ns(), time.monotonic_ns()
     code = exit_code(error)
@@ -141,7 +146,7 @@ def record_error(record: Record, error: BaseException, trace: TracebackType | No
         traceback=text[-_LONGEST_TRACEBACK:],
         where=place_of(error, trace),
         blames=blamed_ranks(error),
-        related=related_to(error),
+        related=[*(behind(error, trace, is_users) if behind else ()), *related_to(error)],
         time_ns=when,
         mono_ns=now_mono - (now - when),
     )
@@ -170,7 +175,7 @@ def related_to(error: BaseException) -> list[dict[str, Any]]:
         behind, how = chain[-1].__cause__, "caused by"
         if behind is None and not chain[-1].__suppress_context__:
             behind, how = chain[-1].__context__, "while handling"
-        if behind is None or behind in chain:
+        if behind is None or behind in chain or type(behind).__name__ in _REMOTE:
             break
         found.append(_told(how, behind))
         chain.append(behind)

@@ -39,7 +39,8 @@ class RankExit:
     where: dict[str, Any] | None = None
     blames: tuple[int, ...] | list[int] = ()
     related: tuple[dict[str, Any], ...] | list[dict[str, Any]] = ()
-    """Of the exceptions behind it and in it: `how` (caused by, while handling, holds), `type`, `message`, `where`."""
+    """Of the exceptions behind it and in it: `how` (caused by, while handling, holds, raised in a worker process),
+    `type`, `message`, `where`; of workers that had ended before it, too (children.py)."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ class RankWatch:
         for rank, record in self.records.items():
             if fault := self.fault_of(record):
                 with contextlib.suppress(OSError):
-                    (self._folder / f"{rank}.fault").write_text(fault.text, encoding="utf-8")
+                    (self._folder / f"{rank}.fault").write_text(fault.text, encoding="utf-8", errors="backslashreplace")
         for descriptor in self._pidfds.values():
             os.close(descriptor)
         self._pidfds.clear()

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch import snapshot
-from dtk_launch.explain import plan_json, to_text
+from dtk_launch.explain import plan_json
 from dtk_launch.facts import HostFacts, installed_versions
 from dtk_launch.options import LaunchOptions
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.redaction import MARK, hide_environment, hide_known, hide_value, hide_words, secret_values
+from dtk_launch.streams import json_text
 from dtk_launch.torchrun import Command
 
 FORMAT = 1
@@ -97,7 +98,7 @@ def record(plan: LaunchPlan, command: Command, options: LaunchOptions, around: S
 
 def text(values: dict[str, Any]) -> str:
     """The record as JSON that any UTF-8 file can hold, whatever bytes are in file names."""
-    return to_text(values)
+    return json_text(values)
 
 
 def _known(options: LaunchOptions, environ: Mapping[str, str]) -> tuple[str, ...]:

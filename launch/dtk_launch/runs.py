@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dtk_launch.errors import PlanError
 from dtk_launch.runref import runs_in
 from dtk_launch.runview import read_run
+from dtk_launch.streams import json_text
 from dtk_launch.tables import RUN_COLUMNS, plain, run_json, run_row
 
 
@@ -19,7 +19,7 @@ def show(folder: Path, given: bool, as_json: bool) -> None:
     views = [read_run(run) for run in runs_in(folder)]
     views.sort(key=lambda view: (-(view.started or 0), view.name))
     if as_json:
-        print(json.dumps([run_json(view, ranks=False) for view in views], indent=2, ensure_ascii=False))
+        print(json_text([run_json(view, ranks=False) for view in views]))
     elif views:
         print(plain(RUN_COLUMNS, [run_row(view) for view in views]), end="")
     else:

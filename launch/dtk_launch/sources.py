@@ -33,7 +33,6 @@ _FLAGS: _Causes = {
     "--signals-to-handle": ((), "dtk tells the ranks itself, and torchrun by SIGURG to wait for them"),
     "--shutdown-timeout": (("grace",), ""),
     "--nnodes": (("nodes",), ""),
-    "--node-rank": (("node_rank", "is_host"), ""),
     "--rdzv-backend": ((), "works on every cluster, and without a port on each node"),
     "--rdzv-endpoint": (("rendezvous",), ""),
     "--rdzv-id": (("rendezvous",), "no other job can join"),

@@ -22,6 +22,7 @@ from dtk_launch.conclusion import conclude
 from dtk_launch.early import stopped_early
 from dtk_launch.faults import Faults
 from dtk_launch.follow import Follower
+from dtk_launch.gathering import Gathering
 from dtk_launch.leftovers import end_the_rest
 from dtk_launch.nodes import OtherNodes
 from dtk_launch.oom import OomWatch
@@ -109,6 +110,7 @@ class _Supervisor:
             self._environ["DTK_LIVE"] = "1"
         self._received = _Received([])
         self._others = OtherNodes(plan) if not one_node else None
+        self._gathering = Gathering(plan) if not one_node else None
         self.stopping = Stopping(plan.stop, self.watch, nproc, self.torchrun_words)
 
     def run(
@@ -123,6 +125,8 @@ class _Supervisor:
             while child.poll() is None:
                 self._act(child)
                 busy = self._look() or not self.watch.all_run
+                if self._gathering is not None and not self.watch.records:
+                    self._gathering.look()
                 if when_started is not None and len(self.watch.records) == self._plan.topology.nproc:
                     when_started(self.status.counted)
                     when_started = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtk_launch.diagnose.evidence import PREEMPTED
 from dtk_launch.runview import RankView, RunView, read_run
+from dtk_launch.streams import json_text
 from dtk_launch.tables import RANK_COLUMNS, header, mark, plain, rank_rows, run_json
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _repeat(folder: Path, as_json: bool, interval: float) -> None:
 
 def _print(view: RunView, as_json: bool, indent: int | None) -> None:
     if as_json:
-        print(json.dumps(run_json(view), indent=indent, ensure_ascii=False), flush=True)
+        print(json_text(run_json(view), indent), flush=True)
     else:
         print(*header(view), plain(RANK_COLUMNS, rank_rows(view)), sep="\n", end="", flush=True)
 

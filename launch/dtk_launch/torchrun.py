@@ -70,11 +70,11 @@ def flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
     if rendezvous is None:
         # --standalone on one node always: without it the port is a fixed one before torch 2.12.
         return (("--standalone", None), *common)
+    # No --node-rank: torchrun would only warn that c10d ignores it.
     # is_host: the host-name match has false negatives (pytorch#73656). The timeouts are for a late head node.
     host, conf = rendezvous.host, f"is_host={int(rendezvous.is_host)},read_timeout=600,join_timeout=900"
     return (
         ("--nnodes", f"{topology.min_nodes}:{topology.nodes}" if topology.elastic else str(topology.nodes)),
-        *((("--node-rank", str(topology.node_rank)),) if topology.node_rank is not None else ()),
         *common,
         ("--rdzv-backend", "c10d"),
         ("--rdzv-endpoint", f"[{host}]:{rendezvous.port}" if ":" in host else f"{host}:{rendezvous.port}"),
@@ -89,6 +89,8 @@ def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
     emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in flags(plan)}
     if plan.topology.nodes == 1:
         emitted |= {"PET_NNODES": "1", "PET_NODE_RANK": "0"}
+    elif plan.topology.node_rank is not None:
+        emitted["PET_NODE_RANK"] = str(plan.topology.node_rank)
     environ = {**environ, **dict(plan.env)}  # --env is torchrun's environment too
     obeyed = []
     for name, value in sorted(environ.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,15 +91,20 @@ def parse_nodes(asked: str) -> tuple[int, int]:
 def run_name(options: LaunchOptions) -> str:
     """The run's name: as given, else the script's stem or the module's last part. Raises PlanError if unusable."""
     default = options.script.rpartition(".")[2] if options.module else Path(options.script).stem
-    name = options.name or default
+    name, pass_one = options.name or default, "one" if options.name else "a --name"
+    of = "module's" if options.module else "script's file"
+    what = f"--name={name!r}" if options.name else f"the run's name is {name!r}, the {of} name, which"
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        encoding = sys.getfilesystemencoding()
+        hint = "" if encoding == "utf-8" else "set PYTHONUTF8=1, or "
+        raise PlanError(f"{what} cannot be read as text in this locale ({encoding}); {hint}pass {pass_one} of letters")
     if name.strip() in ("", ".", "..") or "/" in name or not name.isprintable():
         raise PlanError(
-            f"--name={name!r} cannot be the name of a folder; pass one without '/', and --run-dir for another place"
+            f"{what} cannot be the name of a folder; pass {pass_one} without '/', and --run-dir for another place"
         )
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise PlanError(
-            f"--name={name!r} is longer than {_LONGEST_NAME} bytes, too long for a folder; pass a shorter one"
-        )
+        shorter = "a shorter one" if options.name else "a shorter --name"
+        raise PlanError(f"{what} is longer than {_LONGEST_NAME} bytes, too long for a folder; pass {shorter}")
     return name
 
 
@@ -121,14 +127,20 @@ def check_threads(text: str, where: str) -> None:
         )
 
 
-def parse_env(pairs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """`K=V` pairs of --env. Raises PlanError for what is none, and for what dtk or torchrun sets themselves."""
+def parse_env(pairs: tuple[str, ...], sources: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+    """`K=V` pairs of --env. Raises PlanError for what is none, and for what dtk or torchrun sets themselves.
+
+    With `sources`, the message names the line of the file in which a pair stands.
+    """
     parsed = []
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        source = (sources or {}).get(f"env {key}", "flag")
+        env = "--env" if source.startswith("flag") else f"{source}: env"
         if not equals or not key.isidentifier() or not key.isascii() or "\0" in value:
-            raise PlanError(f"--env {pair!r} is not NAME=VALUE; pass for example --env NCCL_DEBUG=INFO")
+            hint = "pass for example --env NCCL_DEBUG=INFO" if env == "--env" else "a NAME is of letters, digits and _"
+            raise PlanError(f"{env} {pair!r} is not NAME=VALUE; {hint}")
         if key in _RESERVED:
-            raise PlanError(f"--env {key} is set by dtk or torchrun for each rank; {_RESERVED[key]}")
+            raise PlanError(f"{env} {key} is set by dtk or torchrun for each rank; {_RESERVED[key]}")
         parsed.append((key, value))
     return tuple(parsed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,9 @@ from dtk_launch.diagnose.words import ranks_words
 from dtk_launch.dumps import Dump, Dumper, source_line
 from dtk_launch.errors import DtkError
 from dtk_launch.ranks import RankRecord
+from dtk_launch.runview import read_run
+from dtk_launch.streams import json_text
+from dtk_launch.tables import header
 
 
 class NotRunning(DtkError):
@@ -30,14 +32,13 @@ def show(run_dir: Path, as_json: bool) -> None:
     records = [record for path in sorted(folder.glob("*.json")) if (record := RankRecord.read(path)) is not None]
     here, elsewhere = live(records), _elsewhere(records)
     if not here:
-        where = f"; dtk stacks works on the host of the ranks: {_hosts(elsewhere)}" if elsewhere else ""
-        raise NotRunning(f"no rank of {folder.parent} runs on this host ({socket.gethostname()}){where}")
+        raise NotRunning(_why_none(run_dir, elsewhere, bool(records)))
     dumps = Dumper(folder).dump(here, processes.look_at_all())
     standings = [standing_of(rank, dump) for rank, dump in sorted(dumps.items())]
     if as_json:
         stacks = {rank: {"main": dump.main, "workers": dump.workers} for rank, dump in dumps.items()}
         values = hang_words.hang_json(standings, stacks, run_dir=str(folder.parent), host=socket.gethostname())
-        print(json.dumps(values, indent=2, ensure_ascii=False))
+        print(json_text(values))
         return
     for group in hang_words.groups_of(standings):
         print(hang_words.group_words(group, Path.cwd()))
@@ -46,6 +47,17 @@ def show(run_dir: Path, as_json: bool) -> None:
     print(f"whole stacks: {folder}/*.stacks", file=sys.stderr)
     if elsewhere:
         print(f"not asked, as they are on other hosts: {_hosts(elsewhere)}", file=sys.stderr)
+
+
+def _why_none(run_dir: Path, elsewhere: Mapping[str, list[int]], started: bool) -> str:
+    """Why no rank of the run can be asked here."""
+    view = read_run(run_dir)
+    if view.over:
+        return f"no rank of {run_dir} can be asked, as this run is over: {header(view)[0]}"
+    if not started:
+        return f"no rank of {run_dir} can be asked, as no rank of this run has started yet"
+    where = f"; dtk stacks works on the host of the ranks: {_hosts(elsewhere)}" if elsewhere else ""
+    return f"no rank of {run_dir} runs on this host ({socket.gethostname()}){where}"
 
 
 def live(records: list[RankRecord]) -> list[RankRecord]:

@@ -212,7 +212,7 @@ def bootstrap() -> None:
             note_failure()
         trace = own_frames_cut(error.__traceback__)
         try:
-            records.record_error(record, error, trace)
+            records.record_error(record, error, trace, _load("children").behind)
         except BaseException as later:  # of a signal handler: torch's, for a DataLoader worker that was killed
             records.record_error(record, later, trace)
         hide_own_frames(trace)

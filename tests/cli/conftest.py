@@ -105,11 +105,12 @@ def start(tmp_path):
 def dtk(tmp_path):
     """Run a dtk command that is soon over."""
 
-    def run(*words, cwd=tmp_path, **environ):
+    def run(*words, cwd=tmp_path, encoding=None, **environ):
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DTK_", "PET_", "OMP_"))}
         return subprocess.run(
-            [DTK, *words], cwd=cwd, env=clean | environ, capture_output=True, text=True, timeout=60, check=False
-        )
+            [DTK, *words], cwd=cwd, env=clean | environ, capture_output=True, text=True, encoding=encoding, timeout=60,
+            check=False,
+        )  # fmt: skip
 
     return run
 

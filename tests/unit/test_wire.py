@@ -32,11 +32,11 @@ def names(cell):
     return re.findall(r"`([^`]+)`", cell)
 
 
-def torchrun_environments(argv):
-    """What torchrun gives the ranks of this node, read from the flags it is given."""
+def torchrun_environments(argv, node):
+    """What torchrun gives the ranks of the node that joins as this one, read from the flags it is given."""
     flags = argv[: argv.index("--")]
     value = lambda flag, default: int(flags[flags.index(flag) + 1]) if flag in flags else default  # noqa: E731
-    nproc, nodes, node = value("--nproc-per-node", 1), value("--nnodes", 1), value("--node-rank", 0)
+    nproc, nodes = value("--nproc-per-node", 1), value("--nnodes", 1)
     for local in range(nproc):
         yield {
             "RANK": str(node * nproc + local),
@@ -57,7 +57,7 @@ def test_a_plan_becomes_the_same_world_in_every_rank(nodes, nproc):
         step = Allocation(1, 0, names, node, name, f"1(x{nodes})") if nodes > 1 else None
         facts = HostFacts(Path("/w"), Count(8, ""), Count(0, ""), "2.14.1", ("torchrun",), ("dtk",), (), step)
         plan = build_plan(resolve(LaunchOptions, {"script": "t.py", "nproc": str(nproc)}, {}, facts.cwd), facts)
-        for environ in torchrun_environments(render(plan).argv):
+        for environ in torchrun_environments(render(plan).argv, node):
             world = World.from_env(dict(plan.env) | environ)
             assert (world.world_size, world.num_nodes, world.local_world_size) == (nodes * nproc, nodes, nproc)
             assert (world.node_rank, world.launched) == (plan.topology.node_rank, True)

@@ -12,6 +12,7 @@ from dtk_launch.diagnose.evidence import PREEMPTED, RankEnd
 # What torchrun ends the other ranks with after a failure, and the codes of scripts that obey.
 _ENDED_SIGNALS = {"SIGTERM", "SIGINT", "SIGHUP"}
 _ENDED_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP, PREEMPTED}
+_WORKER_EXIT = "DataLoaderWorkerExit"  # of `related`: children.py
 _TEARDOWN_NS = 1_000_000_000  # in which a rank that ends with 0 may be still, its connections closed
 _TORCHRUN_GRACE_NS = 25_000_000_000  # its own SIGKILL comes 30 s after the failure; the rest is for clocks
 
@@ -82,6 +83,8 @@ def _order(end: RankEnd, earliest: RankEnd) -> int:
 
 def lost_connection(end: RankEnd) -> bool:
     """Whether a rank failed because another one was gone."""
+    if any(other["type"] == _WORKER_EXIT for other in end.related):  # it lost its own worker
+        return False
     if end.type is not None:
         return lost.lost_connection(end.type, end.message)
     return end.signal == "SIGABRT" and lost.lost_connection(None, end.words)

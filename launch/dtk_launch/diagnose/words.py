@@ -14,6 +14,8 @@ from dtk_launch.diagnose.evidence import RankEnd
 _CAUGHT = re.compile(r"Caught (\w+) in ([\w ]+?)\.\nOriginal (.*)", re.DOTALL)
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)(?:\n    (?P<text>.*))?', re.M)
 _NUMBER = re.compile(r"-?\d{1,30}", re.ASCII)
+_RAISED, _ENDED = "raised in a worker process", "before it"  # entries of `related`: children.py
+_GONE = re.compile(r"DataLoader worker \(pid")  # torch's words for one that has ended
 _EARLY_HINT = "it may have had fewer batches than the others, or a return or an exit that only this rank takes"
 _CHAIN = re.compile(
     r"\n(?:The above exception was the direct cause of the following exception"
@@ -97,8 +99,15 @@ def _how_it_ended(end: RankEnd) -> str:
     if inner:  # torch raises the error of a DataLoader worker, or of a replica, again in the main process
         kind, where = inner[1], f" in {inner[2]}"
         message = inner[3].rstrip().rpartition("\n")[2].partition(": ")[2]
+    if _behind(end, _RAISED):
+        where = " in a worker process"
     detail = _first_line(message)
-    return f"{kind}{': ' + detail if detail else ''}{where} (exit code {end.code}){note}"
+    before = "".join(f"; before it {other['message']}" for other in _behind(end, _ENDED)[:1])
+    return f"{kind}{': ' + detail if detail else ''}{where} (exit code {end.code}){before}{note}"
+
+
+def _behind(end: RankEnd, how: str) -> list[Mapping[str, Any]]:
+    return [other for other in end.related if other["how"] == how]
 
 
 def _asked(end: RankEnd) -> str:
@@ -141,6 +150,8 @@ def _related(end: RankEnd, cwd: Path | None) -> list[str]:
     """`caused by KeyError: 'x' (train.py:12)`."""
     lines = []
     for other in end.related:
+        if other["how"] in (_RAISED, _ENDED):
+            continue
         detail, where = _first_line(other["message"]), other["where"]
         at = f" ({_short(where['file'], cwd)}:{where['line']})" if where is not None else ""
         lines.append(f"{other['how']} {other['type']}{': ' + detail if detail else ''}{at}")
@@ -156,6 +167,12 @@ def _place(end: RankEnd, cwd: Path | None) -> list[str]:
         for f in frames[-(_FRAMES if end.signal is None else len(frames)) :]
     ]
     where = None if inner else end.where
+    if where is not None and (_behind(end, _ENDED) or _GONE.match(end.message)):  # where its end was met tells nothing
+        shown = []
+    for other in _behind(end, _RAISED):
+        if other["where"] is not None:  # how the pool handed it on tells nothing
+            place = other["where"]
+            shown = [(place["file"], place["line"], place["function"], place["text"])]
     if where is not None and not any((where["file"], where["line"]) == frame[:2] for frame in shown):
         shown.insert(0, (where["file"], where["line"], where["function"], where["text"]))
     lines = []

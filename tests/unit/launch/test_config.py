@@ -67,7 +67,7 @@ def test_a_submit_setting_in_the_file_is_no_error_for_a_launch(options):
         ("", {"profile": "x"}, ["unknown profile 'x'", "neither dtk.toml"]),
         ("max-restarts = 'many'", {}, ["max_restarts", "'many'", "whole number"]),
         ("max-restarts = true", {}, ["whole number"]),
-        ("nproc = [2]", {}, ["nproc", "neither text nor a number"]),
+        ("nproc = [2]", {}, ["nproc", "neither text nor a whole number"]),
         ("env = 'A=1'", {}, ["env", "neither a table nor a list"]),
         ("profile = 'big'", {"profile": "big"}, ["dtk.toml:1", "profile = 'big' is no table"]),
         ("[profile]\nbig = 1", {"profile": "big"}, ["dtk.toml:2 profile big", "write [profile.big]"]),

@@ -517,3 +517,28 @@ def test_an_end_travels_between_nodes_unchanged(tmp_path):
     assert ends_of_others(tmp_path, "id", "0") == (ends, {"1"})
     assert ends_of_others(tmp_path, "another launch", "0") == ([], set())
     assert ends_of_others(tmp_path, "id", "1") == ([], set())
+
+
+def told_with(related, kind, message="m"):
+    where = {**WHERE, "line": 9, "text": "for x in loader:"}
+    told = RankExit(1, kind, message, CHAIN, 5, where=where, related=related)
+    return end_of(RankRecord(0, 0, 1000, "n1", 0, "n1:1", 0, None, told), "0", 9, Observed())
+
+
+def test_an_error_of_a_pools_worker_is_told_with_its_place_there():
+    related = [{"how": "raised in a worker process", "type": "ValueError", "message": "", "where": WHERE}]
+    lines = verdict_lines(judge([told_with(related, "ValueError")]), Path("/run"), cwd=Path("/w"))
+    assert lines[0] == "rank 0 failed first: ValueError: m in a worker process (exit code 1)"
+    assert [line.strip().partition(" ")[0] for line in lines[1:-1:2]] == ["train.py:9", f"train.py:{WHERE['line']}"]
+
+
+def test_a_worker_that_had_ended_is_named_and_its_rank_has_failed_itself():
+    message = "a worker process of its DataLoader (pid 9) had ended with exit code 5"
+    related = [{"how": "before it", "type": "DataLoaderWorkerExit", "message": message, "where": None}]
+    found = told_with(related, "ConnectionResetError", "Connection reset by peer")
+    other = end(1, 1, 3, kind="ConnectionResetError", message="Connection reset by peer")
+    verdict = judge([other, found])
+    assert (verdict.culprit.rank, verdict.followers[0].how) == (0, "lost the connection")
+    lines = verdict_lines(verdict, Path("/run"), cwd=Path("/w"))
+    said = f"ConnectionResetError: Connection reset by peer (exit code 1); before it {message}"
+    assert lines[:3] == [f"rank 0 failed first: {said}", "  train.py:9 in loss", "      for x in loader:"]

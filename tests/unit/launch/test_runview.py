@@ -7,6 +7,7 @@ import socket
 import time
 
 import pytest
+from dtk_launch import whereabouts
 from dtk_launch.runview import last_checkpoint, last_metrics, read_run
 from dtk_launch.tables import (
     RANK_COLUMNS,
@@ -20,6 +21,7 @@ from dtk_launch.tables import (
     run_row,
     size,
 )
+from dtk_launch.whereabouts import NotRunning
 
 NS = 1_000_000_000
 
@@ -258,3 +260,21 @@ def test_words_for_numbers():
     assert {count: size(count) for count in sizes} == sizes
     assert [age(s) for s in (0.2, 119, 121, 7300, 200000)] == ["0 s", "119 s", "2 min", "2 h", "2 d"]
     assert [duration(s) for s in (5, 3725, 93784)] == ["0:00:05", "1:02:05", "1 d 02:03:04"]
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "said"),
+    [
+        ("ended", {"exit_code": 0}, "this run is over: demo: ended"),
+        ("ended", {"exit_code": 7, "culprit": {"rank": 1, "how": "exit code 7"}}, "failed (7): rank 1: exit code 7"),
+        ("running", {}, "no rank of this run has started yet"),
+    ],
+)
+def test_stacks_of_a_run_without_ranks_tell_how_it_is(made, state, verdict, said):
+    made.plan()
+    made.node(state=state, **({"exit_code": verdict["exit_code"]} if verdict else {}))
+    made.put("verdict.json", verdict)
+    with pytest.raises(NotRunning) as caught:
+        whereabouts.show(made.folder, as_json=False)
+    assert said in str(caught.value)
+    assert "host" not in str(caught.value)

@@ -239,3 +239,89 @@ def test_the_record_names_the_members_of_a_group(tmp_path):
     members = [(e["how"], e["type"], e["message"]) for e in end["related"]]
     assert members[:3] == [("holds", "ValueError", "a"), ("holds", "KeyError", "'b'"), ("holds", "OSError", "c")]
     assert len(members) == 6
+
+
+POOL = """
+import concurrent.futures, multiprocessing, sys
+def work(x):
+    raise KeyError(x)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    try:
+        if sys.argv[1] == "futures":
+            list(concurrent.futures.ProcessPoolExecutor(1, mp_context=context).map(work, "x"))
+        context.Pool(1).map(work, "x")
+    except KeyError as error:
+        if sys.argv[1] != "caught":
+            raise
+        raise ValueError("no") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "behind"),
+    [
+        ("pool", [("raised in a worker process", "KeyError", 4)]),
+        ("futures", [("raised in a worker process", "KeyError", 4)]),
+        ("caught", [("first raised in a worker process", "KeyError", 4), ("caused by", "KeyError", 10)]),
+    ],
+)
+def test_an_error_of_a_pools_worker_has_its_place_there(tmp_path, how, behind):
+    (tmp_path / "end.py").write_text(POOL)
+    run([str(worker_path()), "end.py", how], tmp_path, RANK="0", DTK_RUN_DIR="run")
+    end = json.loads((tmp_path / "run/ranks/0.json").read_text())["exit"]
+    assert [(e["how"], e["type"], e["where"]["line"]) for e in end["related"]] == behind
+
+
+LOADER = """
+import multiprocessing, os, sys, time
+def end_late():
+    time.sleep(0.1)
+    os._exit(6)
+class MultiProcessingDataLoaderIter:
+    def __init__(self):
+        context = multiprocessing.get_context("fork")
+        self._workers = [context.Process(target=time.sleep, args=(60,), daemon=True) for _ in range(2)]
+        self._workers[1] = context.Process(target=end_late)
+        for worker in self._workers:
+            worker.start()
+    def __next__(self):
+        if len(sys.argv) > 1:
+            self._workers[1].join()
+            raise OSError(sys.argv[1])
+        raise EOFError
+    __iter__ = lambda self: self
+for batch in MultiProcessingDataLoaderIter():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [((), True), (("gone",), True), (("DataLoader worker (pid 1) is killed by signal: x",), False)]
+)
+def test_a_worker_of_a_loader_that_had_ended_is_in_the_record(tmp_path, words, named):
+    (tmp_path / "end.py").write_text(LOADER)
+    run([str(worker_path()), "end.py", *words], tmp_path, RANK="0", DTK_RUN_DIR="run")
+    end = json.loads((tmp_path / "run/ranks/0.json").read_text())["exit"]
+    said = [(e["how"], e["type"], e["message"].partition(")")[2]) for e in end["related"]]
+    assert said == ([("before it", "DataLoaderWorkerExit", " had ended with exit code 6")] if named else [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_worker_of_torchs_loader_that_had_ended_is_in_the_record(tmp_path, method):
+    """By torch's own words, where its handler of SIGCHLD was there first."""
+    source = """
+import os, sys, torch
+from torch.utils.data import DataLoader, Dataset
+class Data(Dataset):
+    __len__ = lambda self: 100
+    def __getitem__(self, i):
+        return torch.ones(2) if i < 10 else os._exit(6)
+if __name__ == "__main__":
+    list(DataLoader(Data(), num_workers=1, multiprocessing_context=sys.argv[1]))
+"""
+    (tmp_path / "end.py").write_text(source)
+    run([str(worker_path()), "end.py", method], tmp_path, RANK="0", DTK_RUN_DIR="run")
+    end = json.loads((tmp_path / "run/ranks/0.json").read_text())["exit"]
+    assert "exit code 6" in " ".join((end["message"], *(other["message"] for other in end["related"])))
