@@ -10,6 +10,7 @@ _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function
 _CUT = "  ..."  # more than 100 frames
 # Where the frames of the process that a worker was forked from begin.
 _FORKED = ("multiprocessing/popen_fork.py", "multiprocessing/popen_forkserver.py", "multiprocessing/spawn.py")
+_JOINING = ("poll", "wait")  # functions there of a process that waits for one which it has forked
 _BOOTSTRAP = "dtk_launch/worker.py"
 
 
@@ -73,7 +74,7 @@ def main_stack(dump: str) -> Stack:
         last = next((thread for thread in found if thread.current), last)
     own = last.stack
     for index, frame in enumerate(own):
-        if frame.file.endswith(_FORKED):
+        if frame.file.endswith(_FORKED) and frame.function not in _JOINING:
             own = own[:index]
             break
     while own and (own[-1].file.endswith(_BOOTSTRAP) or own[-1].file.startswith("<frozen runpy")):
