@@ -10,6 +10,7 @@ The rank's bootstrap loads this file by path, so it stands alone: standard libra
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import os
@@ -50,7 +51,15 @@ def register(path: str, turn: Callable[..., object] | None = None) -> dict[str, 
             os.register_at_fork(after_in_child=partial(add, now, file=descriptor, all_threads=False, chain=False))
     except (AttributeError, OSError, ValueError, RuntimeError):
         return {}
+    atexit.register(_ignore, now, gentle)
     return {"stacks": {"signal": now, "gentle": gentle, "fd": descriptor}}
+
+
+def _ignore(now: int, gentle: int) -> None:
+    """At the end of atexit: Python is about to take its handlers away, and a question that comes later would kill."""
+    signal.signal(gentle, signal.SIG_IGN)
+    faulthandler.unregister(now)
+    signal.signal(now, signal.SIG_IGN)
 
 
 def _between_two_steps(call: Callable[[], object]) -> Callable[..., object]:
