@@ -17,6 +17,7 @@ from dtk_launch import hostos, processes
 from dtk_launch.deaths import Deaths
 from dtk_launch.faults import Fault, Faults
 
+_WELL = (0, 75)  # 75: it has saved and wants to be started again
 _LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end of its memory
 
 
@@ -56,6 +57,14 @@ class RankRecord:
     exit: RankExit | None = None
     stacks: dict[str, int] | None = None
     """The `signal` at which the rank writes its stacks, and the `fd` of the file; None: it does not."""
+
+    @property
+    def failure(self) -> str:
+        """What ended the script, in a word, though the process may still be there; '' where it did not fail."""
+        if self.exit is None or self.exit.code in _WELL:
+            return ""
+        plain = self.exit.type in (None, "SystemExit")
+        return f"exit code {self.exit.code}" if plain else str(self.exit.type)
 
     @classmethod
     def read(cls, path: Path) -> RankRecord | None:
