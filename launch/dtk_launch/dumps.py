@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from dtk_launch import hostos, processes
-from dtk_launch.diagnose.stacks import is_complete
+from dtk_launch.diagnose.stacks import is_complete, is_likely_complete
 from dtk_launch.ranks import RankRecord
 
 _PATIENCE = 1.0  # seconds for one dump; it takes some milliseconds
 _GLANCE = 0.005
 _ASLEEP = 0.1  # seconds for which a main thread is in no Python if it sleeps and leaves the gentle signal unanswered
 _AT_WORK = 0.05  # seconds of CPU, likewise: Python answers after the step that it is in
+_SETTLED = 0.15  # seconds for which a dump has not grown that does not end in a script: it is whole
 _SAMPLES, _APART = 10, 0.017  # more looks at a rank at work; seconds between two, which fit no usual rhythm
 _WORKERS = 16  # of a rank that are asked
 
@@ -40,12 +41,20 @@ class _Asked:
     def __init__(self, pid: int, signals: Mapping[str, int]) -> None:
         self._pid, self._signals = pid, signals
         self._asleep = 0.0
+        self._size, self._grew = 0, time.monotonic()
         self._start = processes.main_thread(pid)
         self.at_once = False
 
     def gently(self) -> None:
         """Have it answer between two steps of the interpreter."""
         hostos.send_to_main_thread(self._pid, self._signals["gentle"])
+
+    def has_answered(self, text: str) -> bool:
+        """Whether what it has written so far is all."""
+        now = time.monotonic()
+        if len(text) != self._size:
+            self._size, self._grew = len(text), now
+        return is_complete(text) or (now - self._grew >= _SETTLED and is_likely_complete(text))
 
     def at_once_if_in_c(self, answered: Callable[[], bool]) -> None:
         """Have the main thread answer from within the signal, if it has slept or worked and not `answered` till now."""
@@ -128,7 +137,7 @@ class Dumper:
             time.sleep(_GLANCE)
             for record, pid in list(waiting):
                 text = self._read(self._path(record), starts[pid])
-                if is_complete(text):
+                if asked[pid].has_answered(text):
                     waiting.remove((record, pid))
                     self._owing.pop(pid, None)
                     answers.append(((record, pid), text))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dtk_launch import processes
 from dtk_launch.diagnose import hang
+from dtk_launch.diagnose.endings import GONE, place_in, threads_of
 from dtk_launch.diagnose.stacks import main_stack
-from dtk_launch.diagnose.waits import STOPPED, WAITS, place_of
+from dtk_launch.diagnose.waits import STOPPED, WAITS
 from dtk_launch.dumps import Dump, Dumper, source_line
 from dtk_launch.ranks import RankRecord
 from dtk_launch.vitals import Page
@@ -54,8 +56,11 @@ class Looker:
             dump, seen = self.dumps[rank], everything.get(record.pid)
             if seen is None:
                 continue
+            main = _process(seen, dump.main, native[rank], again.get(rank, ()))
+            if main.place is None and record.exit is not None:
+                main = replace(main, place=GONE)
             looks[rank] = hang.RankLook(
-                main=_process(seen, dump.main, native[rank], again.get(rank, ())),
+                main=main,
                 workers={pid: _process(everything[pid], text) for pid, text in dump.workers.items()},
                 programs={pid: everything[pid].cpu for pid in trees[rank] if pid not in dump.workers},
                 bytes_before=before[rank],
@@ -65,7 +70,7 @@ class Looker:
 
     def _samples(self, live: Mapping[int, RankRecord]) -> dict[int, list[str]]:
         """More stacks of the ranks that wait for nobody."""
-        places = {rank: place_of(main_stack(dump.main), source_line) for rank, dump in self.dumps.items()}
+        places = {rank: place_in(dump.main, source_line) for rank, dump in self.dumps.items()}
         at_work = [rank for rank, place in places.items() if place is not None and place.kind not in WAITS]
         return self._dumper.again(live[rank] for rank in at_work)
 
@@ -80,9 +85,10 @@ class Looker:
 def _process(seen: processes.Seen, dump: str, native: bool = False, again: Iterable[str] = ()) -> hang.Process:
     if seen.state in "Tt":
         return hang.Process(STOPPED, seen.cpu)
-    stack = main_stack(dump)
+    place, stack = place_in(dump, source_line), main_stack(dump)
     later = tuple(_process(seen, text) for text in again)
-    return hang.Process(place_of(stack, source_line), seen.cpu, seen.state == "D", native, stack, later)
+    threads = threads_of(dump, source_line)
+    return hang.Process(place, seen.cpu, seen.state == "D", native, stack, later, threads)
 
 
 def _stored(pids: list[int]) -> int:

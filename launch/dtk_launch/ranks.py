@@ -18,6 +18,7 @@ from dtk_launch.deaths import Deaths
 from dtk_launch.faults import Fault, Faults
 from dtk_launch.vitals import offset_of, words_in
 
+_WELL = (0, 75)  # 75: it has saved and wants to be started again
 _LONGEST_END_NS = 60_000_000_000  # between the death of a process and the end of its memory
 
 
@@ -60,6 +61,14 @@ class RankRecord:
     """The `signal` at which the rank writes its stacks, and the `fd` of the file; None: it does not."""
     unwritten: str = ""
     """Why the record could not be written, in the system's words; it came through the rank's page (vitals.py) then."""
+
+    @property
+    def failure(self) -> str:
+        """What ended the script, in a word, though the process may still be there; '' where it did not fail."""
+        if self.exit is None or self.exit.code in _WELL:
+            return ""
+        plain = self.exit.type in (None, "SystemExit")
+        return f"exit code {self.exit.code}" if plain else str(self.exit.type)
 
     @classmethod
     def read(cls, path: Path) -> RankRecord | None:

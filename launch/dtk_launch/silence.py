@@ -68,7 +68,7 @@ def _standing(said: dict[str, Any]) -> Standing:
     workers = tuple(place for worker in said["workers"] if (place := _read_place(worker)) is not None)
     always_in = Frame(**said["always_in"]) if said["always_in"] else None
     place = _read_place(said["place"])
-    return Standing(said["rank"], place, workers, said["busy"], said["on"], said["moves"], always_in)
+    return Standing(said["rank"], place, workers, said["busy"], said["on"], said["moves"], always_in, said["failed"])
 
 
 def _read_place(said: dict[str, Any] | None) -> Place | None:

@@ -10,6 +10,7 @@ The rank's bootstrap loads this file by path, so it stands alone: standard libra
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import os
@@ -41,7 +42,8 @@ def register(path: str, turn: Callable[..., object] | None = None) -> dict[str, 
         return {}
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-        signal.signal(gentle, _between_two_steps(partial(faulthandler.dump_traceback, descriptor, True)))
+        handler = _between_two_steps(partial(faulthandler.dump_traceback, descriptor, True))
+        signal.signal(gentle, handler)
         signal.siginterrupt(gentle, False)  # a system call of somebody's C goes on, as with the other one
         if turn is not None:
             signal.signal(now, turn)
@@ -50,7 +52,31 @@ def register(path: str, turn: Callable[..., object] | None = None) -> dict[str, 
             os.register_at_fork(after_in_child=partial(add, now, file=descriptor, all_threads=False, chain=False))
     except (AttributeError, OSError, ValueError, RuntimeError):
         return {}
+    _ours.update({gentle: handler})
+    atexit.register(_ignore, now, gentle)
     return {"stacks": {"signal": now, "gentle": gentle, "fd": descriptor}}
+
+
+_ours: dict[int, Callable[..., object]] = {}
+
+
+def script_ended() -> None:
+    """Have the main thread answer while Python waits for threads (threading._shutdown): for a lock, without a timeout.
+
+    A system call that is restarted would not let it. That lasts until the first function of atexit: only Python's own
+    locks are waited for till then, and they bear it.
+    """
+    for gentle, handler in _ours.items():
+        if signal.getsignal(gentle) is handler:
+            signal.siginterrupt(gentle, True)
+            atexit.register(signal.siginterrupt, gentle, False)
+
+
+def _ignore(now: int, gentle: int) -> None:
+    """At the end of atexit: Python is about to take its handlers away, and a question that comes later would kill."""
+    signal.signal(gentle, signal.SIG_IGN)
+    faulthandler.unregister(now)
+    signal.signal(now, signal.SIG_IGN)
 
 
 def _between_two_steps(call: Callable[[], object]) -> Callable[..., object]:

@@ -74,7 +74,8 @@ class Stalls:
         self._next = now + _EVERY
         live = self._live()
         now_ns = time.monotonic_ns()
-        self._pace.observe({record.pid: self._looker.beat(record) for record in live.values()}, now_ns)
+        beats = {(record.pid, record.exit is None): self._looker.beat(record) for record in live.values()}
+        self._pace.observe(beats, now_ns)
         silent = self._pace.silent(now_ns)
         self.hear()
         if not live or silent < self._pace.timeout:
@@ -86,11 +87,7 @@ class Stalls:
             self._judge(silent)
 
     def _live(self) -> dict[int, RankRecord]:
-        return {
-            rank: record
-            for rank, record in self._watch.records.items()
-            if record.exit is None and record.pid not in self._watch.ended
-        }
+        return {rank: record for rank, record in self._watch.records.items() if record.pid not in self._watch.ended}
 
     def _rest(self, live: Mapping[int, RankRecord]) -> None:
         """Steps are made, or a rank has just come or gone: nobody is suspected."""
@@ -170,7 +167,8 @@ class Stalls:
             sign, always_in = self._suspicion.signs.get(rank), self._suspicion.always_in(rank)
             busy = at_work and sign is hang.Sign.DOUBTFUL
             moves = sign is hang.Sign.MOVING
-            found.append(hang_words.Standing(rank, seen.main.place, workers, busy, self._on, moves, always_in))
+            failed = record.failure if (record := self._watch.records.get(rank)) is not None else ""
+            found.append(hang_words.Standing(rank, seen.main.place, workers, busy, self._on, moves, always_in, failed))
         return found
 
     def _state_path(self, node: str) -> Path:

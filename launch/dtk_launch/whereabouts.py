@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dtk_launch import processes
 from dtk_launch.diagnose import hang_words
-from dtk_launch.diagnose.stacks import main_stack
-from dtk_launch.diagnose.waits import Place, place_of
+from dtk_launch.diagnose.endings import GONE, place_in
+from dtk_launch.diagnose.waits import Place
 from dtk_launch.diagnose.words import ranks_words
 from dtk_launch.dumps import Dump, Dumper, source_line
 from dtk_launch.errors import DtkError
@@ -34,7 +34,7 @@ def show(run_dir: Path, as_json: bool) -> None:
     if not here:
         raise NotRunning(_why_none(run_dir, elsewhere, bool(records)))
     dumps = Dumper(folder).dump(here, processes.look_at_all())
-    standings = [standing_of(rank, dump) for rank, dump in sorted(dumps.items())]
+    standings = [standing_of(record, dumps[record.rank]) for record in sorted(here, key=lambda record: record.rank)]
     if as_json:
         stacks = {rank: {"main": dump.main, "workers": dump.workers} for rank, dump in dumps.items()}
         values = hang_words.hang_json(standings, stacks, run_dir=str(folder.parent), host=socket.gethostname())
@@ -64,7 +64,7 @@ def live(records: list[RankRecord]) -> list[RankRecord]:
     """Those whose process is the one that wrote the record, on this host, and still there."""
     found = []
     for record in records:
-        if record.exit is not None or record.host != socket.gethostname():
+        if record.host != socket.gethostname():
             continue
         seen = processes.look(record.pid)
         if seen is not None and seen.state != "Z" and processes.started_before(seen, record.started_ns):
@@ -72,10 +72,13 @@ def live(records: list[RankRecord]) -> list[RankRecord]:
     return found
 
 
-def standing_of(rank: int, dump: Dump) -> hang_words.Standing:
+def standing_of(record: RankRecord, dump: Dump) -> hang_words.Standing:
     """Where a rank is, by its stacks."""
-    places = [place_of(main_stack(text), source_line) for text in dump.workers.values()]
-    return hang_words.Standing(rank, place_of(main_stack(dump.main), source_line), users_places(places))
+    workers = users_places([place_in(text, source_line) for text in dump.workers.values()])
+    place = place_in(dump.main, source_line)
+    if place is None and record.exit is not None:
+        place = GONE
+    return hang_words.Standing(record.rank, place, workers, failed=record.failure)
 
 
 def users_places(places: list[Place | None]) -> tuple[Place, ...]:

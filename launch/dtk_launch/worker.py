@@ -178,6 +178,13 @@ def note_failure() -> None:
         kept.note_failure()
 
 
+def _script_ended() -> None:
+    """Say what is to be said when the script is over and Python's end begins."""
+    for call in _at_end:
+        call()
+
+
+_at_end: list[Any] = []
 _kept: list[Any] = []  # for the life of the process; the first is the page, where there is one
 
 
@@ -201,12 +208,15 @@ def bootstrap() -> None:
         catch_faults(os.environ.pop("DTK_FAULTS", None))
         if folder is not None:
             turn = _kept[0].turn_noter() if shared else None
-            shared |= _load("stackfile").register(os.path.join(folder, f"{rank}.stacks"), turn)  # noqa: PTH118
+            stackfile = _load("stackfile")
+            shared |= stackfile.register(os.path.join(folder, f"{rank}.stacks"), turn)  # noqa: PTH118
+            _at_end.append(stackfile.script_ended)
     records = _load("rank_record")
     record = records.Record(folder, rank, supervisor, _kept[0].leave if "vitals" in shared else None)
     record.start(**shared)
     try:
         run(sys.argv[1:])
+        _script_ended()
     except BaseException as error:
         if records.exit_code(error) != 0:
             note_failure()
@@ -218,6 +228,7 @@ def bootstrap() -> None:
         hide_own_frames(trace)
         if "vitals" in shared and _load("lost").lost_connection(type(error).__name__, records.message_of(error)):
             time.sleep(_load("lost").LINGER)
+        _script_ended()
         raise
 
 

@@ -277,3 +277,52 @@ def test_the_supervisor_rests_while_steps_are_made(start):
     used = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 10
     assert used < 0.05
     assert run.wait()[0] == 0
+
+
+OVER = """
+import os, threading
+lock = threading.Lock()
+lock.acquire()
+
+def save():
+    lock.acquire()
+
+if os.environ["RANK"] != "0":
+    threading.Thread(target=save).start()
+if os.environ["RANK"] == "2":
+    raise ValueError("bad")
+"""
+
+
+def test_ranks_that_stay_after_their_scripts_are_found_though_another_one_has_ended(start, dtk, until):
+    run = start(OVER, "--nproc", "3", "--hang-timeout", "2", "--on-hang", "report")
+    said, waits = Output(run), f"waits for a thread in save (script.py:{line_of(OVER, 'lock.acquire()', 1)})"
+    until(lambda: "dtk: hang: " in said.read(), "it is found")
+    assert f"rank 1 has ended its script and {waits}; rank 2 has failed (ValueError) and {waits}" in said.text
+    asked = dtk("stacks", "script")
+    assert asked.stdout.count(waits) == 2, asked.stderr
+    assert "tell" not in asked.stdout
+
+
+@pytest.mark.slow
+def test_threads_at_work_after_the_script_are_no_hang(start):
+    source = """
+import os, threading, time
+
+def upload():
+    end = time.monotonic() + 8
+    with open("upload" + os.environ["RANK"], "wb") as file:
+        while time.monotonic() < end:
+            file.write(os.urandom(1 << 16))
+            os.fsync(file.fileno())
+            time.sleep(0.2)
+
+class Slow:
+    def __del__(self):
+        time.sleep(4)
+
+last = Slow()
+threading.Thread(target=upload).start()
+"""
+    code, _, err = start(source, "--nproc", "2", "--hang-timeout", "1", "--on-hang", "stop").wait(120)
+    assert (code, "hang" in err) == (0, False), err

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from dtk_launch.diagnose.endings import asleep, may_end
 from dtk_launch.diagnose.evidence import is_users
 from dtk_launch.diagnose.stacks import Frame, Stack, common_outer
 from dtk_launch.diagnose.waits import FOR_RANKS, PATIENT, WAITS, Kind, Place
@@ -42,6 +43,8 @@ class Process:
     stack: Stack = ()
     again: tuple[Process, ...] = ()
     """The same process, as it was in the moments after: one that is at work in a function may be about to leave it."""
+    threads: tuple[tuple[Place, Stack], ...] = ()
+    """Of one that has ended its script: where its other threads are, for which it may wait."""
 
     @property
     def key(self) -> tuple[object, ...] | None:
@@ -91,7 +94,24 @@ def sign(before: RankLook, after: RankLook, seconds: float) -> Sign:
     signs = [_process_sign(before.main, after.main, seconds)]
     if not waits_for_ranks:  # workers that fill their queues meanwhile help nobody
         signs += [_process_sign(before.workers[pid], after.workers[pid], seconds) for pid in after.workers]
+    if after.main.place is not None and after.main.place.kind is Kind.ENDING:
+        signs.append(_ending_sign(before, after))
     return max(signs)
+
+
+def _ending_sign(before: RankLook, after: RankLook) -> Sign:
+    """What those show for which a rank waits that has ended its script."""
+    if before.main.threads != after.main.threads:
+        return Sign.MOVING
+    threads = [place for place, _ in after.main.threads]
+    return Sign.DOUBTFUL if may_end(after.main.place, threads, bool(after.workers)) else Sign.STILL
+
+
+def _kind(look: RankLook) -> str:
+    """The name of what the rank is in: that of a rank which waits for a thread that sleeps is the thread's."""
+    place = look.main.place
+    others = [*(place for place, _ in look.main.threads), *(worker.place for worker in look.workers.values())]
+    return "" if place is None else Kind.SLEEP.name if asleep(place, others) else place.kind.name
 
 
 def _programs_work(before: RankLook, after: RankLook, seconds: float) -> bool:
@@ -175,7 +195,7 @@ class Suspicion:
             stuck=self.last.time - self._stuck_since,
             looks=self._looks,
             signs=tuple(int(value) for _, value in sorted(self.signs.items())),
-            kinds=tuple(place.kind.name if place is not None else "" for place in places),
+            kinds=tuple(_kind(look) for _, look in sorted(self.last.ranks.items())),
             lines=tuple(repr(place.line) if place is not None else "" for place in places),
             stands=tuple(self.last.time - since for _, since in sorted(self._stands_since.items())),
         )

@@ -24,12 +24,14 @@ _VERBS = {
     Kind.SLEEP: ("sleeps in", "sleep in"),
     Kind.THREAD: ("waits for another thread in", "wait for another thread in"),
     Kind.CODE: ("is in", "are in"),
+    Kind.ENDING: ("waits for", "wait for"),
     Kind.STOPPED: (
         "is stopped (SIGSTOP; kill -CONT lets it go on)",
         "are stopped (SIGSTOP; kill -CONT lets them go on)",
     ),
 }
 _SAID, _LISTED = 3, 8  # groups in the first line, and in all; hang.json has every one
+_ENDED = ("has ended its script and ", "have ended their scripts and ")
 _BUSY = ("keeps computing in", "keep computing in")
 
 
@@ -38,7 +40,8 @@ class Standing:
     """Where a rank is, and where those of its forked processes are that are in code of the user's.
 
     `busy`: at work. `on`: the node, of several, as it is called in words. `moves`: it gets somewhere, and `always_in`
-    is the innermost function of the user's code that it was in at all looks.
+    is the innermost function of the user's code that it was in at all looks. `failed`: the exception that ended its
+    script.
     """
 
     rank: int
@@ -48,6 +51,7 @@ class Standing:
     on: str = ""
     moves: bool = False
     always_in: Frame | None = None
+    failed: str = ""
 
     @property
     def odd(self) -> bool:
@@ -57,7 +61,8 @@ class Standing:
     @property
     def line(self) -> tuple[object, ...]:
         """Equal for ranks that are said in one."""
-        return (self.place.line if self.place else None, tuple(sorted({repr(w.line) for w in self.workers})), self.busy)
+        workers = tuple(sorted({repr(w.line) for w in self.workers}))
+        return (self.place.line if self.place else None, workers, self.busy, self.failed)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,13 @@ def group_words(group: Group, cwd: Path | None) -> str:
     """`ranks 0, 1 and 3 wait in all_reduce (train.py:41)`, `rank 1 on b (node 1) is in __getitem__ (data.py:88)`."""
     standing, many = group.standing, len(group.ranks) > 1
     on = f" on {group.nodes[0]}" if len(group.nodes) == 1 else f" on {len(group.nodes)} nodes" if group.nodes else ""
-    said = f"{ranks_words(group.ranks)}{on} {place_words(standing.place, many, cwd, standing.busy)}"
+    ended = ""
+    if standing.failed:
+        ended = f"{'have' if many else 'has'} failed ({standing.failed}) and "
+    elif standing.place is not None and standing.place.kind is Kind.ENDING:
+        ended = _ENDED[many]
+    where = ended + place_words(standing.place, many, cwd, standing.busy)
+    said = f"{ranks_words(group.ranks)}{on} {where}"
     for worker in standing.workers:
         said += f"; a worker process {place_words(worker, False, cwd)}"
     return said
@@ -166,7 +177,12 @@ def hang_json(standings: Sequence[Standing], stacks: Mapping[int, Any], **facts:
 def _group_json(group: Group) -> dict[str, Any]:
     standing = group.standing
     where = {"ranks": list(group.ranks), "nodes": list(group.nodes), **_place_json(standing.place)}
-    return {**where, "busy": standing.busy, "workers": [_place_json(worker) for worker in standing.workers]}
+    return {
+        **where,
+        "busy": standing.busy,
+        "failed": standing.failed,
+        "workers": [_place_json(worker) for worker in standing.workers],
+    }
 
 
 def _place_json(place: Place | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from statistics import median
+from typing import Any
 
 from dtk_launch.hanging import FIRST, FLOOR
 
@@ -14,7 +15,7 @@ _STEPS, _PAUSES = 30, 3  # auto: this many times a usual step, and the longest p
 _SHORTEST_PATIENCE = 30.0  # seconds, where the user gave a timeout
 _KEPT = 64  # steps of which the usual one is taken
 
-Beats = Mapping[int, tuple[int, int]]
+Beats = Mapping[Any, tuple[int, int]]
 """Process -> (steps so far, monotonic ns of the last), (0, 0) before the first."""
 
 
@@ -24,7 +25,7 @@ class Pace:
     def __init__(self, timeout: float | None, began_ns: int) -> None:
         """`timeout`: seconds without a step, None to learn it; `began_ns`: monotonic, when there was no rank yet."""
         self._timeout = timeout
-        self._last: dict[int, tuple[int, int]] = {}
+        self._last: dict[Any, tuple[int, int]] = {}
         self._seconds: deque[float] = deque(maxlen=_KEPT)
         self._moved_ns = began_ns
         self._pause = 0.0

@@ -10,7 +10,11 @@ _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function
 _CUT = "  ..."  # more than 100 frames
 # Where the frames of the process that a worker was forked from begin.
 _FORKED = ("multiprocessing/popen_fork.py", "multiprocessing/popen_forkserver.py", "multiprocessing/spawn.py")
+_JOINING = ("poll", "wait")  # functions there of a process that waits for one which it has forked
 _BOOTSTRAP = "dtk_launch/worker.py"
+# The first frames of a main thread whose script is over: Python waits for threads, and for child processes.
+_ENDINGS = (("/threading.py", "_shutdown"), ("/multiprocessing/util.py", "_exit_function"))
+_THREAD_START = ("_bootstrap", "_bootstrap_inner", "run")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,33 @@ def is_complete(dump: str) -> bool:
     found = threads(dump)
     if not found or not dump.endswith("\n"):
         return False
-    return not found[-1].whole or found[-1].stack[-1].function == "<module>"
+    last = found[-1]
+    return not last.whole or last.stack[-1].function == "<module>" or is_ending(last.stack)
+
+
+def is_likely_complete(dump: str) -> bool:
+    """Whether a dump that has not grown for a while is whole: a function of atexit is the first frame of its stack."""
+    found = threads(dump)
+    return bool(found) and dump.endswith("\n") and found[-1].current
+
+
+def is_ending(stack: Stack) -> bool:
+    """Whether it is that of a main thread whose script is over, and Python waits for what the script has started."""
+    if not stack:
+        return False
+    first = stack[-1]
+    return any(first.file.endswith(file) and first.function == function for file, function in _ENDINGS)
+
+
+def other_stacks(dump: str) -> list[Stack]:
+    """The frames of each thread but the main one, without those that start a thread; the latest started first."""
+    found = []
+    for thread in threads(dump)[:-1]:
+        own = thread.stack
+        while own and own[-1].file.endswith("/threading.py") and own[-1].function in _THREAD_START:
+            own = own[:-1]
+        found.append(own)
+    return found
 
 
 def main_stack(dump: str) -> Stack:
@@ -73,7 +103,7 @@ def main_stack(dump: str) -> Stack:
         last = next((thread for thread in found if thread.current), last)
     own = last.stack
     for index, frame in enumerate(own):
-        if frame.file.endswith(_FORKED):
+        if frame.file.endswith(_FORKED) and frame.function not in _JOINING:
             own = own[:index]
             break
     while own and (own[-1].file.endswith(_BOOTSTRAP) or own[-1].file.startswith("<frozen runpy")):

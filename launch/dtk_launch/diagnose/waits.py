@@ -29,12 +29,13 @@ class Kind(Enum):
     SLEEP = "sleep"
     CODE = "code"
     STOPPED = "stopped"
+    ENDING = "ending"
 
 
 PATIENT = {Kind.COMPILE, Kind.FILES, Kind.PROGRAM, Kind.NETWORK, Kind.THREAD}
 """Waits that end by themselves, though nothing that dtk can see moves meanwhile."""
 
-WAITS = {Kind.COLLECTIVE, Kind.DATA, Kind.PROGRAM, Kind.NETWORK, Kind.LOCK, Kind.THREAD, Kind.SLEEP}
+WAITS = {Kind.COLLECTIVE, Kind.DATA, Kind.PROGRAM, Kind.NETWORK, Kind.LOCK, Kind.THREAD, Kind.SLEEP, Kind.ENDING}
 """Waits for somebody else: the CPU that is used meanwhile is not the waiting thread's, or a spinning one's."""
 
 _PUBLIC = r"(?!_)\w+$"

@@ -101,6 +101,14 @@ def test_a_forked_worker_is_not_where_it_was_forked():
     assert place_of(main_stack(idle), lambda file, line: "").user is None
 
 
+def test_a_rank_that_waits_for_its_forked_child_is_where_it_waits():
+    waits = [
+        (f"{LIB}/multiprocessing/{file}.py", 43, name)
+        for file, name in (("popen_fork", "poll"), ("popen_fork", "wait"), ("process", "join"))
+    ]
+    assert (place(*waits, TRAIN, TOP).kind, place(*waits, TRAIN, TOP).user.line) == (Kind.LOCK, 41)
+
+
 def test_a_dump_that_is_still_being_written_is_known():
     whole = dump((f"{LIB}/threading.py", 1, "_bootstrap"), current=False) + "\n" + main(REDUCE, TRAIN, TOP)
     ends = [end for end in range(len(whole) + 1) if is_complete(whole[:end])]
