@@ -103,6 +103,57 @@ def test_every_rank_runs_on_its_node_with_the_arguments_as_given(cluster, tmp_pa
         assert Path(rank["python"]).parent == Path(sys.executable).parent  # this environment's, not the node's own
 
 
+def test_without_dtk_on_the_nodes_it_is_the_same(cluster, tmp_path, write):
+    script = write(ECHO)
+    job = cluster.wait_job(submitted(cluster, "--plain", script, *ARGUMENTS, cwd=tmp_path))
+    assert (job.state, job.exit_code, job.nodes) == ("COMPLETED", "0:0", "n[1-2]"), job.log
+    said = sorted((json.loads(line) for line in re.findall(r"@(\{.*\})@", job.log)), key=lambda rank: rank["RANK"])
+    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in said] == [
+        ("0", "0", "2"),
+        ("1", "0", "2"),
+    ]
+    assert sorted(rank["host"] for rank in said) == ["n1", "n2"]
+    assert {tuple(rank["argv"]) for rank in said} == {(str(script), *ARGUMENTS)}
+
+
+SITE = """#!/bin/bash
+{% for key, value in directives %}
+#SBATCH --{{ key }}{% if value is not none %}={{ value | quote }}{% endif %}
+
+{% endfor %}
+{% for line in setup %}
+{{ line }}
+{% endfor %}
+export OF_THE_SITE=yes
+{{ srun | words }} {{ launch | words }}
+"""
+ONE_OF_MANY = """
+import os
+for name in ("OF_THE_SITE", "OF_THE_USER", "SLURM_ARRAY_TASK_ID"):
+    print("@", os.environ[name], sep="", end="")
+print("@")
+"""
+
+
+def test_an_array_with_a_template_of_the_site_and_lines_of_the_user(cluster, tmp_path, write):
+    (tmp_path / "site.j2").write_text(SITE)
+    given = ["--nodes", "1", "--array", "1,3", "--template", "site.j2", "--setup", "export OF_THE_USER='a $b'"]
+    options = ["--nproc", "1", "--time", "00:05:00", "--run-dir", str(tmp_path / "run"), *given]
+    command = [sys.executable, "-m", "dtk_launch", "submit", *options, str(write(ONE_OF_MANY))]
+    before = cluster.job_ids()
+    done = cluster.run(command, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    array = int(done.stdout.split()[0])
+    cluster.wait_until(lambda: len(set(cluster.job_ids()) - set(before)) == 2, "both tasks are jobs")
+    for job in set(cluster.job_ids()) - set(before):
+        assert cluster.wait_job(job).state == "COMPLETED"
+    for task in (1, 3):
+        assert f"@yes@a $b@{task}@" in (tmp_path / "run" / f"slurm-{array}_{task}.out").read_text()
+        plan = json.loads((tmp_path / "run" / f"task-{task}" / "plan.json").read_text())
+        assert plan["name"] == f"train-{task}"
+    listed = cluster.run([sys.executable, "-m", "dtk_launch", "runs", str(tmp_path / "run")], cwd=tmp_path).stdout
+    assert sorted(line.split()[:2] for line in listed.splitlines()[1:]) == [["task-1", "ended"], ["task-3", "ended"]]
+
+
 def test_the_demo_trains_on_two_nodes(cluster, tmp_path):
     job_id = submitted(cluster, DIGITS, cwd=tmp_path)
     job = cluster.wait_job(job_id, timeout=120)
