@@ -186,12 +186,29 @@ def test_a_missing_script_is_refused_before_anything_is_submitted(cluster, tmp_p
     assert cluster.job_ids() == before
 
 
-def test_what_sbatch_refuses_is_passed_on(cluster, tmp_path, write):
-    before = cluster.job_ids()
-    done = dtk_submit(cluster, tmp_path / "run", write(ECHO), cwd=tmp_path, partition="nowhere")
-    assert done.returncode != 0
-    assert "partition" in done.stderr.lower()  # sbatch: invalid partition specified: nowhere
-    assert "Traceback" not in done.stderr
+NEVER = [
+    (["--partition", "nowhere"], "--partition=nowhere: unknown partition 'nowhere'; known: hi, main"),
+    (["--nodes", "9"], "--nodes=9, but partition hi has 2 nodes"),
+    (["--cpus-per-task", "99"], "--cpus-per-task=99, but 0 of the 2 nodes of partition hi have that (most: 2 cores)"),
+    (["--mem", "1T"], "--mem=1T, but 0 of the 2 nodes of partition hi have that (most: 4000 MB)"),
+    (["--gpus-per-node", "3"], "--gpus-per-node=3, but 0 of the 2 nodes of partition hi have that (most: 0 GPUs)"),
+    (["--constraint", "a100"], "--constraint=a100, but 0 of the 2 nodes of partition hi have that (most: none)"),
+    (["--reservation", "mine"], "Requested reservation is invalid. It means: no such reservation; scontrol show"),
+    (["--sbatch", "nodelist=n77"], "sbatch would refuse this job: "),
+]
+
+
+def test_what_could_never_start_is_refused_with_the_numbers(cluster, tmp_path, write):
+    script, before = write(ECHO), cluster.job_ids()
+    for words, said in NEVER:
+        options = ["--nproc", "1", "--run-dir", str(tmp_path / "run"), "--partition", "hi", *words]
+        for flag in {"--partition"} & set(words):
+            del options[options.index(flag) : options.index(flag) + 2]
+        command = [sys.executable, "-m", "dtk_launch", "submit", *options, str(script)]
+        done = cluster.run(command, cwd=tmp_path, check=False)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
     assert cluster.job_ids() == before
 
 

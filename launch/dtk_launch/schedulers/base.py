@@ -64,6 +64,24 @@ class Scheduler(Protocol):
     def render(self, plan: JobPlan) -> str:
         """The whole job script. Raises PlanError for what the scheduler cannot express."""
 
+    def site_argv(self) -> tuple[str, ...]:
+        """The command that tells what the cluster has."""
+
+    def refusals(self, plan: JobPlan, site: str) -> list[str]:
+        """Why the job could never start, from what that command printed; empty if nothing speaks against it."""
+
+    def waits(self, plan: JobPlan, site: str) -> str:
+        """What keeps it waiting for longer than its turn; '' if nothing is known to."""
+
+    def test_argv(self) -> tuple[str, ...]:
+        """The command that takes a script on stdin and says whether it would be accepted."""
+
+    def read_test(self, returncode: int, words: str) -> tuple[str, str]:
+        """(refusal, when it could start) in what that command said, each '' where it says nothing."""
+
+    def explained(self, words: str) -> str:
+        """The scheduler's words of a refusal, and what they mean."""
+
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """The command that submits the script."""
 

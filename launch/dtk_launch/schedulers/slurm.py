@@ -9,6 +9,8 @@ from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.resources import find_data
 from dtk_launch.schedulers.base import JobPlan
 from dtk_launch.schedulers.directives import directives
+from dtk_launch.schedulers.site import SINFO, parse_sinfo, refusals, waits
+from dtk_launch.schedulers.slurm_words import explained, may_wait, start_of
 from dtk_launch.schedulers.srun import meeting_lines, shell_words, srun_words
 
 
@@ -36,6 +38,32 @@ class Slurm:
         if not text.startswith("#!"):
             raise PlanError(f"--template={source}: a batch script begins with #!, this one with {text[:20]!r}; mend it")
         return text
+
+    def site_argv(self) -> tuple[str, ...]:
+        """A line for each group of equal nodes of a partition."""
+        return SINFO
+
+    def refusals(self, plan: JobPlan, site: str) -> list[str]:
+        """By the numbers of site.py."""
+        return refusals(plan, parse_sinfo(site))
+
+    def waits(self, plan: JobPlan, site: str) -> str:
+        """Nodes that are down or drained."""
+        return waits(plan, parse_sinfo(site))
+
+    def test_argv(self) -> tuple[str, ...]:
+        """Submits nothing."""
+        return ("sbatch", "--test-only")
+
+    def read_test(self, returncode: int, words: str) -> tuple[str, str]:
+        """A refusal for now alone is none: the job would wait."""
+        if returncode == 0:
+            return "", start_of(words)
+        return ("" if may_wait(words) else explained(words)), ""
+
+    def explained(self, words: str) -> str:
+        """By the table of slurm_words.py."""
+        return explained(words)
 
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """`--parsable`: the job id and nothing around it."""
