@@ -20,7 +20,7 @@ Options = TypeVar("Options", bound=LaunchOptions)
 _NOT_IN_FILES = {"script", "args", "module", "dry_run", "json", "preempt_test", "profile"}
 _PAIRS = ("env", "sbatch")
 """Options of K=V, which add up: the file's, the profile's and the flag's, the last word on each K counting."""
-_NOT_IN_ENVIRONMENT = {"script", "args", "module", "dry_run", "json", "preempt_test", "env", "sbatch"}
+_NOT_IN_ENVIRONMENT = {"script", "args", "module", "dry_run", "json", "preempt_test", "env", "sbatch", "load", "setup"}
 # Of the run that this process is a rank of, not of the one that it starts.
 _OUTER_RUN = {"name", "run_dir"}
 
@@ -100,12 +100,21 @@ def _pairs(name: str, given: tuple[str, ...] | None, layers: list[_FromFile]) ->
 def _convert(name: str, default: Any, raw: Any, where: str) -> Any:
     """A value of the environment or of a file, in the type of the field's default."""
     if isinstance(default, tuple):
+        if name not in _PAIRS:
+            if isinstance(raw, list) and all(isinstance(item, str) for item in raw):
+                return tuple(raw)
+            raise ConfigError(f"{where}: {name} = {raw!r} is no list of texts; write {name} = ['one', 'another']")
         if isinstance(raw, dict):
             _check_table(name, raw, where)
             return tuple(f"{key}={value}" for key, value in raw.items())
         if isinstance(raw, list) and all(isinstance(item, str) for item in raw):
             return tuple(raw)
         raise ConfigError(f"{where}: {name} = {raw!r} is neither a table nor a list of K=V; write {name} = {{K = 'V'}}")
+    if isinstance(default, bool):
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if str(raw).lower() not in known:
+            raise ConfigError(f"{where}: {name} = {raw!r} is neither true nor false")
+        return known[str(raw).lower()]
     if isinstance(default, int):
         if isinstance(raw, bool) or not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", str(raw)):
             raise ConfigError(f"{where}: {name} = {raw!r} is not a whole number")

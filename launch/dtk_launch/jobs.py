@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
 from dtk_launch.grace import check_stop, stop_words
 from dtk_launch.hanging import parse_timeout
-from dtk_launch.options import SubmitOptions
+from dtk_launch.job_setup import container, dtk_there, setup_lines
+from dtk_launch.job_values import asked, check_forms
+from dtk_launch.mounts import of_one_host
+from dtk_launch.options import SubmitOptions, flag_of
+from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.base import JobPlan, Scheduler
+from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, Torchrun
 from dtk_launch.schedulers.slurm import Slurm
+from dtk_launch.schedulers.srun import torchrun_words
 from dtk_launch.tuning import check_tuning, tuning_words
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
-_TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED|INFINITE")
-
-_MEM = r"\d+([KMGT]B?)?"
-_GPUS = r"([\w.-]+:)?\d+(,[\w.-]+:\d+)*"
-_OWN = {
-    **{key: f"pass --{key}" for key in ("time", "partition", "account", "mem", "gpus-per-node", "cpus-per-task")},
-    "job-name": "pass --name",
-    "output": "pass --output-dir",
-    "chdir": "start dtk submit in that folder",
-    "wrap": "pass a script",
-}
+_PATIENCE = 60  # seconds for a controller that is busy
+_NOT_PLAIN = (
+    *("strategy", "precision", "offload", "zero_stage", "deepspeed_config", "fsdp_wrap", "fsdp_reshard"),
+    *("fsdp_activation_checkpointing", "fsdp_state_dict", "cpu_bind", "hang_timeout", "on_hang", "preempt_signal"),
+    *("grace", "quiet_ranks"),
+)
+"""What dtk does on a node, and torchrun does not."""
 
 
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
@@ -40,14 +42,10 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     check_stop(options)
     if options.max_restarts < 0:
         raise PlanError(f"--max-restarts={options.max_restarts}: pass 0 or more")
-    if options.time and not _TIME.fullmatch(options.time.upper()):
-        raise PlanError(f"--time={options.time!r} is no SLURM time; pass minutes, HH:MM:SS or D-HH:MM:SS")
-    for flag, value, form, advice in (
-        ("--mem", options.mem, _MEM, "for example 64G"),
-        ("--gpus-per-node", options.gpus_per_node, _GPUS, "a number, or TYPE:N"),
-    ):
-        if value and not re.fullmatch(form, value, re.IGNORECASE):
-            raise PlanError(f"{flag}={value!r} is none that sbatch can read; pass {advice}")
+    check_forms(options)
+    _check_plain(options)
+    if dtk_there(options, facts.dtk) == facts.dtk:  # the nodes use what is installed here
+        check_torch(facts)
     counted = options.nproc not in ("auto", "gpu", "cpu")
     nproc = parse_nproc(options.nproc) if counted else 1
     fewest, nodes = parse_nodes(options.nodes or "1")
@@ -60,26 +58,55 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     name = run_name(options)
     run_dir = run_folder(options, name, facts.cwd)
     gpus = options.gpus_per_node or (str(nproc) if options.device == "cuda" and counted else "")
+    plain = Torchrun(facts.torchrun, options.nproc, options.max_restarts) if options.plain else None
     return JobPlan(
-        launch=_launch_words(options, facts, nodes, name, run_dir),
+        launch=_launch_words(options, facts, nodes, name, run_dir) if plain is None else _plain(options, plain, nodes),
         nodes=nodes,
         name=name,
         run_dir=run_dir,
         output_dir=facts.cwd / Path(options.output_dir or run_dir).expanduser(),
         workdir=facts.cwd,
-        time=options.time,
-        partition=options.partition,
-        account=options.account,
-        gpus_per_node=gpus,
+        asked=asked(options, gpus),
         cpus_per_task=options.cpus_per_task,
-        mem=options.mem,
-        extra=_extra(options.sbatch),
+        array=options.array,
+        setup=setup_lines(options, facts.cwd, dict(facts.environ)),
+        env=parse_env(options.env) if options.plain else (),
+        container=container(options, facts.cwd, run_dir),
+        plain=plain,
+        template=facts.cwd / Path(options.template).expanduser() if options.template else None,
     )
+
+
+def _check_plain(options: SubmitOptions) -> None:
+    if not options.plain:
+        return
+    for name in _NOT_PLAIN:
+        value = getattr(options, name)
+        if value != getattr(SubmitOptions, name):
+            raise PlanError(
+                f"--plain leaves the nodes to torchrun, but {flag_of(name)}={value} is for dtk; drop one of the two"
+            )
+
+
+def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str, ...]:
+    if options.venv or options.conda or options.container_image:
+        torchrun = replace(torchrun, program=("torchrun",))
+    target = (*(("-m",) if options.module else ()), "--", options.script, *options.args)
+    return torchrun_words(torchrun, nodes, target)
 
 
 def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: str, run_dir: Path) -> tuple[str, ...]:
     """The `dtk launch` of each node. Every value is spelt out, so the file of settings is not read again there."""
-    words = [*facts.dtk, "launch", "--nodes", str(nodes), "--nproc", options.nproc, "--device", options.device]
+    words = [
+        *dtk_there(options, facts.dtk),
+        "launch",
+        "--nodes",
+        str(nodes),
+        "--nproc",
+        options.nproc,
+        "--device",
+        options.device,
+    ]
     words += [
         "--cpu-bind",
         options.cpu_bind,
@@ -91,27 +118,15 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
     words += stop_words(options)
     words += tuning_words(options)
     words += ["--hang-timeout", parse_timeout(options.hang_timeout), "--on-hang", options.on_hang]
-    words += ["--name", name, "--run-dir", str(run_dir)]
+    if options.array:  # a run of its own for each task
+        words += ["--name", PerTask(f"{name}-"), "--run-dir", PerTask(f"{run_dir}/task-")]
+    else:
+        words += ["--name", name, "--run-dir", str(run_dir)]
     if options.quiet_ranks:
         words += ["--quiet-ranks", options.quiet_ranks]
     for key, value in parse_env(options.env):
         words += ["--env", f"{key}={value}"]
     return (*words, *(("-m",) if options.module else ()), options.script, *options.args)
-
-
-def _extra(pairs: tuple[str, ...]) -> tuple[tuple[str, str | None], ...]:
-    """`KEY=VALUE`, or `KEY` alone for a switch."""
-    extra: list[tuple[str, str | None]] = []
-    for pair in pairs:
-        key, equals, value = pair.removeprefix("--").partition("=")
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", key):
-            raise PlanError(f"--sbatch {pair!r} is not KEY=VALUE; pass for example --sbatch constraint=a100")
-        if key in ("ntasks", "ntasks-per-node", "nodes", "array"):
-            raise PlanError(f"--sbatch {key} conflicts with one dtk on each node; pass --nodes and --nproc")
-        if key in _OWN:
-            raise PlanError(f"--sbatch {pair} would override what dtk writes for {key}; {_OWN[key]}")
-        extra.append((key, value if equals else None))
-    return tuple(extra)
 
 
 def submit(options: SubmitOptions, facts: HostFacts) -> None:
@@ -129,14 +144,43 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
             f"no {scheduler.program} on PATH, so this host cannot submit; run it on a login node, or add --dry-run "
             "to see the script"
         )
+    notes = _check(scheduler, job, text)
     script = _write(job, text)
     job_id = _submit(scheduler, script)
     log = scheduler.log_path(job, job_id)
+    for note in notes:
+        print(f"dtk: note: {note}", file=sys.stderr)
     if options.json:
         values = {"job_id": job_id, "run_dir": str(job.run_dir), "script": str(script), "log": str(log)}
         print(json.dumps(values))
     else:
         print(f"{job_id}\nlog: {log}")
+
+
+def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
+    """Ask the cluster before it is given the job. Raises PlanError for what would be refused, or pend for ever."""
+    site = _asked(scheduler.site_argv())
+    found = site.stdout if site is not None and site.returncode == 0 else ""
+    if reasons := scheduler.refusals(job, found):
+        raise PlanError("this job could never start: " + "; ".join(reasons))
+    tested = _asked(scheduler.test_argv(), text)
+    refusal, start = ("", "") if tested is None else scheduler.read_test(tested.returncode, tested.stderr)
+    if refusal:
+        raise PlanError(f"{scheduler.program} would refuse this job: {refusal}")
+    waits = scheduler.waits(job, found)
+    kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
+    apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
+    return [note for note in (waits, apart, f"it could start at {start}" if start else "") if note]
+
+
+def _asked(command: tuple[str, ...], text: str = "") -> subprocess.CompletedProcess[str] | None:
+    """What a command of the scheduler answers; None if it cannot be asked, or does not answer."""
+    try:
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def _write(job: JobPlan, text: str) -> Path:
@@ -154,5 +198,6 @@ def _write(job: JobPlan, text: str) -> Path:
 def _submit(scheduler: Scheduler, script: Path) -> str:
     done = subprocess.run(scheduler.submit_argv(script), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SubmitError(f"{scheduler.program} refused the job: {done.stderr.strip() or done.stdout.strip()}")
+        words = scheduler.explained(done.stderr.strip() or done.stdout.strip())
+        raise SubmitError(f"{scheduler.program} refused the job: {words}")
     return scheduler.parse_job_id(done.stdout)

@@ -18,6 +18,7 @@ CPU_BINDS = ("auto", "none")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("true", "false")
 ON_HANG = ("report", "stop")
+RUNTIMES = ("pyxis", "apptainer")
 PREEMPT_SIGNALS = ("TERM", "USR1", "USR2", "INT")
 
 
@@ -112,8 +113,42 @@ class SubmitOptions(LaunchOptions):
     """Memory of each node, as in sbatch --mem."""
     output_dir: str = _option("", metavar="DIR")
     """Where the job's own log goes. Default: the run directory."""
+    qos: str = _option("", "--qos", "-q")
+    """Quality of service."""
+    constraint: str = _option("", "--constraint", "-C", metavar="FEATURES")
+    """Features that the nodes must have, as in sbatch --constraint: a100, or 'a100|h100'."""
+    reservation: str = ""
+    """Reservation to run in."""
+    exclusive: bool = False
+    """Share the nodes with no other job."""
+    dependency: str = _option("", "--dependency", "-d", metavar="TYPE:JOB")
+    """Begin after other jobs, such as afterok:123. If that can never be, the job is cancelled, not left waiting."""
+    array: str = _option("", "--array", "-a", metavar="LIST")
+    """Run it once for each number of 0-9, 1,3,5 or 0-99%4 (4 at once), with a run directory each (task-N)."""
+    mail_type: str = _option("", metavar="END,FAIL,...")
+    """When SLURM sends mail: BEGIN, END, FAIL, REQUEUE, TIME_LIMIT, ALL."""
+    mail_user: str = _option("", metavar="ADDRESS")
+    """Who gets that mail. Default: the user."""
     sbatch: tuple[str, ...] = _option((), "--sbatch", metavar="KEY=VALUE")
-    """Any other sbatch option, for example --sbatch constraint=a100. Repeatable."""
+    """Any other sbatch option, for example --sbatch nice=100. Repeatable."""
+    load: tuple[str, ...] = _option((), "--load", metavar="MODULE")
+    """Load this environment module (module load) before the ranks start. Repeatable."""
+    venv: str = _option("", metavar="DIR")
+    """Activate this virtual environment. Default: the environment that dtk submit runs in."""
+    conda: str = _option("", metavar="ENV")
+    """Activate this conda environment, a name or a folder."""
+    setup: tuple[str, ...] = _option((), "--setup", metavar="LINE")
+    """A line of bash to run before the ranks start, on the first node. Repeatable."""
+    container_image: str = _option("", metavar="IMAGE")
+    """Run in this container; dtk must be in it. Its runtime is enroot's pyxis, or apptainer for a .sif file."""
+    container_runtime: str = _option("", metavar="pyxis|apptainer", choices=RUNTIMES)
+    """What starts the container. Default: apptainer for a .sif file, else pyxis."""
+    container_mounts: str = _option("", metavar="SRC:DST,...")
+    """Further folders to mount; those of the script and of the run are mounted as they are."""
+    template: str = _option("", metavar="FILE")
+    """A site's own template of the batch script; slurm/README.md names its variables."""
+    plain: bool = False
+    """Write torchrun itself into the batch script, so that the nodes need no dtk: no verdict, no preemption."""
 
 
 def option_fields(options: type) -> list[Any]:

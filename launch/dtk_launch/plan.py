@@ -150,7 +150,8 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     )
 
 
-def _check_torch(facts: HostFacts, decisions: _Decisions) -> None:
+def check_torch(facts: HostFacts) -> str:
+    """The version of torch that is installed. Raises PlanError without one that dtk can use."""
     wanted = ".".join(map(str, OLDEST_TORCH))
     if facts.torch_version is None:
         raise PlanError(
@@ -160,7 +161,11 @@ def _check_torch(facts: HostFacts, decisions: _Decisions) -> None:
         raise PlanError(
             f"torch {facts.torch_version} is installed, dtk needs {wanted} or newer; pip install 'torch>={wanted}'"
         )
-    decisions.note("torch", facts.torch_version, "observed", "package metadata; torch itself is not imported")
+    return facts.torch_version
+
+
+def _check_torch(facts: HostFacts, decisions: _Decisions) -> None:
+    decisions.note("torch", check_torch(facts), "observed", "package metadata; torch itself is not imported")
     decisions.note("torchrun", " ".join(facts.torchrun), "observed", "beside the Python that runs dtk")
 
 

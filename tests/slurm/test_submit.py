@@ -103,6 +103,57 @@ def test_every_rank_runs_on_its_node_with_the_arguments_as_given(cluster, tmp_pa
         assert Path(rank["python"]).parent == Path(sys.executable).parent  # this environment's, not the node's own
 
 
+def test_without_dtk_on_the_nodes_it_is_the_same(cluster, tmp_path, write):
+    script = write(ECHO)
+    job = cluster.wait_job(submitted(cluster, "--plain", script, *ARGUMENTS, cwd=tmp_path))
+    assert (job.state, job.exit_code, job.nodes) == ("COMPLETED", "0:0", "n[1-2]"), job.log
+    said = sorted((json.loads(line) for line in re.findall(r"@(\{.*\})@", job.log)), key=lambda rank: rank["RANK"])
+    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in said] == [
+        ("0", "0", "2"),
+        ("1", "0", "2"),
+    ]
+    assert sorted(rank["host"] for rank in said) == ["n1", "n2"]
+    assert {tuple(rank["argv"]) for rank in said} == {(str(script), *ARGUMENTS)}
+
+
+SITE = """#!/bin/bash
+{% for key, value in directives %}
+#SBATCH --{{ key }}{% if value is not none %}={{ value | quote }}{% endif %}
+
+{% endfor %}
+{% for line in setup %}
+{{ line }}
+{% endfor %}
+export OF_THE_SITE=yes
+{{ srun | words }} {{ launch | words }}
+"""
+ONE_OF_MANY = """
+import os
+for name in ("OF_THE_SITE", "OF_THE_USER", "SLURM_ARRAY_TASK_ID"):
+    print("@", os.environ[name], sep="", end="")
+print("@")
+"""
+
+
+def test_an_array_with_a_template_of_the_site_and_lines_of_the_user(cluster, tmp_path, write):
+    (tmp_path / "site.j2").write_text(SITE)
+    given = ["--nodes", "1", "--array", "1,3", "--template", "site.j2", "--setup", "export OF_THE_USER='a $b'"]
+    options = ["--nproc", "1", "--time", "00:05:00", "--run-dir", str(tmp_path / "run"), *given]
+    command = [sys.executable, "-m", "dtk_launch", "submit", *options, str(write(ONE_OF_MANY))]
+    before = cluster.job_ids()
+    done = cluster.run(command, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    array = int(done.stdout.split()[0])
+    cluster.wait_until(lambda: len(set(cluster.job_ids()) - set(before)) == 2, "both tasks are jobs")
+    for job in set(cluster.job_ids()) - set(before):
+        assert cluster.wait_job(job).state == "COMPLETED"
+    for task in (1, 3):
+        assert f"@yes@a $b@{task}@" in (tmp_path / "run" / f"slurm-{array}_{task}.out").read_text()
+        plan = json.loads((tmp_path / "run" / f"task-{task}" / "plan.json").read_text())
+        assert plan["name"] == f"train-{task}"
+    listed = cluster.run([sys.executable, "-m", "dtk_launch", "runs", str(tmp_path / "run")], cwd=tmp_path).stdout
+    assert sorted(line.split()[:2] for line in listed.splitlines()[1:]) == [["task-1", "ended"], ["task-3", "ended"]]
+
+
 def test_the_demo_trains_on_two_nodes(cluster, tmp_path):
     job_id = submitted(cluster, DIGITS, cwd=tmp_path)
     job = cluster.wait_job(job_id, timeout=120)
@@ -135,12 +186,29 @@ def test_a_missing_script_is_refused_before_anything_is_submitted(cluster, tmp_p
     assert cluster.job_ids() == before
 
 
-def test_what_sbatch_refuses_is_passed_on(cluster, tmp_path, write):
-    before = cluster.job_ids()
-    done = dtk_submit(cluster, tmp_path / "run", write(ECHO), cwd=tmp_path, partition="nowhere")
-    assert done.returncode != 0
-    assert "partition" in done.stderr.lower()  # sbatch: invalid partition specified: nowhere
-    assert "Traceback" not in done.stderr
+NEVER = [
+    (["--partition", "nowhere"], "--partition=nowhere: unknown partition 'nowhere'; known: hi, main"),
+    (["--nodes", "9"], "--nodes=9, but partition hi has 2 nodes"),
+    (["--cpus-per-task", "99"], "--cpus-per-task=99, but 0 of the 2 nodes of partition hi have that (most: 2 cores)"),
+    (["--mem", "1T"], "--mem=1T, but 0 of the 2 nodes of partition hi have that (most: 4000 MB)"),
+    (["--gpus-per-node", "3"], "--gpus-per-node=3, but 0 of the 2 nodes of partition hi have that (most: 0 GPUs)"),
+    (["--constraint", "a100"], "--constraint=a100, but 0 of the 2 nodes of partition hi have that (most: none)"),
+    (["--reservation", "mine"], "Requested reservation is invalid. It means: no such reservation; scontrol show"),
+    (["--sbatch", "nodelist=n77"], "sbatch would refuse this job: "),
+]
+
+
+def test_what_could_never_start_is_refused_with_the_numbers(cluster, tmp_path, write):
+    script, before = write(ECHO), cluster.job_ids()
+    for words, said in NEVER:
+        options = ["--nproc", "1", "--run-dir", str(tmp_path / "run"), "--partition", "hi", *words]
+        for flag in {"--partition"} & set(words):
+            del options[options.index(flag) : options.index(flag) + 2]
+        command = [sys.executable, "-m", "dtk_launch", "submit", *options, str(script)]
+        done = cluster.run(command, cwd=tmp_path, check=False)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
     assert cluster.job_ids() == before
 
 

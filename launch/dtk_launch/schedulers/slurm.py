@@ -1,14 +1,17 @@
-"""SLURM: renders slurm/job.sbatch.j2. What happens inside the job is `dtk launch`'s, see allocation.py."""
+"""SLURM: renders slurm/job.sbatch.j2, or a site's own. Inside the job `dtk launch` takes over: allocation.py."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.resources import find_data
 from dtk_launch.schedulers.base import JobPlan
+from dtk_launch.schedulers.directives import directives
+from dtk_launch.schedulers.site import SINFO, parse_sinfo, refusals, waits
+from dtk_launch.schedulers.slurm_words import explained, may_wait, start_of
+from dtk_launch.schedulers.srun import meeting_lines, shell_words, srun_words
 
 
 class Slurm:
@@ -17,15 +20,50 @@ class Slurm:
     program = "sbatch"
 
     def render(self, plan: JobPlan) -> str:
-        """The batch script: directives, and one srun line that starts one dtk on each node."""
-        from jinja2 import Environment, StrictUndefined
+        """The batch script: directives, and one srun line that starts one launcher on each node."""
+        import jinja2
 
-        environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-        environment.filters |= {"quote": shlex.quote, "words": shlex.join}
-        template = environment.from_string(find_data("slurm/job.sbatch.j2").read_text(encoding="utf-8"))
-        return template.render(
-            directives=_checked(_directives(plan)), nodes=plan.nodes, srun=_srun(plan), launch=plan.launch
-        )
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+        environment.filters |= {"quote": shlex.quote, "words": shell_words}
+        source = plan.template or find_data("slurm/job.sbatch.j2")
+        try:
+            text = environment.from_string(_read(source)).render(variables(plan))
+        except jinja2.TemplateSyntaxError as error:
+            raise PlanError(f"--template={source}, line {error.lineno}: {error.message}; mend it") from None
+        except jinja2.UndefinedError as error:
+            known = ", ".join(variables(plan))
+            raise PlanError(f"--template={source}: {error.message}; the variables are {known}") from None
+        except jinja2.TemplateError as error:
+            raise PlanError(f"--template={source}: {error}; mend it") from None
+        if not text.startswith("#!"):
+            raise PlanError(f"--template={source}: a batch script begins with #!, this one with {text[:20]!r}; mend it")
+        return text
+
+    def site_argv(self) -> tuple[str, ...]:
+        """A line for each group of equal nodes of a partition."""
+        return SINFO
+
+    def refusals(self, plan: JobPlan, site: str) -> list[str]:
+        """By the numbers of site.py."""
+        return refusals(plan, parse_sinfo(site))
+
+    def waits(self, plan: JobPlan, site: str) -> str:
+        """Nodes that are down or drained."""
+        return waits(plan, parse_sinfo(site))
+
+    def test_argv(self) -> tuple[str, ...]:
+        """Submits nothing."""
+        return ("sbatch", "--test-only")
+
+    def read_test(self, returncode: int, words: str) -> tuple[str, str]:
+        """A refusal for now alone is none: the job would wait."""
+        if returncode == 0:
+            return "", start_of(words)
+        return ("" if may_wait(words) else explained(words)), ""
+
+    def explained(self, words: str) -> str:
+        """By the table of slurm_words.py."""
+        return explained(words)
 
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """`--parsable`: the job id and nothing around it."""
@@ -39,41 +77,27 @@ class Slurm:
         return job_id
 
     def log_path(self, plan: JobPlan, job_id: str) -> Path:
-        """One log for the job, requeues appended."""
-        return plan.output_dir / f"slurm-{job_id}.out"
+        """One log for the job, requeues appended; of an array the pattern of its tasks' logs."""
+        return plan.output_dir / (f"slurm-{job_id}_*.out" if plan.array else f"slurm-{job_id}.out")
 
 
-def _directives(plan: JobPlan) -> list[tuple[str, str | None]]:
-    log = str(plan.output_dir).replace("%", "%%")  # sbatch expands %-patterns in file names
-    asked: list[tuple[str, str | None]] = [
-        ("job-name", plan.name),
-        ("nodes", str(plan.nodes)),
-        ("ntasks-per-node", "1"),
-        ("time", plan.time),
-        ("partition", plan.partition),
-        ("account", plan.account),
-        ("gpus-per-node", plan.gpus_per_node),
-        ("cpus-per-task", str(plan.cpus_per_task or "")),
-        ("mem", plan.mem),
-        ("chdir", str(plan.workdir)),
-        ("output", f"{log}/slurm-%j.out"),
-        ("open-mode", "append"),  # a requeue would truncate the log
-        ("requeue", None),
-    ]
-    return [(key, value) for key, value in asked if value != ""] + list(plan.extra)
+def variables(plan: JobPlan) -> dict[str, object]:
+    """What a template can use (slurm/README.md)."""
+    return {
+        "directives": directives(plan),
+        "nodes": plan.nodes,
+        "name": plan.name,
+        "run_dir": str(plan.run_dir),
+        "workdir": str(plan.workdir),
+        "setup": [*plan.setup, *meeting_lines(plan)],
+        "srun": srun_words(plan),
+        "launch": plan.launch,
+        "launcher": "torchrun" if plan.plain is not None else "dtk",
+    }
 
 
-def _checked(directives: Iterable[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """No value may end its line: the rest would become shell."""
-    checked = list(directives)
-    for key, value in checked:
-        if not f"{key}{value or ''}".isprintable():
-            raise PlanError(f"--{key}={value!r} has a line break or control character; #SBATCH lines cannot hold one")
-    return checked
-
-
-def _srun(plan: JobPlan) -> tuple[str, ...]:
-    # --kill-on-bad-exit: torchrun on the other nodes does not notice a failed one (pytorch#146371).
-    # --cpus-per-task: SLURM 22.05 to 23.11 do not hand it to srun, and 24 refuses one that differs.
-    cpus = (f"--cpus-per-task={plan.cpus_per_task}",) if plan.cpus_per_task else ()
-    return ("srun", f"--nodes={plan.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", *cpus)
+def _read(template: Path) -> str:
+    try:
+        return template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"--template={template} cannot be read: {error}; pass a readable text file") from None
