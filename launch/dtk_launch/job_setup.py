@@ -15,6 +15,9 @@ def setup_lines(options: SubmitOptions, cwd: Path, environ: Mapping[str, str]) -
     """Lines of bash: modules, the environment to activate, then the user's own. Raises PlanError."""
     if options.venv and options.conda:
         raise PlanError(f"--venv={options.venv} and --conda={options.conda}: one environment can be active; keep one")
+    for name in options.load:
+        if not name.strip() or not name.isprintable():
+            raise PlanError(f"--load={name!r} names no module; pass for example cuda/12.4, or leave it out")
     lines = [f"module load {shlex.quote(name)} || exit 1" for name in options.load]
     if options.venv:
         script = cwd / Path(options.venv).expanduser() / "bin" / "activate"
@@ -24,7 +27,7 @@ def setup_lines(options: SubmitOptions, cwd: Path, environ: Mapping[str, str]) -
     if options.conda:
         program = environ.get("CONDA_EXE") or "conda"
         shell = f'eval "$({shlex.quote(program)} shell.bash hook)"'
-        lines.append(f"{{ {shell} && conda activate {shlex.quote(options.conda)}; }} || exit 1")
+        lines.append(f"{{ {shell} && conda activate {shlex.quote(options.conda)} ; }} || exit 1")
     for line in options.setup:
         if "\n" in line or "\r" in line:
             raise PlanError(f"--setup={line!r} has a line break; give each line its own --setup")

@@ -182,7 +182,7 @@ def test_a_fake_sbatch(dtk, tmp_path):
     (tmp_path / "script.py").touch()
     fake = tmp_path / "bin" / "sbatch"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/bash\n[ "$1" = --parsable ] || exit 9\ncp "$2" seen; echo "77;lab"\n')
+    fake.write_text('#!/bin/bash\n[ "$1" = --parsable ] || exit 0\ncp "$2" seen; echo "77;lab"\n')
     fake.chmod(0o755)
     path = f"{fake.parent}:{os.environ['PATH']}"
     words = ["submit", "--nodes", "2", "--nproc", "2", "--time", "00:05:00", "--run-dir", "out"]
@@ -191,12 +191,14 @@ def test_a_fake_sbatch(dtk, tmp_path):
     done = dtk(*words, "script.py", "--help", PATH=path)
     assert done.stdout.splitlines() == ["77", f"log: {tmp_path}/out/slurm-77.out"], done.stderr
     assert (tmp_path / "seen").read_text() == dry.stdout == (tmp_path / "out/job.sbatch").read_text()
-    fake.write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2; exit 1\n")
-    refused = dtk(*words, "script.py", PATH=path)
-    assert (refused.returncode, refused.stderr) == (
-        1,
-        "dtk: error: sbatch refused the job: sbatch: error: invalid partition\n",
-    )
+    means = "invalid partition. It means: sinfo -s lists the partitions"
+    for at, code, said in (
+        ("--parsable", 1, "sbatch refused the job"),
+        ("--test-only", 2, "sbatch would refuse this job"),
+    ):
+        fake.write_text(f"#!/bin/bash\n[ $1 = {at} ] || exit 0\necho 'sbatch: error: invalid partition' >&2; exit 1\n")
+        refused = dtk(*words, "script.py", PATH=path)
+        assert (refused.returncode, refused.stderr) == (code, f"dtk: error: {said}: {means}\n")
 
 
 def test_no_sbatch(dtk, tmp_path):

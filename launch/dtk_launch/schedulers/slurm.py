@@ -56,10 +56,10 @@ class Slurm:
         return ("sbatch", "--test-only")
 
     def read_test(self, returncode: int, words: str) -> tuple[str, str]:
-        """A refusal for now alone is none: the job would wait."""
+        """A refusal for now alone is none, as the job would wait, and neither is a failure without a word."""
         if returncode == 0:
             return "", start_of(words)
-        return ("" if may_wait(words) else explained(words)), ""
+        return ("" if may_wait(words) or not words.strip() else explained(words)), ""
 
     def explained(self, words: str) -> str:
         """By the table of slurm_words.py."""
