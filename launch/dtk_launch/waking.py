@@ -15,7 +15,7 @@ _SWITCH = 2e-4  # seconds for which a thread that computes keeps a woken one fro
 class Waking:
     """Of the thread that makes it: the kernel counts how long it has waited for a core since it was woken.
 
-    Source: Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat, "time spent waiting to run (in nanoseconds)".
+    Source: Documentation/scheduler/sched-stats.rst, on /proc/<pid>/schedstat: "time spent waiting to run (in ns)".
     Where there is no such file, nothing is corrected.
     """
 
