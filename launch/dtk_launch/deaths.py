@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
-import time
 
 from dtk_launch.vitals import Page
+from dtk_launch.waking import Waking
 
 
 class Deaths:
@@ -34,10 +32,11 @@ class Deaths:
         thread.start()
 
     def _wait(self, pid: int, page: Page) -> None:
-        with contextlib.suppress(OSError):  # only root may; on a busy machine the moment is noted sooner
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -20)
+        waking = Waking()
+        waking.going_to_sleep()
         if page.wait_for_death():
-            self._times[pid] = time.monotonic_ns()
+            self._times[pid] = waking.moment_ns()
+        waking.close()
 
     def failed_at(self, pid: int) -> int | None:
         """time.monotonic_ns() at which an exception left the process's script; None if nothing says so."""

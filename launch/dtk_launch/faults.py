@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dtk_launch.vitals import path_of
+from dtk_launch.waking import Waking
 
 _START = b"Fatal Python error: "
 _SIGNALS = {
@@ -42,7 +43,7 @@ class Fault:
 
 
 class Faults:
-    """Reads the pipes of `nproc` ranks in a thread, until it is closed."""
+    """Reads the pipes of `nproc` ranks, a sleeping thread each, until it is closed."""
 
     def __init__(self, nproc: int) -> None:
         pipes = [os.pipe() for _ in range(nproc)]
@@ -55,15 +56,17 @@ class Faults:
         for read in self._said:
             os.set_blocking(read, False)
         self._ended, self._end = os.pipe()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._listen, args=(read,), daemon=True) for read in self._said]
+        for thread in self._threads:
+            thread.start()
 
     def of(self, local_rank: int, pid: int) -> Fault | None:
         """The last of what this process has said, after a close too; None if it has said nothing."""
-        if self._thread.is_alive():
-            self._read()
         read = list(self._said)[local_rank]
         with self._lock:
+            if not self._closed:
+                self._read(read, time.monotonic_ns())
             said, moments = bytes(self._said[read]), list(self._moments[read])
         start, end = _part_of(said, pid)
         start = said.rfind(_START, start, end)
@@ -74,30 +77,37 @@ class Faults:
 
     def close(self) -> None:
         """Read what is there and let go of the pipes."""
-        if self._thread.is_alive():
-            os.close(self._end)
-            self._thread.join()
-            self._read()
-            for descriptor in (self._ended, *self._said, *self._written):
-                os.close(descriptor)
+        if self._closed:
+            return
+        os.close(self._end)
+        for thread in self._threads:
+            thread.join()
+        self._closed = True
+        for read in self._said:
+            self._read(read, time.monotonic_ns())
+        for descriptor in (self._ended, *self._said, *self._written):
+            os.close(descriptor)
 
-    def _listen(self) -> None:
-        with suppress(OSError):  # only root may; on a busy machine the moment is noted sooner
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -20)
+    def _listen(self, read: int) -> None:
+        waking = Waking()
         poller = select.poll()
-        for descriptor in (self._ended, *self._said):
+        for descriptor in (self._ended, read):
             poller.register(descriptor, select.POLLIN)
+        waking.going_to_sleep()
         while all(descriptor != self._ended for descriptor, _ in poller.poll()):
-            self._read()
+            moment = waking.moment_ns()
+            with self._lock:
+                self._read(read, moment)
+            waking.going_to_sleep()
+        waking.close()
 
-    def _read(self) -> None:
-        with self._lock:
-            for read, said in self._said.items():
-                with suppress(BlockingIOError):
-                    while chunk := os.read(read, 1 << 16):
-                        if len(said) < _MOST:  # what is more is read, so that nobody blocks, and dropped
-                            self._moments[read].append((len(said), time.monotonic_ns()))
-                            said += chunk
+    def _read(self, read: int, moment_ns: int) -> None:
+        said = self._said[read]
+        with suppress(BlockingIOError):
+            while chunk := os.read(read, 1 << 16):
+                if len(said) < _MOST:  # what is more is read, so that nobody blocks, and dropped
+                    self._moments[read].append((len(said), moment_ns))
+                    said += chunk
 
 
 def _part_of(said: bytes, pid: int) -> tuple[int, int]:

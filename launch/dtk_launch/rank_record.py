@@ -77,6 +77,12 @@ class Record:
         self._write()
         self._exited = True
 
+    def say_soon(self, code: int, **how: Any) -> None:
+        """Leave in the supervisor's memory how the rank is ending: torchrun may end it before the whole is written."""
+        if self._spare is not None and not self._exited and os.getpid() == self._pid:
+            nothing: dict[str, Any] = {"traceback": "", "where": None, "related": []}
+            self._spare(_shortest(self._entry | {"exit": {"code": code, **nothing, **how}}))
+
     def leave(self, where: dict[str, Any] | None) -> None:
         """Keep the place at which the script asked for a clean end, for the record of it."""
         self._left = where
@@ -122,33 +128,36 @@ def exit_code(error: BaseException) -> int:
 
 
 def record_error(
-    record: Record, error: BaseException, trace: TracebackType | None, behind: Behind | None = None
+    record: Record,
+    error: BaseException,
+    trace: TracebackType | None,
+    moment: tuple[int, int] | None = None,
+    behind: Behind | None = None,
 ) -> None:
     """Write the exit record of a script that ended by `error`; a clean exit is left to the interpreter's end.
 
-    But for a SystemExit of another type, which tells why. `behind` finds what else is to be in `related` (children.py).
+    But for a SystemExit of another type, which tells why. `moment` is when the error left the script, by both clocks
+    (now). `behind` finds what else is to be in `related` (children.py).
     """
-    now, now_mono = time.time_ns(), time.monotonic_ns()
+    now, now_mono = moment or (time.time_ns(), time.monotonic_ns())
     code = exit_code(error)
     if code == 0:
         record.leave(place_of(error, trace))
         if type(error) is not SystemExit:  # Lightning's way to leave on SIGTERM
             record.end(0, type=type(error).__name__)
         return
-    text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
-    message = message_of(error)
     stamped = getattr(error, "time_ns", None)
     when = stamped if isinstance(stamped, int) else now
+    how: dict[str, Any] = {"type": type(error).__name__, "message": shortened(message_of(error), _LONGEST_MESSAGE)}
+    how |= {"blames": blamed_ranks(error), "time_ns": when, "mono_ns": now_mono - (now - when)}
+    record.say_soon(code, **how)
+    text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(type(error), error, trace))
     record.end(
         code,
-        type=type(error).__name__,
-        message=shortened(message, _LONGEST_MESSAGE),
         traceback=text[-_LONGEST_TRACEBACK:],
         where=place_of(error, trace),
-        blames=blamed_ranks(error),
         related=[*(behind(error, trace, is_users) if behind else ()), *related_to(error)],
-        time_ns=when,
-        mono_ns=now_mono - (now - when),
+        **how,
     )
 
 

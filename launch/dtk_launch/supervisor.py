@@ -36,6 +36,7 @@ from dtk_launch.status import NodeStatus
 from dtk_launch.stopping import ENDING, NOTICES, Stopping
 from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
+from dtk_launch.waking import awake_at_once
 
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
 _LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
@@ -70,7 +71,8 @@ def supervise(
     with held_run_directory(plan) as log:
         supervisor = _Supervisor(plan, command, token, log, as_json)
         supervisor.take_signals()
-        code, signalled = supervisor.run(plan_text, when_started)
+        with awake_at_once():
+            code, signalled = supervisor.run(plan_text, when_started)
         words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
         ending = Ending(
             code, signalled, supervisor.stopped_early(), supervisor.stalls.found, supervisor.others_failed()

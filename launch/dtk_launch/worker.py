@@ -218,13 +218,14 @@ def bootstrap() -> None:
         run(sys.argv[1:])
         _script_ended()
     except BaseException as error:
+        moment = time.time_ns(), time.monotonic_ns()  # before anything that takes time
         if records.exit_code(error) != 0:
             note_failure()
         trace = own_frames_cut(error.__traceback__)
         try:
-            records.record_error(record, error, trace, _load("children").behind)
+            records.record_error(record, error, trace, moment, lambda *about: _load("children").behind(*about))
         except BaseException as later:  # of a signal handler: torch's, for a DataLoader worker that was killed
-            records.record_error(record, later, trace)
+            records.record_error(record, later, trace, moment)
         hide_own_frames(trace)
         if "vitals" in shared and _load("lost").lost_connection(type(error).__name__, records.message_of(error)):
             time.sleep(_load("lost").LINGER)

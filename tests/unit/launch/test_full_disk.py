@@ -28,7 +28,7 @@ def failed(tmp_path, error):
     except type(error) as raised:
         record_error(record, raised, raised.__traceback__)
     assert list(tmp_path.iterdir()) == []
-    (said,) = left
+    *_, said = left  # the last counts: the first was left in a hurry
     assert len(said) < MOST_WORDS
     return RankRecord.parse(said)
 
@@ -116,3 +116,36 @@ def test_the_verdict_says_why_nothing_was_written_and_names_no_file_that_is_not_
     lines = verdict_lines(judge([culprit]), Path("/run"), unwritten="No space left on device", kept=kept)
     assert lines[1].startswith("  the run directory could not be written (No space left on device): output, records")
     assert lines[2:] == [f"  its output: /run/ranks/1.err; {said}"]
+
+
+def test_how_a_rank_fails_is_known_though_it_is_ended_while_it_writes_that(tmp_path, page):
+    """Its first words are in memory before the traceback, whose formatting can take long, is made."""
+
+    class Heavy(Exception):
+        @property
+        def __notes__(self):  # what a traceback shows last
+            raise SystemExit("ended by torchrun")
+
+    record = Record(str(tmp_path), "1", "h:1", page[1].leave)
+    with pytest.raises(SystemExit):
+        record_error(record, Heavy("Connection closed by peer"), None)
+    watch = RankWatch(tmp_path, "h:1", 2, one_node=True, vitals=page[0])
+    watch._since_ns = 0
+    watch.close()
+    found = watch.records[1].exit
+    assert (found.code, found.type, found.message, found.where) == (1, "Heavy", "Connection closed by peer", None)
+
+
+def test_the_moment_of_an_error_is_that_at_which_it_left_the_script(tmp_path):
+    record = Record(str(tmp_path), "1", "h:1")
+    record_error(record, ValueError("bad"), None, (5, 7), lambda *_: time.sleep(0.01) or [])
+    found = RankRecord.read(tmp_path / "1.json").exit
+    assert (found.time_ns, found.mono_ns) == (5, 7)
+
+
+def test_an_error_that_brings_its_own_moment_keeps_it(tmp_path):
+    error = ValueError("bad")
+    error.time_ns = 3
+    record_error(Record(str(tmp_path), "1", "h:1"), error, None, (5, 7))
+    found = RankRecord.read(tmp_path / "1.json").exit
+    assert (found.time_ns, found.mono_ns) == (3, 5)
