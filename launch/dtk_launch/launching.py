@@ -59,6 +59,21 @@ def from_command_line(given: Mapping[str, Any]) -> Launch:
     return decide(resolve(LaunchOptions, given, dict(facts.environ), facts.cwd), facts)
 
 
+def _among_nodes(options: LaunchOptions, facts: HostFacts) -> HostFacts:
+    """The facts, with how the nodes reach each other; as they are where there is one node. Raises PlanError."""
+    step, meeting = facts.allocation, facts.meeting
+    if step is not None and len(step.nodes) > 1 and options.nodes != "1":
+        from dtk_launch.reach import addressed, gloo_interface
+
+        step = addressed(step)
+        return replace(facts, allocation=step, gloo_interface=gloo_interface(step.head_address or step.head))
+    if meeting is not None and meeting.addresses:
+        from dtk_launch.reach import gloo_interface
+
+        return replace(facts, gloo_interface=gloo_interface(meeting.addresses[0]))
+    return facts
+
+
 def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     """A launch of these options on this host. Raises PlanError."""
     environ = dict(facts.environ)
@@ -66,6 +81,7 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     check_needs(settings.options, facts.cwd, environ, settings.sources)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
+    facts = _among_nodes(settings.options, facts)
     try:
         plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
         check_run_folder(plan.run_dir)
