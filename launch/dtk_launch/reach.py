@@ -28,7 +28,7 @@ def addressed(step: Allocation) -> Allocation:
         if not address:
             raise PlanError(
                 f"the node name {name} is not known on {step.node_name}, and scontrol show node {name} says no "
-                "address, so the nodes of this job cannot meet; ask your admin for a DNS entry or a NodeAddr in slurm.conf"
+                "address, so its nodes cannot meet; ask your admin for a DNS entry or a NodeAddr in slurm.conf"
             )
     return replace(
         step, head_address=found.get(step.head, step.head_address), own_address=found.get(step.node_name, "")
