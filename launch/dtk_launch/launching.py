@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,18 +61,16 @@ def from_command_line(given: Mapping[str, Any]) -> Launch:
 
 
 def _among_nodes(options: LaunchOptions, facts: HostFacts) -> HostFacts:
-    """The facts, with how the nodes reach each other; as they are where there is one node. Raises PlanError."""
+    """The facts, with how the nodes reach each other. Raises PlanError; a dry run shows names that nobody knows."""
+    from dtk_launch.reach import addressed, gloo_interface
+
     step, meeting = facts.allocation, facts.meeting
-    if step is not None and len(step.nodes) > 1 and options.nodes != "1":
-        from dtk_launch.reach import addressed, gloo_interface
-
+    if step is None:
+        head = meeting.addresses[0] if meeting is not None and meeting.addresses else ""
+        return replace(facts, gloo_interface=gloo_interface(head))
+    with suppress(*((PlanError,) if options.dry_run else ())):
         step = addressed(step)
-        return replace(facts, allocation=step, gloo_interface=gloo_interface(step.head_address or step.head))
-    if meeting is not None and meeting.addresses:
-        from dtk_launch.reach import gloo_interface
-
-        return replace(facts, gloo_interface=gloo_interface(meeting.addresses[0]))
-    return facts
+    return replace(facts, allocation=step, gloo_interface=gloo_interface(step.head_address or step.head))
 
 
 def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
@@ -81,9 +80,12 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     check_needs(settings.options, facts.cwd, environ, settings.sources)
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
-    facts = _among_nodes(settings.options, facts)
     try:
-        plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
+        plan = build_plan(settings, facts)
+        if plan.topology.nodes > 1:
+            facts = _among_nodes(settings.options, facts)
+            plan = build_plan(settings, facts)
+        plan = complete(check_pet(plan, environ), settings, environ)
         check_run_folder(plan.run_dir)
     except PlanError as error:
         raise PlanError(with_source(str(error), settings.sources)) from None
