@@ -165,7 +165,8 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> Again:
     try:
         os.chdir(values["cwd"])
     except OSError as error:
-        gone = "; its snapshot is gone, and --restore DIR makes the tree again" if values["tree"].get("snapshot") else ""
+        copied = values["tree"].get("snapshot")
+        gone = "; its snapshot is gone, and --restore DIR makes the tree again" if copied else ""
         raise PlanError(
             f"the run was started in {values['cwd']}, which cannot be entered: {error.strerror}{gone}"
         ) from None

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dtk_launch import code_files, submitted
+from dtk_launch import code_files, rerun, submitted
 from dtk_launch.code_snapshot import make, plan_code
 from dtk_launch.errors import PlanError
+from dtk_launch.jobs import submit
 from dtk_launch.options import SubmitOptions
 
 ENVIRONMENT = {
@@ -303,3 +304,36 @@ def test_what_snapshot_json_says(tree):
         "files": 5,
         "links": ["data", "runs"],
     }
+
+
+def submitted_dry(facts, tree, capsys, **given):
+    options = SubmitOptions(script="sub/train.py", snapshot=True, dry_run=True, **given)
+    submit(options, replace(facts(), cwd=tree))
+    return capsys.readouterr().out
+
+
+def test_the_job_starts_in_it_and_a_dry_run_copies_nothing(facts, tree, capsys):
+    there = tree / "runs/train/snapshots/1/tree"
+    text = submitted_dry(facts, tree, capsys)
+    assert f"#SBATCH --chdir='{there}'\n" in text
+    assert f"--run-dir '{tree}/runs/train' sub/train.py" in text
+    assert "-- sub/train.py" in submitted_dry(facts, tree, capsys, plain=True)
+    assert not (tree / "runs").exists()
+
+
+def test_a_container_has_it_and_what_its_links_lead_to(facts, tmp_path, capsys):
+    root = tmp_path / "project"
+    write(root, sub__train_dot_py="")
+    there = tmp_path / "scratch/run"
+    text = submitted_dry(facts, root, capsys, run_dir=str(there), container_image="x.sif", container_mounts="/d:/d")
+    mounts = f"{root}:{root},{there}:{there},/d:/d,{root}/sub:{root}/sub"
+    assert f"--bind {mounts} --pwd {root} x.sif" in text
+    assert text.rstrip().endswith(f" {there}/snapshots/1/tree/train.py")
+
+
+def test_a_rerun_of_its_run_starts_in_it_or_in_the_tree_restored(tree):
+    code = taken(tree)
+    values = {"cwd": str(code.tree / "sub"), "tree": submitted.record_of(code.tree), "options": {"script": "train.py"}}
+    assert rerun.moved(values, Path("/new"))["cwd"] == "/new/sub"
+    absolute = {**values, "options": {"script": str(code.tree / "lib.py")}}
+    assert rerun.moved(absolute, Path("/new"))["options"]["script"] == "/new/lib.py"
