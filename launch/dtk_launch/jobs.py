@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from dtk_launch.code_paths import folders_in_place
+from dtk_launch.code_snapshot import Code, discard, make, plan_code
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
 from dtk_launch.grace import check_stop, stop_words
@@ -134,6 +137,9 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     scheduler: Scheduler = Slurm()
     job = build_job(options, facts)
     check_run_folder(job.run_dir)
+    code = _code(options, facts, job) if options.snapshot else None
+    if code is not None:
+        job = _placed(build_job(code.options(options), facts), code, options)
     text = scheduler.render(job)
     if options.dry_run:
         print(json.dumps({"script": text, "run_dir": str(job.run_dir)}) if options.json else text, end="")
@@ -145,8 +151,15 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
             "to see the script"
         )
     notes = _check(scheduler, job, text)
+    if code is not None:
+        notes.append(make(code, options, os.environ))
     script = _write(job, text)
-    job_id = _submit(scheduler, script)
+    try:
+        job_id = _submit(scheduler, script)
+    except SubmitError:
+        if code is not None:
+            discard(code)
+        raise
     log = scheduler.log_path(job, job_id)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
@@ -155,6 +168,20 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
         print(json.dumps(values))
     else:
         print(f"{job_id}\nlog: {log}")
+
+
+def _code(options: SubmitOptions, facts: HostFacts, job: JobPlan) -> Code:
+    """The snapshot that the job is to run from. Looks at the tree and at what this Python imports from."""
+    mappings = [vars(found)["MAPPING"] for name, found in sys.modules.items() if name.startswith("__editable___")]
+    return plan_code(options, facts.cwd, job.run_dir, os.environ, folders_in_place(sys.path[1:], mappings))
+
+
+def _placed(job: JobPlan, code: Code, options: SubmitOptions) -> JobPlan:
+    """The job in its snapshot. A container gets the tree that it was copied from as well: its links lead there."""
+    mounted = container(options, code.files.root, job.run_dir)
+    if job.container is not None and mounted is not None:
+        mounted = replace(mounted, mounts=tuple(dict.fromkeys((*job.container.mounts, *mounted.mounts))))
+    return replace(job, workdir=code.workdir, setup=(*job.setup, *code.setup), container=mounted)
 
 
 def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:

@@ -41,6 +41,7 @@ class OtherNodes:
         self._plan, self._launch = plan, launch_id(plan)
         self._since_ns = time.time_ns()
         self._next_look = 0.0
+        self._judged: dict[str, tuple[int, int]] = {}
 
     def failed(self, now: bool = False) -> bool:
         """Whether a node has ended with a failure since the start, as of the last second, or `now`.
@@ -50,9 +51,24 @@ class OtherNodes:
         if self._plan.topology.elastic or (time.monotonic() < self._next_look and not now):
             return False
         self._next_look = time.monotonic() + _LOOK_EVERY
-        others = _entries(_failed(self._plan.run_dir), self._launch)
-        others.pop(self._plan.topology.node, None)
-        return any(entry.get("time_ns", 0) > self._since_ns for entry in others.values())
+        return any(map(self._tells_of_now, _listed(_failed(self._plan.run_dir))))
+
+    def _tells_of_now(self, path: Path) -> bool:
+        """Whether this is another node's failure since the start. One that is not is read once: it may be of many."""
+        if path.stem == self._plan.topology.node:
+            return False
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if self._judged.get(path.name) == stamp:
+            return False
+        entry = _read(path, self._launch)
+        if entry is not None and entry.get("time_ns", 0) > self._since_ns:
+            return True
+        self._judged[path.name] = stamp
+        return False
 
 
 def publish(run_dir: Path, node: str, launch: str, **facts: Any) -> None:
@@ -82,14 +98,24 @@ def entries(run_dir: Path, launch: str | None = None) -> dict[str, dict[str, Any
 
 
 def _entries(folder: Path, launch: str | None) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    with contextlib.suppress(OSError):
-        for path in folder.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError):
-                entry = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(entry, dict) and launch in (None, entry.get("launch")):
-                    found[path.stem] = entry
-    return found
+    found = ((path.stem, _read(path, launch)) for path in _listed(folder))
+    return {node: entry for node, entry in found if entry is not None}
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder) if name.endswith(".json")]  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _read(path: Path, launch: str | None) -> dict[str, Any] | None:
+    """The entry, if it is one of this launch (None: of any)."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return entry if isinstance(entry, dict) and launch in (None, entry.get("launch")) else None
 
 
 def ends_to_json(ends: Iterable[RankEnd]) -> list[dict[str, Any]]:

@@ -147,6 +147,8 @@ class SubmitOptions(LaunchOptions):
     """Further folders to mount; those of the script and of the run are mounted as they are."""
     template: str = _option("", metavar="FILE")
     """A site's own template of the batch script; slurm/README.md names its variables."""
+    snapshot: bool = False
+    """Keep the code as it is now in the run directory, and run from there: edits after this do not reach the job."""
     plain: bool = False
     """Write torchrun itself into the batch script, so that the nodes need no dtk: no verdict, no preemption."""
 

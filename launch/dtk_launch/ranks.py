@@ -128,7 +128,9 @@ class RankWatch:
         )
 
     def poll(self) -> None:
-        """Read what changed. Cheap: a stat for each rank of one node; on several, a listing every half second."""
+        """Read what changed. Cheap: a stat for each rank of this node; until all of them run, where the run has several
+        nodes, also a listing of all ranks of the run every half second.
+        """
         for path in self._candidates():
             try:
                 status = path.stat()
@@ -144,7 +146,9 @@ class RankWatch:
     def _candidates(self) -> list[Path]:
         if self._known is not None:
             return self._known
-        if time.monotonic() >= self._next_scan:
+        # No rank begins while each place is taken by a process that runs, and all ranks may be ten thousand.
+        full = self.all_run and len(self._pidfds) == self._nproc and self._next_scan > 0.0
+        if time.monotonic() >= self._next_scan and not full:
             self._next_scan = time.monotonic() + 0.5
             return [path for path in self._folder.iterdir() if path.suffix == ".json"]
         return [self._folder / f"{rank}.json" for rank in self.records]

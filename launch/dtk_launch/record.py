@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dtk_launch import snapshot
+from dtk_launch import snapshot, submitted
 from dtk_launch.explain import plan_json
 from dtk_launch.facts import HostFacts, installed_versions
 from dtk_launch.options import LaunchOptions
 from dtk_launch.plan import LaunchPlan
-from dtk_launch.redaction import MARK, hide_environment, hide_known, hide_value, hide_words, secret_values
+from dtk_launch.redaction import MARK, hide_environment, hide_known, hide_value, hide_words, known_secrets
 from dtk_launch.streams import json_text
 from dtk_launch.torchrun import Command
 
@@ -45,7 +45,8 @@ def observe(plan: LaunchPlan, facts: HostFacts, options: LaunchOptions) -> Surro
     """Look at the source tree, the packages and the host. Takes about as long as three git commands."""
     script = None if plan.target.module else facts.cwd / plan.target.script
     environ = dict(os.environ)
-    known = _known(options, environ)
+    known = known_secrets(options.args, options.env, environ)
+    folder = script.parent if script else facts.cwd
     uname = os.uname()
     return Surroundings(
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -63,7 +64,7 @@ def observe(plan: LaunchPlan, facts: HostFacts, options: LaunchOptions) -> Surro
         script={}
         if script is None
         else {"path": str(script), "sha256": hashlib.sha256(script.read_bytes()).hexdigest()},
-        tree=snapshot.take(script.parent if script else facts.cwd, plan.run_dir, script, known),
+        tree=submitted.record_of(folder) or snapshot.take(folder, plan.run_dir, script, known),
     )
 
 
@@ -91,7 +92,7 @@ def record(plan: LaunchPlan, command: Command, options: LaunchOptions, around: S
         "host": dict(around.host),
         "environment": environment,
     }
-    hidden = _everywhere(hidden, _known(options, around.environ))
+    hidden = _everywhere(hidden, known_secrets(options.args, options.env, around.environ))
     tree = dict(around.tree)
     return hidden | {"redacted": _redacted(hidden, tree), "tree": tree}
 
@@ -99,18 +100,6 @@ def record(plan: LaunchPlan, command: Command, options: LaunchOptions, around: S
 def text(values: dict[str, Any]) -> str:
     """The record as JSON that any UTF-8 file can hold, whatever bytes are in file names."""
     return json_text(values)
-
-
-def _known(options: LaunchOptions, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets that stand in the environment or on the command line, by their values."""
-    pairs = [*environ.items(), *((name, value) for name, _, value in (pair.partition("=") for pair in options.env))]
-    for word, hidden in zip(options.args, hide_words(options.args), strict=True):
-        name, _, value = word.partition("=")
-        if hidden == MARK:
-            pairs.append(("SECRET", word))
-        elif hidden == f"{name}={MARK}":
-            pairs.append(("SECRET", value))
-    return secret_values(*pairs)
 
 
 def _decision(row: Mapping[str, Any], args: tuple[str, ...]) -> dict[str, Any]:

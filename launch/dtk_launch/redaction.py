@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 
 MARK = "<redacted>"
@@ -149,6 +149,18 @@ def secret_values(*pairs: tuple[str, str]) -> tuple[str, ...]:
     values = {value for name, value in pairs if secret_name(name) and len(value) >= 8 and value.count("/") < 2}
     odd = {value for value in values if not (value.isalpha() and value.islower() and len(value) < 12)}
     return tuple(sorted(odd, key=len, reverse=True))
+
+
+def known_secrets(args: Sequence[str], env: Iterable[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The secrets that stand in the environment or on the command line (`env`: K=V), by their values."""
+    pairs = [*environ.items(), *((name, value) for name, _, value in (pair.partition("=") for pair in env))]
+    for word, hidden in zip(args, hide_words(args), strict=True):
+        name, _, value = word.partition("=")
+        if hidden == MARK:
+            pairs.append(("SECRET", word))
+        elif hidden == f"{name}={MARK}":
+            pairs.append(("SECRET", value))
+    return secret_values(*pairs)
 
 
 def hide_known(text: str, values: Iterable[str]) -> str:

@@ -121,7 +121,7 @@ def _environment(pairs: Any, environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def moved(values: Mapping[str, Any], tree: Path) -> dict[str, Any]:
     """The record with its working folder and script in a restored tree. Raises PlanError if they were outside."""
-    root, cwd = Path(values["tree"]["root"]), Path(values["cwd"])
+    root, cwd = Path(values["tree"].get("snapshot") or values["tree"]["root"]), Path(values["cwd"])
     script = Path(values["options"]["script"])
     if not cwd.is_relative_to(root):
         raise PlanError(f"the run was started in {cwd}, outside its tree {root}; restore by hand: git worktree add")
@@ -165,7 +165,11 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> Again:
     try:
         os.chdir(values["cwd"])
     except OSError as error:
-        raise PlanError(f"the run was started in {values['cwd']}, which cannot be entered: {error.strerror}") from None
+        copied = values["tree"].get("snapshot")
+        gone = "; its snapshot is gone, and --restore DIR makes the tree again" if copied else ""
+        raise PlanError(
+            f"the run was started in {values['cwd']}, which cannot be entered: {error.strerror}{gone}"
+        ) from None
     facts = HostFacts.probe()
     planned = decide(settings(values, folder, given, os.environ), facts)
     record = planned.record()

@@ -12,7 +12,7 @@ from dtk_launch.errors import PlanError
 
 _OURS = re.compile(
     r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.sbatch|ranks|nodes|hang\.json|verdict\.json|checkpoints"
-    r"|step-[0-9]{8,}|metrics\.jsonl|tensorboard|\.reserve-.+"
+    r"|step-[0-9]{8,}|snapshots|metrics\.jsonl|tensorboard|\.reserve-.+"
 )
 """The run directory of docs/wire.md, and a folder of checkpoints."""
 _HARMLESS = re.compile(r".*\.(out|err|log)|\.gitkeep|\.gitignore|\.DS_Store|\.nfs.*|lost\+found")
@@ -20,6 +20,12 @@ _HARMLESS = re.compile(r".*\.(out|err|log)|\.gitkeep|\.gitignore|\.DS_Store|\.nf
 _KEYS = {"argv", "decisions", "run_dir"}
 _CHECKPOINT = re.compile(r"step-[0-9]{8,}")
 _SHOWN = 3
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has begun in this folder, or was submitted with a snapshot of its code."""
+    launched = (folder / "plan.json").is_file() and (folder / "ranks").is_dir()
+    return launched or ((folder / "job.sbatch").is_file() and (folder / "snapshots").is_dir())
 
 
 def check_run_folder(folder: Path) -> None:

@@ -124,6 +124,14 @@ def _check_module(name: str, cwd: Path) -> None:
         raise PlanError(f"the module {name!r} is compiled ({spec.origin}), and python -m needs source; pass another")
 
 
+def module_file(name: str, cwd: Path) -> Path | None:
+    """The file that `python -m` would run, None if it is none that can be found; for a module that was checked."""
+    spec = _find(name, cwd)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = _find(f"{name}.__main__", cwd)
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
 def _find(name: str, cwd: Path) -> ModuleSpec | None:
     """The module's spec without importing its parents (importlib.util.find_spec would run their code)."""
     top, *rest = name.split(".")

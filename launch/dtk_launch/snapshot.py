@@ -17,6 +17,7 @@ from typing import Any
 
 from dtk_launch.git import Reply, ask
 from dtk_launch.redaction import hide_diff, hide_source, secret_file
+from dtk_launch.runfolder import is_run
 
 SECONDS = (1.0, 1.5, 0.5)
 """For: where is the repository; its state; a smaller diff, if that one is too large."""
@@ -189,7 +190,7 @@ def _run_folders(root: Path, run_dir: Path) -> Callable[[Path], bool]:
 
     @functools.cache
     def within(folder: Path) -> bool:
-        if folder == run_dir or ((folder / "plan.json").is_file() and (folder / "ranks").is_dir()):
+        if folder == run_dir or is_run(folder):
             return True
         return folder not in (root, folder.parent) and within(folder.parent)
 
