@@ -1,11 +1,11 @@
-"""Submitted jobs: options -> JobPlan -> script -> scheduler. The only module that calls a scheduler's program."""
+"""Submitted jobs: options -> JobPlan -> script -> scheduler."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
 from dtk_launch.grace import check_stop, stop_words
 from dtk_launch.hanging import parse_timeout
+from dtk_launch.job_record import JobRecord
 from dtk_launch.job_setup import container, dtk_there, setup_lines
 from dtk_launch.job_values import asked, check_forms
 from dtk_launch.mounts import of_one_host
@@ -20,13 +21,13 @@ from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.runfolder import check_run_folder
+from dtk_launch.schedulers.asking import ask
 from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, Torchrun
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
 from dtk_launch.tuning import check_tuning, tuning_words
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
-_PATIENCE = 60  # seconds for a controller that is busy
 _NOT_PLAIN = (
     *("strategy", "precision", "offload", "zero_stage", "deepspeed_config", "fsdp_wrap", "fsdp_reshard"),
     *("fsdp_activation_checkpointing", "fsdp_state_dict", "cpu_bind", "hang_timeout", "on_hang", "preempt_signal"),
@@ -146,8 +147,11 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
         )
     notes = _check(scheduler, job, text)
     script = _write(job, text)
-    job_id = _submit(scheduler, script)
+    said = _submit(scheduler, script)
+    job_id = scheduler.parse_job_id(said)
     log = scheduler.log_path(job, job_id)
+    cluster = scheduler.parse_cluster(said)
+    JobRecord(job_id, cluster, time.time(), str(log), str(script), job.array).write(job.run_dir)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
     if options.json:
@@ -159,28 +163,19 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
 
 def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     """Ask the cluster before it is given the job. Raises PlanError for what would be refused, or pend for ever."""
-    site = _asked(scheduler.site_argv())
-    found = site.stdout if site is not None and site.returncode == 0 else ""
+    site = ask(scheduler.site_argv())
+    found = site.stdout if site.returncode == 0 else ""
     if reasons := scheduler.refusals(job, found):
         raise PlanError("this job could never start: " + "; ".join(reasons))
-    tested = _asked(scheduler.test_argv(), text)
-    refusal, start = ("", "") if tested is None else scheduler.read_test(tested.returncode, tested.stderr)
+    tested = ask(scheduler.test_argv(), text)
+    code = tested.returncode
+    refusal, start = ("", "") if code is None else scheduler.read_test(code, tested.stderr)
     if refusal:
         raise PlanError(f"{scheduler.program} would refuse this job: {refusal}")
     waits = scheduler.waits(job, found)
     kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
     apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
     return [note for note in (waits, apart, f"it could start at {start}" if start else "") if note]
-
-
-def _asked(command: tuple[str, ...], text: str = "") -> subprocess.CompletedProcess[str] | None:
-    """What a command of the scheduler answers; None if it cannot be asked, or does not answer."""
-    try:
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def _write(job: JobPlan, text: str) -> Path:
@@ -196,8 +191,8 @@ def _write(job: JobPlan, text: str) -> Path:
 
 
 def _submit(scheduler: Scheduler, script: Path) -> str:
-    done = subprocess.run(scheduler.submit_argv(script), capture_output=True, text=True, check=False)
+    """What the scheduler printed of the job that it took."""
+    done = ask(scheduler.submit_argv(script), patience=None)
     if done.returncode != 0:
-        words = scheduler.explained(done.stderr.strip() or done.stdout.strip())
-        raise SubmitError(f"{scheduler.program} refused the job: {words}")
-    return scheduler.parse_job_id(done.stdout)
+        raise SubmitError(f"{scheduler.program} refused the job: {scheduler.explained(done.words)}")
+    return done.stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 from dtk_launch.errors import PlanError
 
 _OURS = re.compile(
-    r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.sbatch|ranks|nodes|hang\.json|verdict\.json|checkpoints"
+    r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.(sbatch|json|tmp)|ranks|nodes|hang\.json|verdict\.json|checkpoints"
     r"|step-[0-9]{8,}|metrics\.jsonl|tensorboard|\.reserve-.+"
 )
 """The run directory of docs/wire.md, and a folder of checkpoints."""
