@@ -13,9 +13,9 @@ from dtk_launch.schedulers.slurm_reasons import reason_words
 
 SQUEUE = ("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%M|%l|%D|%N|%S|%V|%o")
 _FIELD = re.compile(r"(?:^| )([A-Za-z][A-Za-z:/]*)=(\S*)")
-_WHOLE_LINE = re.compile(r"\s*(JobName|Command|WorkDir|StdOut|Reason)=(.*)")
+_PATH = re.compile(r"^\s*(Command|StdOut)=(.*)$", re.MULTILINE)
 _REASON = re.compile(r"Reason=(.*?) Dependency=")
-_NAME = re.compile(r"JobName=(.*)$", re.MULTILINE)
+_NAME = re.compile(r" JobName=.*$", re.MULTILINE)
 _OVER = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
@@ -31,18 +31,15 @@ def parse_jobs(text: str) -> list[JobState]:
 
 
 def _shown(record: str) -> JobState | None:
+    record = _NAME.sub("", record)  # it may hold anything
     field = dict(_FIELD.findall(" ".join(line.strip() for line in record.splitlines())))
-    for line in record.splitlines():  # names and paths may hold blanks
-        if (match := _WHOLE_LINE.fullmatch(line)) and match[1] != "Reason":
-            field[match[1]] = match[2]
-    if not {"JobId", "JobState"} <= field.keys():
-        return None
-    if name := _NAME.search(record):
-        field["JobName"] = name[1]
+    field |= dict(_PATH.findall(record))  # these may hold blanks
     if reason := _REASON.search(record):
         field["Reason"] = reason[1]
+    if not field.get("JobId") or not field.get("JobState"):
+        return None
     task = field.get("ArrayTaskId")
-    number = f"{field['ArrayJobId']}_{task if task.isdecimal() else f'[{task}]'}" if task else field["JobId"]
+    number = f"{field.get('ArrayJobId')}_{task if task.isdecimal() else f'[{task}]'}" if task else field["JobId"]
     return _state(
         number,
         field["JobState"],
@@ -106,7 +103,7 @@ def _state(
 ) -> JobState:
     began = "" if start in _NEVER_A_REASON | {"Unknown"} else start.replace("T", " ")
     waits_for = "" if dependency in _NEVER_A_REASON else dependency
-    first, few = state.split()[0], re.match(r"\d+", nodes)
+    first, few = state.partition(" ")[0], re.match(r"\d+", nodes)
     reason = "" if reason in _NEVER_A_REASON or first == "CANCELLED" else reason  # it keeps what it had waited for
     return JobState(
         id=number,
