@@ -10,7 +10,7 @@ from pathlib import Path
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.jobref import JobRef, find_job, now
 from dtk_launch.runview import read_run
-from dtk_launch.schedulers.asking import ask, become
+from dtk_launch.schedulers.asking import ask, become, failure
 from dtk_launch.schedulers.base import Scheduler
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.streams import json_text
@@ -24,7 +24,7 @@ def cancel(text: str, as_json: bool, cwd: Path) -> None:
     if alive:
         done = ask(scheduler.cancel_argv(ref.id, ref.cluster))
         if done.returncode != 0:
-            raise SubmitError(f"job {ref.id} is not cancelled: {scheduler.explained(done.words)}")
+            raise SubmitError(f"job {ref.id} is not cancelled: {failure(done, scheduler)}")
     if as_json:
         was = {state.id: state.state for state in ref.states}
         print(json_text({"job_id": ref.id, "cancelled": bool(alive), "was": was, "run_dir": str(ref.folder)}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from dtk_launch.errors import DtkError, PlanError, SubmitError
 from dtk_launch.job_record import JobRecord
 from dtk_launch.runref import find_run, is_run
-from dtk_launch.schedulers.asking import ask
+from dtk_launch.schedulers.asking import Answer, ask, failure
 from dtk_launch.schedulers.base import JobState, Scheduler
 
 _TASK = re.compile(r"task-(\d+)")
@@ -89,7 +89,7 @@ def now(ref: JobRef, scheduler: Scheduler) -> JobRef:
         return ref
     said = ask(scheduler.job_argv(ref.id, ref.cluster))
     if said.returncode != 0:
-        silent = "" if scheduler.not_there(said.words) else scheduler.explained(said.words)
+        silent = "" if scheduler.not_there(said.words) else failure(said, scheduler)
         return replace(ref, states=(), silent=silent)
     states = tuple(state for state in scheduler.read_jobs(said.stdout) if submitted_in(state) == _base(ref))
     return replace(ref, states=states, silent="")
@@ -123,7 +123,7 @@ def _base(ref: JobRef) -> Path:
 def _of_id(number: str, cwd: Path, scheduler: Scheduler) -> JobRef:
     said = ask(scheduler.job_argv(number, ""))
     if said.returncode != 0:
-        return _forgotten(number, cwd, scheduler, said.words)
+        return _forgotten(number, cwd, scheduler, said)
     states = tuple(scheduler.read_jobs(said.stdout))
     if not states:
         raise SubmitError(f"what the scheduler says of job {number} is not understood: {said.stdout.strip()[:200]!r}")
@@ -139,10 +139,10 @@ def _of_id(number: str, cwd: Path, scheduler: Scheduler) -> JobRef:
     return of_states(number, folder, states)
 
 
-def _forgotten(number: str, cwd: Path, scheduler: Scheduler, words: str) -> JobRef:
+def _forgotten(number: str, cwd: Path, scheduler: Scheduler, said: Answer) -> JobRef:
     """A job that ended long ago, by what stands in ./runs."""
     base = number.partition("_")[0]
-    silent = "" if scheduler.not_there(words) else scheduler.explained(words)
+    silent = "" if scheduler.not_there(said.words) else failure(said, scheduler)
     for path in sorted((cwd / "runs").glob("*/job.json")):
         record = JobRecord.read(path.parent)
         if record is not None and record.job_id == base:
@@ -150,8 +150,8 @@ def _forgotten(number: str, cwd: Path, scheduler: Scheduler, words: str) -> JobR
     if silent:
         raise SubmitError(f"job {number} cannot be asked for: {silent}")
     raise JobNotFound(
-        f"no job {number}, and no run in {cwd / 'runs'} is of it ({scheduler.explained(words)}); dtk status lists the "
-        "jobs in the queue, dtk runs the runs of the past, and a run can be passed in place of a job id"
+        f"no job {number}, and no run in {cwd / 'runs'} is of it ({scheduler.explained(said.words)}); dtk status lists "
+        "the jobs in the queue, dtk runs the runs of the past, and a run can be passed in place of a job id"
     )
 
 

@@ -21,7 +21,7 @@ from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.asking import ask
+from dtk_launch.schedulers.asking import ask, failure
 from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, Torchrun
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
@@ -194,5 +194,5 @@ def _submit(scheduler: Scheduler, script: Path) -> str:
     """What the scheduler printed of the job that it took."""
     done = ask(scheduler.submit_argv(script), patience=None)
     if done.returncode != 0:
-        raise SubmitError(f"{scheduler.program} refused the job: {scheduler.explained(done.words)}")
+        raise SubmitError(f"{scheduler.program} refused the job: {failure(done, scheduler)}")
     return done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 from dtk_launch.errors import SubmitError
 from dtk_launch.jobref import JobRef, find_job, now, of_states, submitted_in
 from dtk_launch.runview import RunView, read_run
-from dtk_launch.schedulers.asking import ask
+from dtk_launch.schedulers.asking import ask, failure
 from dtk_launch.schedulers.base import JobState, Scheduler
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.streams import json_text
@@ -97,7 +97,7 @@ def mine(scheduler: Scheduler) -> list[JobView]:
     """This user's jobs that dtk submit has made, as far as the scheduler knows them. Raises SubmitError."""
     said = ask(scheduler.queue_argv())
     if said.returncode != 0:
-        raise SubmitError(f"the jobs cannot be listed: {scheduler.explained(said.words)}")
+        raise SubmitError(f"the jobs cannot be listed: {failure(said, scheduler)}")
     found = []
     for state in scheduler.read_queue(said.stdout):
         if (folder := submitted_in(state)) is not None:

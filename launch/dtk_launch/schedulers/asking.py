@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from dtk_launch.schedulers.base import Scheduler
+
 _PATIENCE = 60  # seconds for a controller that is busy
 
 
@@ -34,8 +36,14 @@ def ask(command: Sequence[str], text: str = "", patience: float | None = _PATIEN
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{command[0]} gave no answer within {patience:g} seconds")
     except OSError as error:
-        return Answer(None, "", f"{command[0]} cannot be started: {error.strerror}")
+        why = f"{command[0]} cannot be started here ({error.strerror}); a login node of the cluster can"
+        return Answer(None, "", why)
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def failure(said: Answer, scheduler: Scheduler) -> str:
+    """Why a question was not answered, in the program's words and with what they mean."""
+    return said.words if said.returncode is None else scheduler.explained(said.words)
 
 
 def become(command: Sequence[str]) -> NoReturn:
