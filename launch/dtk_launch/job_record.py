@@ -14,7 +14,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class JobRecord:
-    """The last job of a run directory. `submitted` as Unix time; `cluster` and `array` '' where there is none."""
+    """The last job of a run directory. `submitted` as Unix time; `cluster` and `array` '' where there is none.
+
+    `sweep`: the arguments of each task of the array that --sweep has made.
+    """
 
     job_id: str
     cluster: str
@@ -22,6 +25,7 @@ class JobRecord:
     log: str
     script: str
     array: str
+    sweep: tuple[str, ...] = ()
     scheduler: str = "slurm"
 
     def write(self, run_dir: Path) -> None:
@@ -36,6 +40,7 @@ class JobRecord:
         try:
             values = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
             words = {name: str(values.get(name, "")) for name in ("job_id", "cluster", "log", "script", "array")}
-            return cls(submitted=float(values.get("submitted", 0)), **words) if words["job_id"] else None
+            sweep = tuple(str(task) for task in values.get("sweep", ()))
+            return cls(submitted=float(values.get("submitted", 0)), sweep=sweep, **words) if words["job_id"] else None
         except (OSError, ValueError, TypeError, AttributeError):
             return None

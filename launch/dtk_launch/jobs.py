@@ -22,9 +22,10 @@ from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.runfolder import check_run_folder
 from dtk_launch.schedulers.asking import ask, failure
-from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, Torchrun
+from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
+from dtk_launch.sweep import sweep_lines, with_sweep
 from dtk_launch.tuning import check_tuning, tuning_words
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
@@ -38,6 +39,7 @@ _NOT_PLAIN = (
 
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     """Decide everything that this host can decide, or raise PlanError. Cores and GPUs are those of the job's nodes."""
+    options, tasks = with_sweep(options)
     check_choices(options)
     check_tuning(options)
     check_stop(options)
@@ -70,7 +72,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         asked=asked(options, gpus),
         cpus_per_task=options.cpus_per_task,
         array=options.array,
-        setup=setup_lines(options, facts.cwd, dict(facts.environ)),
+        setup=(*setup_lines(options, facts.cwd, dict(facts.environ)), *sweep_lines(tasks)),
         env=parse_env(options.env) if options.plain else (),
         container=container(options, facts.cwd, run_dir),
         plain=plain,
@@ -92,7 +94,7 @@ def _check_plain(options: SubmitOptions) -> None:
 def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str, ...]:
     if options.venv or options.conda or options.container_image:
         torchrun = replace(torchrun, program=("torchrun",))
-    target = (*(("-m",) if options.module else ()), "--", options.script, *options.args)
+    target = (*(("-m",) if options.module else ()), "--", options.script, *_arguments(options))
     return torchrun_words(torchrun, nodes, target)
 
 
@@ -127,7 +129,11 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
         words += ["--quiet-ranks", options.quiet_ranks]
     for key, value in parse_env(options.env):
         words += ["--env", f"{key}={value}"]
-    return (*words, *(("-m",) if options.module else ()), options.script, *options.args)
+    return (*words, *(("-m",) if options.module else ()), options.script, *_arguments(options))
+
+
+def _arguments(options: SubmitOptions) -> tuple[str, ...]:
+    return (*options.args, *((TaskArguments(),) if options.sweep else ()))
 
 
 def submit(options: SubmitOptions, facts: HostFacts) -> None:
@@ -151,7 +157,8 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     job_id = scheduler.parse_job_id(said)
     log = scheduler.log_path(job, job_id)
     cluster = scheduler.parse_cluster(said)
-    JobRecord(job_id, cluster, time.time(), str(log), str(script), job.array).write(job.run_dir)
+    tasks = tuple(" ".join(words) for words in with_sweep(options)[1])
+    JobRecord(job_id, cluster, time.time(), str(log), str(script), job.array, tasks).write(job.run_dir)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
     if options.json:

@@ -24,7 +24,7 @@ _COLUMNS = ("job", "run", "state", "nodes", "ran", "left", "step", "steps/s", "w
 class JobView:
     """One job. `state` None: the scheduler has forgotten it, or was not asked. `run` None: nothing of it has run yet.
 
-    `later`: the job that has the run directory now, '' if it is still this one.
+    `later`: the job that has the run directory now, '' if it is still this one. `sweep`: its arguments of --sweep.
     """
 
     id: str
@@ -33,6 +33,7 @@ class JobView:
     run: RunView | None
     log: str = ""
     later: str = ""
+    sweep: str = ""
 
     @property
     def step(self) -> int | None:
@@ -84,13 +85,31 @@ def views_of(ref: JobRef) -> list[JobView]:
     log = ref.record.log if ref.record is not None else ""
     if ref.states:
         return [
-            JobView(state.id, ref.run_dir(state), state, _run(ref, ref.run_dir(state)), state.log or log, ref.later)
+            JobView(
+                state.id,
+                ref.run_dir(state),
+                state,
+                _run(ref, ref.run_dir(state)),
+                state.log or log,
+                ref.later,
+                _sweep(ref, state.id),
+            )
             for state in ref.states
         ]
     tasks = sorted(ref.folder.glob("task-*")) if ref.array else []
     if tasks:
-        return [JobView(f"{ref.id}_{task.name[5:]}", task, None, _run(ref, task), log) for task in tasks]
-    return [JobView(ref.id, ref.folder, None, _run(ref, ref.folder), log)]
+        ids = [f"{ref.id}_{task.name[5:]}" for task in tasks]
+        return [
+            JobView(number, task, None, _run(ref, task), log, sweep=_sweep(ref, number))
+            for number, task in zip(ids, tasks, strict=True)
+        ]
+    return [JobView(ref.id, ref.folder, None, _run(ref, ref.folder), log, sweep=_sweep(ref, ref.id))]
+
+
+def _sweep(ref: JobRef, job_id: str) -> str:
+    """What --sweep has given to the task of this id; '' where it names none."""
+    tasks, task = ref.record.sweep if ref.record is not None else (), job_id.partition("_")[2]
+    return tasks[int(task)] if task.isdecimal() and int(task) < len(tasks) else ""
 
 
 def mine(scheduler: Scheduler) -> list[JobView]:
@@ -116,7 +135,9 @@ def _table(views: list[JobView], as_json: bool) -> None:
     if as_json:
         print(json_text([values(view) for view in views]))
     elif views:
-        print(plain(_COLUMNS, [_row(view) for view in views]), end="")
+        swept = any(view.sweep for view in views)
+        rows = [_row(view) + (_metric(view), view.sweep) * swept for view in views]
+        print(plain(_COLUMNS + ("metric", "swept") * swept, rows), end="")
     else:
         print("no job of dtk submit is in the queue; dtk runs lists the runs in ./runs", file=sys.stderr)
 
@@ -128,6 +149,7 @@ def values(view: JobView) -> dict[str, Any]:
         "id": view.id or None,
         "folder": str(view.folder),
         "log": view.log,
+        "sweep": view.sweep,
         "step": view.step,
         "rate": view.rate,
         "left": view.left,
@@ -180,6 +202,12 @@ def _why(state: JobState) -> str:
     return (
         f"; {state.reason}" + (f": {state.why}" if state.why else "") + ("" if "BeginTime" in state.reason else start)
     )
+
+
+def _metric(view: JobView) -> str:
+    """The last value that was logged."""
+    metric = view.run.metric if view.run is not None and view.run.logging else None
+    return f"{metric[0]} {number(metric[1])}" if metric is not None else "-"
 
 
 def _row(view: JobView) -> tuple[str, ...]:

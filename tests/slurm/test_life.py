@@ -25,7 +25,14 @@ while True:
     time.sleep(0.05)
     page.beat()
 """
-HELLO = "import os, sys\nprint('hello')\nsys.exit(3 * int(os.environ.get('SLURM_ARRAY_TASK_ID', 0)))\n"
+HELLO = """
+import json, os, sys, time
+print("hello", *sys.argv[1:])
+code = int(sys.argv[-1].partition("=")[2] or 0)
+with open(os.environ["DTK_RUN_DIR"] + "/metrics.jsonl", "a") as file:
+    file.write(json.dumps({"step": 5, "time": time.time(), "loss": code + 0.5}) + "\\n")
+sys.exit(code)
+"""
 # Starts a command, and sends it SIGINT once it has written the word to stderr.
 INTERRUPT = """
 import signal, subprocess, sys
@@ -115,17 +122,18 @@ def test_a_job_that_runs_and_jobs_that_wait_for_it(cluster, dtk):
     assert re.match(rf"job {waits}: completed after .* on n\[1-2\]\nrun waits: ended\n", dtk("status", "waits").stdout)
 
 
-def test_an_array_of_which_one_task_fails(cluster, dtk):
-    array = dtk.submit("many", HELLO, "--array", "0-1")
+def test_a_sweep_of_which_one_run_fails(cluster, dtk):
+    array = dtk.submit("many", HELLO, "--sweep", "word=it's so", "--sweep", "code=0,3")
     for task in (0, 1):
         cluster.wait_until(lambda task=task: dtk.state(f"{array}_{task}")["over"], "the task has ended", timeout=40)
     rows = {line.split()[0]: line.split()[1:] for line in dtk("status", "many").stdout.splitlines()}
     assert rows[f"{array}_0"][:2] == ["task-0", "completed"]
+    assert rows[f"{array}_0"][-5:] == ["loss", "0.5", "--word=it's", "so", "--code=0"]
     assert rows[f"{array}_1"][:5] == ["task-1", "failed", "(exit", "code", "3)"]
     failed = dtk("status", "runs/many/task-1").stdout
     assert failed.startswith(f"job {array}_1: failed (exit code 3) after ")
     assert "run many-1: failed (3): rank 0: " in failed
-    assert dtk("logs", f"{array}_1").stdout == "[0] hello\n"
+    assert dtk("logs", f"{array}_1").stdout == "[0] hello --word=it's so --code=3\n"
     for verb in ("logs", "attach"):
         assert f"is an array; pass one of its tasks: {array}_0, {array}_1" in dtk(verb, array, code=2).stderr
     assert json.loads(dtk("cancel", array, "--json").stdout)["cancelled"] is False

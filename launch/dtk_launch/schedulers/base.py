@@ -13,6 +13,12 @@ class PerTask(str):
     __slots__ = ()
 
 
+class TaskArguments(str):
+    """A word that stands for the arguments of the array's task, which lines of `setup` have put in "$@"."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Container:
     """What the ranks run in. `mounts` are SOURCE:TARGET; `runtime` is one of options.RUNTIMES."""
