@@ -66,8 +66,8 @@ class Following:
         self.ref = now(self.ref, self._scheduler)
         self._next = time.monotonic() + (_ASK_EVERY if view.state == "starting" else _ASK_AT_END)
         if self.ref.silent:
-            self._tell(f"{self.ref.silent}; asking again")
-            return False
+            self._tell(self.ref.silent)
+            return view.over and view.state != "preempted"  # that one is put back into the queue
         self._tell(self.waits_for())
         return self.ref.over
 

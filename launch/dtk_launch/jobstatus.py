@@ -169,6 +169,8 @@ def words(view: JobView) -> list[str]:
     if view.left is not None:
         fit = f", enough for about {view.steps_left} more steps at this rate" if view.steps_left is not None else ""
         lines.append(f"{duration(view.left)} left of its time{fit}")
+    if view.sweep:
+        lines.append(f"swept: {view.sweep}")
     lines.append(f"run directory: {view.folder}" + (f", now of job {view.later}" if view.later else ""))
     return [*lines, f"log: {view.log}"] if view.log else lines
 

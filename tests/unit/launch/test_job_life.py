@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from dtk_launch.errors import PlanError, SubmitError
@@ -170,6 +171,7 @@ def test_following_goes_on_while_a_job_may_come_back(scontrol, monkeypatch, caps
     answer("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1)
     assert not following.over(view)
     assert "slurmctld does not answer" in capsys.readouterr().err
+    assert following.over(replace(view, state="failed"))
     answer(plain.replace("PENDING", "COMPLETED"))
     assert following.over(view)
     answer("slurm_load_jobs error: Invalid job id specified", 1)
