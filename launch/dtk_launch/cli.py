@@ -218,16 +218,16 @@ def logs(
 ) -> None:
     """Print what the ranks of RUN wrote, rank by rank.
 
-    RUN is a name in ./runs, or a path. With -f: the last ten lines of each, then as it comes.
+    RUN is a name in ./runs, a path, or the id of a job. With -f: the last ten lines of each, then as it comes; a job in
+    the queue is waited for.
     """
+    from dtk_launch import joblogs
     from dtk_launch import logs as output
-    from dtk_launch import runref
 
-    folder = runref.find_run(run, Path.cwd())
-    wanted = output.asked_ranks(folder, ",".join(ranks)) if ranks else None
+    ref = joblogs.find(run, Path.cwd())
+    wanted = output.asked_ranks(ref.folder, ",".join(ranks)) if ranks else None
     suffixes = ("log", "err") if only_err == only_out else ("err",) if only_err else ("log",)
-    options = output.LogOptions(wanted, suffixes, tail, not no_prefix)
-    output.show(folder, options, follow, os.environ)
+    joblogs.show(ref, output.LogOptions(wanted, suffixes, tail, not no_prefix), follow, os.environ)
 
 
 @app.command()
@@ -251,6 +251,46 @@ def stacks(run: str, as_json: bool) -> None:
     from dtk_launch import runref, whereabouts
 
     whereabouts.show(runref.find_run(run, Path.cwd()), as_json)
+
+
+@app.command()
+@click.argument("job", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, of one job for a JOB that is no array.")
+def status(job: str, as_json: bool) -> None:
+    """Show JOB, or all your jobs: state, what it waits for, nodes, step, pace, time left.
+
+    JOB is a job id, of an array's task ID_TASK, a name in ./runs, or a path.
+    """
+    from dtk_launch import jobstatus
+
+    jobstatus.show(job, as_json, Path.cwd())
+
+
+@app.command()
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def cancel(job: str, as_json: bool) -> None:
+    """End JOB, or take it out of the queue.
+
+    JOB is a job id, of an array's task ID_TASK, a name in ./runs, or a path. Nothing is asked.
+    """
+    from dtk_launch import jobacts
+
+    jobacts.cancel(job, as_json, Path.cwd())
+
+
+@app.command(context_settings=SCRIPT_SETTINGS)
+@click.argument("job")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]")
+@click.option("--node", default="", metavar="NAME", help="On this node of the job; default: its first.")
+def attach(job: str, command: tuple[str, ...], node: str) -> None:
+    """Run dtk top, or COMMAND, inside the running JOB, beside its ranks.
+
+    JOB is a job id, of an array's task ID_TASK, a name in ./runs, or a path.
+    """
+    from dtk_launch import jobacts
+
+    jobacts.attach(job, command, node, Path.cwd())
 
 
 @app.command()

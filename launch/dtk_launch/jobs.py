@@ -1,12 +1,12 @@
-"""Submitted jobs: options -> JobPlan -> script -> scheduler. Calls the scheduler's programs."""
+"""Submitted jobs: options -> JobPlan -> script -> scheduler."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
 from dtk_launch.grace import check_stop, stop_words
 from dtk_launch.hanging import parse_timeout
+from dtk_launch.job_record import JobRecord
 from dtk_launch.job_setup import container, dtk_there, setup_lines
 from dtk_launch.job_values import asked, check_forms
 from dtk_launch.mounts import of_one_host
@@ -23,13 +24,14 @@ from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, Torchrun
+from dtk_launch.schedulers.asking import ask, failure
+from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
+from dtk_launch.sweep import sweep_lines, with_sweep
 from dtk_launch.tuning import check_tuning, tuning_words
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
-_PATIENCE = 60  # seconds for a controller that is busy
 _NOT_PLAIN = (
     *("strategy", "precision", "offload", "zero_stage", "deepspeed_config", "fsdp_wrap", "fsdp_reshard"),
     *("fsdp_activation_checkpointing", "fsdp_state_dict", "cpu_bind", "hang_timeout", "on_hang", "preempt_signal"),
@@ -40,6 +42,7 @@ _NOT_PLAIN = (
 
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     """Decide everything that this host can decide, or raise PlanError. Cores and GPUs are those of the job's nodes."""
+    options, tasks = with_sweep(options)
     check_choices(options)
     check_tuning(options)
     check_stop(options)
@@ -72,7 +75,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         asked=asked(options, gpus),
         cpus_per_task=options.cpus_per_task,
         array=options.array,
-        setup=setup_lines(options, facts.cwd, dict(facts.environ)),
+        setup=(*setup_lines(options, facts.cwd, dict(facts.environ)), *sweep_lines(tasks)),
         env=parse_env(options.env) if options.plain else (),
         container=container(options, facts.cwd, run_dir),
         plain=plain,
@@ -94,7 +97,7 @@ def _check_plain(options: SubmitOptions) -> None:
 def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str, ...]:
     if options.venv or options.conda or options.container_image:
         torchrun = replace(torchrun, program=("torchrun",))
-    target = (*(("-m",) if options.module else ()), "--", options.script, *options.args)
+    target = (*(("-m",) if options.module else ()), "--", options.script, *_arguments(options))
     return torchrun_words(torchrun, nodes, target)
 
 
@@ -129,7 +132,11 @@ def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: st
         words += ["--quiet-ranks", options.quiet_ranks]
     for key, value in parse_env(options.env):
         words += ["--env", f"{key}={value}"]
-    return (*words, *(("-m",) if options.module else ()), options.script, *options.args)
+    return (*words, *(("-m",) if options.module else ()), options.script, *_arguments(options))
+
+
+def _arguments(options: SubmitOptions) -> tuple[str, ...]:
+    return (*options.args, *((TaskArguments(),) if options.sweep else ()))
 
 
 def submit(options: SubmitOptions, facts: HostFacts) -> None:
@@ -155,12 +162,16 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
         notes.append(make(code, options, os.environ))
     script = _write(job, text)
     try:
-        job_id = _submit(scheduler, script)
+        said = _submit(scheduler, script)
     except SubmitError:
         if code is not None:
             discard(code)
         raise
+    job_id = scheduler.parse_job_id(said)
     log = scheduler.log_path(job, job_id)
+    cluster = scheduler.parse_cluster(said)
+    tasks = tuple(" ".join(words) for words in with_sweep(options)[1])
+    JobRecord(job_id, cluster, time.time(), str(log), str(script), job.array, tasks).write(job.run_dir)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
     if options.json:
@@ -186,28 +197,19 @@ def _placed(job: JobPlan, code: Code, options: SubmitOptions) -> JobPlan:
 
 def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     """Ask the cluster before it is given the job. Raises PlanError for what would be refused, or pend for ever."""
-    site = _asked(scheduler.site_argv())
-    found = site.stdout if site is not None and site.returncode == 0 else ""
+    site = ask(scheduler.site_argv())
+    found = site.stdout if site.returncode == 0 else ""
     if reasons := scheduler.refusals(job, found):
         raise PlanError("this job could never start: " + "; ".join(reasons))
-    tested = _asked(scheduler.test_argv(), text)
-    refusal, start = ("", "") if tested is None else scheduler.read_test(tested.returncode, tested.stderr)
+    tested = ask(scheduler.test_argv(), text)
+    code = tested.returncode
+    refusal, start = ("", "") if code is None else scheduler.read_test(code, tested.stderr)
     if refusal:
         raise PlanError(f"{scheduler.program} would refuse this job: {refusal}")
     waits = scheduler.waits(job, found)
     kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
     apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
     return [note for note in (waits, apart, f"it could start at {start}" if start else "") if note]
-
-
-def _asked(command: tuple[str, ...], text: str = "") -> subprocess.CompletedProcess[str] | None:
-    """What a command of the scheduler answers; None if it cannot be asked, or does not answer."""
-    try:
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def _write(job: JobPlan, text: str) -> Path:
@@ -223,8 +225,8 @@ def _write(job: JobPlan, text: str) -> Path:
 
 
 def _submit(scheduler: Scheduler, script: Path) -> str:
-    done = subprocess.run(scheduler.submit_argv(script), capture_output=True, text=True, check=False)
+    """What the scheduler printed of the job that it took."""
+    done = ask(scheduler.submit_argv(script), patience=None)
     if done.returncode != 0:
-        words = scheduler.explained(done.stderr.strip() or done.stdout.strip())
-        raise SubmitError(f"{scheduler.program} refused the job: {words}")
-    return scheduler.parse_job_id(done.stdout)
+        raise SubmitError(f"{scheduler.program} refused the job: {failure(done, scheduler)}")
+    return done.stdout

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dtk_launch.errors import PlanError
 from dtk_launch.follow import Tail, prefix
 from dtk_launch.ranklist import RankList, parse_ranks
 from dtk_launch.ranks import RankRecord
-from dtk_launch.runview import read_run
+from dtk_launch.runview import RunView, read_run
 
 _POLL = 0.1  # seconds between looks at the files
 _LOOK_EVERY = 1.0  # seconds between looks for new ranks, and whether the run is over
@@ -32,6 +32,11 @@ class LogOptions:
     prefixed: bool = True
 
 
+def ended(view: RunView) -> bool:
+    """Whether nothing more will come of a run that is no job's."""
+    return view.over
+
+
 def asked_ranks(folder: Path, text: str) -> RankList:
     """The ranks that --rank names. Raises PlanError if the run has none of them, as far as that is known."""
     asked = parse_ranks(text, "--rank")
@@ -44,19 +49,32 @@ def asked_ranks(folder: Path, text: str) -> RankList:
     return asked
 
 
-def show(folder: Path, options: LogOptions, follow: bool, environ: Mapping[str, str]) -> None:
-    """Print the logs of a run: rank by rank what is there, then as it comes. A reader that goes away ends it."""
+def show(
+    folder: Path, options: LogOptions, follow: bool, environ: Mapping[str, str], over: Callable[[RunView], bool] = ended
+) -> bool:
+    """Print the logs of a run: rank by rank what is there, then as it comes. A reader that goes away ends it.
+
+    Returns whether there was anything.
+    """
     coloured = sys.stdout.isatty() and not environ.get("NO_COLOR")
-    out = sys.stdout.fileno()
+    out, found = sys.stdout.fileno(), False
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
-        for data in lines(folder, options, follow, coloured):
+        for data in lines(folder, options, follow, coloured, over):
+            found = True
             view = memoryview(data)
             while view:
                 view = view[os.write(out, view) :]
+    return found
 
 
-def lines(folder: Path, options: LogOptions, follow: bool, coloured: bool = False) -> Iterator[bytes]:
-    """Whole lines, many at a time. With `follow`, until the run is over and everything of it has been given."""
+def lines(
+    folder: Path,
+    options: LogOptions,
+    follow: bool,
+    coloured: bool = False,
+    ended: Callable[[RunView], bool] = ended,
+) -> Iterator[bytes]:
+    """Whole lines, many at a time. With `follow`, until the run has ended and everything of it has been given."""
     tails: dict[tuple[int, str], Tail] = {}
     tail = _FOLLOWED_TAIL if follow and options.tail is None else options.tail
     several = read_run(folder).nodes > 1
@@ -64,7 +82,7 @@ def lines(folder: Path, options: LogOptions, follow: bool, coloured: bool = Fals
     while True:
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + _LOOK_EVERY
-            over = over or read_run(folder).over
+            over = over or ended(read_run(folder))
             for key, path in files(folder, options).items():
                 if key not in tails:  # a rank that comes later is shown from its start
                     tails[key] = Tail(path, start_of_tail(path, tail) if first and tail is not None else 0)

@@ -125,6 +125,8 @@ class SubmitOptions(LaunchOptions):
     """Begin after other jobs, such as afterok:123. If that can never be, the job is cancelled, not left waiting."""
     array: str = _option("", "--array", "-a", metavar="LIST")
     """Run it once for each number of 0-9, 1,3,5 or 0-99%4 (4 at once), with a run directory each (task-N)."""
+    sweep: tuple[str, ...] = _option((), "--sweep", metavar="NAME=VALUES")
+    """Run it once with --NAME=VALUE for each value of lr=1e-3,3e-4 or seed=0:4. Repeatable: all combinations."""
     mail_type: str = _option("", metavar="END,FAIL,...")
     """When SLURM sends mail: BEGIN, END, FAIL, REQUEUE, TIME_LIMIT, ALL."""
     mail_user: str = _option("", metavar="ADDRESS")

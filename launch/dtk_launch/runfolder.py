@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dtk_launch.errors import PlanError
+from dtk_launch.job_record import JobRecord
 
 _OURS = re.compile(
-    r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.sbatch|ranks|nodes|hang\.json|verdict\.json|checkpoints"
+    r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.(sbatch|json|tmp)|ranks|nodes|hang\.json|verdict\.json|checkpoints"
     r"|step-[0-9]{8,}|snapshots|metrics\.jsonl|tensorboard|\.reserve-.+"
 )
 """The run directory of docs/wire.md, and a folder of checkpoints."""
@@ -34,7 +35,7 @@ def check_run_folder(folder: Path) -> None:
     What else stands in a folder that a run has had is the script's own.
     """
     try:
-        if _has_a_plan(folder):
+        if _has_a_plan(folder) or JobRecord.read(folder) is not None:  # of an array the runs are in folders of it
             return
         strangers = list(_strangers(folder))
         if not strangers or _has_run(folder):

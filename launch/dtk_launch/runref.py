@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dtk_launch.errors import DtkError, nearest
@@ -15,7 +16,7 @@ class RunNotFound(DtkError):
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run directory (docs/wire.md)."""
-    return (folder / "plan.json").is_file() or (folder / "ranks").is_dir()
+    return os.path.isfile(folder / "plan.json") or os.path.isdir(folder / "ranks")  # noqa: PTH112, PTH113 - never raise
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -32,7 +33,7 @@ def find_run(run: str, cwd: Path) -> Path:
     for folder in (cwd / "runs" / run, asked.parent if asked.name == "plan.json" else asked):
         if is_run(folder):
             return folder.resolve()
-    if asked.exists():
+    if os.path.exists(asked):  # noqa: PTH110 - a name may be too long to ask for
         what = "a file" if asked.is_file() else "no run directory: it has neither plan.json nor ranks/"
         raise RunNotFound(f"{asked} is {what}; pass the name of a run in ./runs, or the path of a run directory")
     known = [path.name for path in runs_in(cwd / "runs")]

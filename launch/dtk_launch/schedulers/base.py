@@ -13,6 +13,12 @@ class PerTask(str):
     __slots__ = ()
 
 
+class TaskArguments(str):
+    """A word that stands for the arguments of the array's task, which lines of `setup` have put in "$@"."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Container:
     """What the ranks run in. `mounts` are SOURCE:TARGET; `runtime` is one of options.RUNTIMES."""
@@ -55,6 +61,33 @@ class Torchrun:
     max_restarts: int
 
 
+@dataclass(frozen=True)
+class JobState:
+    """What the scheduler says of a job now; '' and None: nothing. Times in seconds, `submitted` as Unix time.
+
+    `state` in lower case, as the scheduler calls it; `over`: it has ended and does not come back. `reason` is the
+    scheduler's word for why it waits or ended so, `why` what that means. `ran`: since its start. `start`: when it
+    started, or could, by the scheduler's clock. `submitted`: when it was put in the queue, or back into it.
+    """
+
+    id: str
+    state: str
+    over: bool
+    reason: str
+    why: str
+    nodes: int | None
+    hosts: str
+    ran: float | None
+    limit: float | None
+    start: str
+    submitted: float | None
+    restarts: int | None
+    exit_code: str
+    user: str
+    script: Path | None
+    log: str
+
+
 class Scheduler(Protocol):
     """Renders and reads; it starts nothing and writes nothing."""
 
@@ -90,3 +123,30 @@ class Scheduler(Protocol):
 
     def log_path(self, plan: JobPlan, job_id: str) -> Path:
         """Where the job's own output goes."""
+
+    def parse_cluster(self, stdout: str) -> str:
+        """The cluster in what that command printed, '' for this host's own."""
+
+    def job_id_in(self, text: str) -> str:
+        """The job id that a person has typed, '' if it is none: `123`, of an array's task `123_4`."""
+
+    def job_argv(self, job_id: str, cluster: str) -> tuple[str, ...]:
+        """The command that tells all about a job, an array's tasks each."""
+
+    def read_jobs(self, stdout: str) -> list[JobState]:
+        """The jobs in what that command printed."""
+
+    def not_there(self, words: str) -> bool:
+        """Whether a failure of that command means that there is no such job, or that it is forgotten."""
+
+    def queue_argv(self) -> tuple[str, ...]:
+        """The command that lists this user's jobs."""
+
+    def read_queue(self, stdout: str) -> list[JobState]:
+        """The jobs in what that command printed, with what it knows of each."""
+
+    def cancel_argv(self, job_id: str, cluster: str) -> tuple[str, ...]:
+        """The command that ends a job, or takes it out of the queue."""
+
+    def inside_argv(self, job_id: str, cluster: str, host: str, terminal: bool) -> tuple[str, ...]:
+        """The words before a command that is to run beside a running job: on `host`, or its first node."""

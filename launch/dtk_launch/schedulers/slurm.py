@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.resources import find_data
-from dtk_launch.schedulers.base import JobPlan
+from dtk_launch.schedulers.base import JobPlan, JobState
 from dtk_launch.schedulers.directives import directives
 from dtk_launch.schedulers.site import SINFO, parse_sinfo, refusals, waits
+from dtk_launch.schedulers.slurm_jobs import SQUEUE, parse_jobs, parse_queue
 from dtk_launch.schedulers.slurm_words import explained, may_wait, start_of
 from dtk_launch.schedulers.srun import meeting_lines, shell_words, srun_words
 
@@ -79,6 +81,48 @@ class Slurm:
     def log_path(self, plan: JobPlan, job_id: str) -> Path:
         """One log for the job, requeues appended; of an array the pattern of its tasks' logs."""
         return plan.output_dir / (f"slurm-{job_id}_*.out" if plan.array else f"slurm-{job_id}.out")
+
+    def parse_cluster(self, stdout: str) -> str:
+        """What follows the `;`."""
+        return stdout.strip().splitlines()[-1].partition(";")[2] if stdout.strip() else ""
+
+    def job_id_in(self, text: str) -> str:
+        """Digits, and for a task of an array its number behind a `_`."""
+        return text if re.fullmatch(r"[0-9]+(_[0-9]+)?", text) else ""
+
+    def job_argv(self, job_id: str, cluster: str) -> tuple[str, ...]:
+        """Not with --oneliner: names and paths may hold blanks."""
+        return ("scontrol", *_of(cluster), "show", "job", job_id)
+
+    def read_jobs(self, stdout: str) -> list[JobState]:
+        """By slurm_jobs.py."""
+        return parse_jobs(stdout)
+
+    def not_there(self, words: str) -> bool:
+        """Ended jobs are forgotten after MinJobAge, five minutes unless the site says otherwise."""
+        return "Invalid job id" in words
+
+    def queue_argv(self) -> tuple[str, ...]:
+        """Also jobs that ended in the last minutes."""
+        return SQUEUE
+
+    def read_queue(self, stdout: str) -> list[JobState]:
+        """By slurm_jobs.py."""
+        return parse_queue(stdout)
+
+    def cancel_argv(self, job_id: str, cluster: str) -> tuple[str, ...]:
+        """All tasks of an array, or the one that is named."""
+        return ("scancel", *_of(cluster), job_id)
+
+    def inside_argv(self, job_id: str, cluster: str, host: str, terminal: bool) -> tuple[str, ...]:
+        """`--overlap`: the ranks hold all that the job has, and another step would wait for them."""
+        where = (f"--nodelist={host}",) if host else ()
+        one = ("--overlap", "--nodes=1", "--ntasks=1", "--immediate=30", *where, *(("--pty",) if terminal else ()))
+        return ("srun", *_of(cluster), f"--jobid={job_id}", *one)
+
+
+def _of(cluster: str) -> tuple[str, ...]:
+    return (f"--clusters={cluster}",) if cluster else ()
 
 
 def variables(plan: JobPlan) -> dict[str, object]:

@@ -23,6 +23,7 @@ _MEANINGS = (
     ("Job dependency problem", "the job to wait for is not known any more, or the form is not TYPE:JOB[:JOB]"),
     ("Invalid job array", "the cluster allows numbers below MaxArraySize; scontrol show config | grep MaxArraySize"),
     ("Access/permission denied", "you may not use this partition, or not as this user; ask the admin"),
+    ("Invalid job id", "SLURM does not know this job, or has forgotten it: some minutes after its end it does"),
     ("Invalid user id", "this user is not known on the cluster; log in there"),
     ("nable to contact slurm controller", "slurmctld does not answer; scontrol ping, and try again in a minute"),
     ("Unable to open file|No such file", "a file that the job names is not there"),
@@ -33,7 +34,9 @@ _LATER = re.compile(
     r"Requested nodes are busy|not available \(down, drained|Requested partition configuration not available"
 )
 _START = re.compile(r"to start at (\S+)")
-_ONLY_NOISE = re.compile(r"^(sbatch: )?(error: )?(allocation failure: )?")
+_ONLY_NOISE = re.compile(
+    r"^((sbatch|scancel|srun): )?(slurm_load_jobs |scontrol_print_job )?(error: )?(allocation failure: )?"
+)
 
 
 def meaning(words: str) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from dtk_launch.schedulers.base import Container, JobPlan, PerTask, Torchrun
+from dtk_launch.schedulers.base import Container, JobPlan, PerTask, TaskArguments, Torchrun
 
 _FIRST_PORT, _PORTS = 20000, 12000  # below the ports that the system gives away; by the job's id
 
 
 def shell_words(words: Iterable[str]) -> str:
     """The words as bash reads them back."""
-    return " ".join(shlex.quote(w) + ('"$SLURM_ARRAY_TASK_ID"' if isinstance(w, PerTask) else "") for w in words)
+    return " ".join(_shell_word(word) for word in words)
+
+
+def _shell_word(word: str) -> str:
+    if isinstance(word, TaskArguments):
+        return '"$@"'
+    return shlex.quote(word) + ('"$SLURM_ARRAY_TASK_ID"' if isinstance(word, PerTask) else "")
 
 
 def srun_words(plan: JobPlan) -> tuple[str, ...]:

@@ -1,0 +1,46 @@
+"""`job.json` in the run directory: the job that `dtk submit` made of it (docs/wire.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dtk_launch import wholefile
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """The last job of a run directory. `submitted` as Unix time; `cluster` and `array` '' where there is none.
+
+    `sweep`: the arguments of each task of the array that --sweep has made.
+    """
+
+    job_id: str
+    cluster: str
+    submitted: float
+    log: str
+    script: str
+    array: str
+    sweep: tuple[str, ...] = ()
+    scheduler: str = "slurm"
+
+    def write(self, run_dir: Path) -> None:
+        """Replace the record. A failed write is left: the job is in the queue, and its id is printed."""
+        text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n"
+        with contextlib.suppress(OSError):
+            wholefile.put(run_dir / "job.json", text, run_dir / "job.tmp")
+
+    @classmethod
+    def read(cls, run_dir: Path) -> JobRecord | None:
+        """The record; None where there is none that can be read."""
+        try:
+            values = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+            words = {name: str(values.get(name, "")) for name in ("job_id", "cluster", "log", "script", "array")}
+            sweep = tuple(str(task) for task in values.get("sweep", ()))
+            return cls(submitted=float(values.get("submitted", 0)), sweep=sweep, **words) if words["job_id"] else None
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
