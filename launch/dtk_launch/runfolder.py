@@ -12,7 +12,7 @@ from dtk_launch.errors import PlanError
 
 _OURS = re.compile(
     r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.sbatch|ranks|nodes|hang\.json|verdict\.json|checkpoints"
-    r"|step-[0-9]{8,}|metrics\.jsonl|tensorboard|\.reserve-.+"
+    r"|step-[0-9]{8,}|requeues\.jsonl|metrics\.jsonl|tensorboard|\.reserve-.+"
 )
 """The run directory of docs/wire.md, and a folder of checkpoints."""
 _HARMLESS = re.compile(r".*\.(out|err|log)|\.gitkeep|\.gitignore|\.DS_Store|\.nfs.*|lost\+found")

@@ -98,11 +98,12 @@ def job(facts, tmp_path):
         plan = build_job(SubmitOptions(**{"script": "train.py"} | given), facts(cwd=tmp_path))
         moved = {name: Path(_home(getattr(plan, name), tmp_path)) for name in ("run_dir", "output_dir", "workdir")}
         words = tuple(type(word)(_home(word, tmp_path)) for word in plan.launch)
+        batch = tuple(type(word)(_home(word, tmp_path)) for word in plan.batch)
         lines = tuple(_home(line, tmp_path) for line in plan.setup)
         boxed = plan.container
         if boxed is not None:
             boxed = replace(boxed, mounts=tuple(_home(mount, tmp_path) for mount in boxed.mounts))
-        return replace(plan, **moved, launch=words, setup=lines, container=boxed)
+        return replace(plan, **moved, launch=words, batch=batch, setup=lines, container=boxed)
 
     return make
 
