@@ -48,6 +48,7 @@ if restart == 0:
 TRAINING = """
 import time
 from functools import partial
+from pathlib import Path
 import torch
 import dist_toolkit as dtk
 with dtk.init(seed=0) as rt:
@@ -58,7 +59,8 @@ with dtk.init(seed=0) as rt:
     for step, (x,) in ckpt.steps(loader, until=80):
         engine.backward(engine(x + torch.randn_like(x)).square().mean())
         engine.step()
-        rt.log(step, loss=0.0)
+        if step == 5:
+            Path("trains").touch()
         time.sleep(0.1)
 """
 
@@ -93,11 +95,8 @@ def requeued(cluster, job, timeout=20):
         return field(cluster, job, "Restarts") != "0" and field(cluster, job, "JobState") == "PENDING"
 
     cluster.wait_until(again, f"job {job} is requeued", timeout)
-    start_now(cluster, job)
-
-
-def start_now(cluster, job):
-    cluster.run(["scontrol", "update", f"jobid={job}", "StartTime=now"])
+    # Not now: what starts in the second in which it was requeued fails, for its credential counts as revoked.
+    cluster.run(["scontrol", "update", f"jobid={job}", "StartTime=now+1"])
 
 
 def attempts(run):
@@ -175,7 +174,10 @@ def preempt(cluster, folder):
     return cluster.submit("#!/bin/sh\nsleep 0.5\n", "--partition=hi", "--nodes=2", "--exclusive", cwd=folder)
 
 
-@pytest.mark.parametrize(("grace", "mode", "by"), [(20, "", "dtk"), (0, "", "SLURM"), (1, "late", "SLURM")])
+PREEMPTED = [(20, "", "dtk"), (0, "", "SLURM"), pytest.param(1, "late", "SLURM", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("grace", "mode", "by"), PREEMPTED)
 def test_a_preempted_job_goes_on(cluster, tmp_path, grace, mode, by):
     with grace_time(cluster, grace):
         job = submit(cluster, tmp_path, "--exclusive", mode=mode)
@@ -251,8 +253,7 @@ def test_the_final_weights_are_those_of_an_uninterrupted_run(cluster, tmp_path, 
     with grace_time(cluster, 0 if how == "no grace" else 20):
         script = TRAINING if how != "time limit" else TRAINING.replace("time.sleep(0.1)", "time.sleep(0.5)")
         job = submit(cluster, tmp_path, "--exclusive", script=script, template="")
-        metrics = tmp_path / "run/metrics.jsonl"
-        cluster.wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 5, "it trains", 60)
+        cluster.wait_until((tmp_path / "trains").exists, "it trains", 60)
         tell(cluster, job, how, tmp_path)
         requeued(cluster, job, 90)
         ended = cluster.wait_job(job, timeout=120)
