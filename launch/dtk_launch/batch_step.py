@@ -79,6 +79,7 @@ def _wait(command: Sequence[str]) -> tuple[int, bool]:
     for signum in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
     code = child.wait()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by scontrol, and kept while Python ends
     return (128 - code if code < 0 else code), bool(told)
 
 
