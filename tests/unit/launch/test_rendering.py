@@ -179,6 +179,18 @@ def test_arguments_arrive_through_a_real_bash(job, run):
     assert "SLURM_EXPORT_ENV" not in environ
 
 
+def test_the_launch_is_started_by_what_requeues_it_where_that_is_there(job, run):
+    done = run(job())  # /env/bin/dtk is not
+    assert said(done)[1][:2] == ["--nodes=1", "--ntasks-per-node=1"]
+    assert done.stderr.startswith("no dtk on ")
+    assert done.stderr.endswith(": the job will not be requeued\n")
+    done = run(replace(job(args=NASTY), batch=("torchrun", "batch-step", "--run-dir", "a b", "--")))
+    program, words, _ = said(done)
+    assert (program, done.stderr) == ("torchrun", "")
+    assert words[:6] == ["batch-step", "--run-dir", "a b", "--", "srun", "--nodes=1"]
+    assert tuple(words[-len(NASTY) :]) == NASTY
+
+
 @given(
     args=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=8), max_size=3)
 )
