@@ -148,6 +148,17 @@ def submit(given: dict[str, Any]) -> None:
     jobs.submit(settings.options, facts)
 
 
+@app.command("batch-step", hidden=True, context_settings=SCRIPT_SETTINGS)
+@click.option("--run-dir", required=True)
+@click.option("--max-stalls", type=click.IntRange(1), required=True)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def batch_step(run_dir: str, max_stalls: int, command: tuple[str, ...]) -> None:
+    """Run the srun COMMAND of a batch script, and requeue the job if it is to go on."""
+    from dtk_launch import batch_step as batch
+
+    sys.exit(batch.run(command, Path(run_dir), max_stalls))
+
+
 @app.command()
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")

@@ -13,6 +13,7 @@ _BOUNDS: Mapping[str, tuple[int, int]] = {
     "node_rank": (0, 99_999),
     "max_restarts": (0, 1_000_000),
     "cpus_per_task": (1, 65_536),
+    "max_stalls": (1, 1_000_000),
 }
 
 

@@ -27,6 +27,8 @@ _OURS = {
     "output": "pass --output-dir",
     "chdir": "start dtk submit in that folder",
     "wrap": "pass a script",
+    "requeue": "that is the default",
+    "no-requeue": "pass --no-requeue",
     **dict.fromkeys(("time", "partition", "account", "mem", "gpus-per-node", "cpus-per-task", "array"), ""),
 }
 _ONE_TASK = ("ntasks", "ntasks-per-node", "nodes")

@@ -20,6 +20,7 @@ from dtk_launch.job_record import JobRecord
 from dtk_launch.job_setup import container, dtk_there, setup_lines
 from dtk_launch.job_values import asked, check_forms
 from dtk_launch.mounts import of_one_host
+from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
@@ -35,7 +36,7 @@ from dtk_launch.values import check_choices, check_topology, parse_env, parse_no
 _NOT_PLAIN = (
     *("strategy", "precision", "offload", "zero_stage", "deepspeed_config", "fsdp_wrap", "fsdp_reshard"),
     *("fsdp_activation_checkpointing", "fsdp_state_dict", "cpu_bind", "hang_timeout", "on_hang", "preempt_signal"),
-    *("grace", "quiet_ranks"),
+    *("grace", "quiet_ranks", "max_stalls"),
 )
 """What dtk does on a node, and torchrun does not."""
 
@@ -50,6 +51,9 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         raise PlanError(f"--max-restarts={options.max_restarts}: pass 0 or more")
     check_forms(options)
     _check_plain(options)
+    if options.no_requeue and options.max_stalls != SubmitOptions.max_stalls:
+        raise PlanError(f"--max-stalls={options.max_stalls} bounds the requeues, but --no-requeue; drop one of the two")
+    signal = notice(options)
     if dtk_there(options, facts.dtk) == facts.dtk:  # the nodes use what is installed here
         check_torch(facts)
     counted = options.nproc not in ("auto", "gpu", "cpu")
@@ -72,7 +76,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         run_dir=run_dir,
         output_dir=facts.cwd / Path(options.output_dir or run_dir).expanduser(),
         workdir=facts.cwd,
-        asked=asked(options, gpus),
+        asked=(*asked(options, gpus), *([("signal", signal)] if signal else [])),
         cpus_per_task=options.cpus_per_task,
         array=options.array,
         setup=(*setup_lines(options, facts.cwd, dict(facts.environ)), *sweep_lines(tasks)),
@@ -80,6 +84,8 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         container=container(options, facts.cwd, run_dir),
         plain=plain,
         template=facts.cwd / Path(options.template).expanduser() if options.template else None,
+        requeue=not options.no_requeue,
+        batch=_batch_words(options, facts, run_dir),
     )
 
 
@@ -99,6 +105,15 @@ def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str,
         torchrun = replace(torchrun, program=("torchrun",))
     target = (*(("-m",) if options.module else ()), "--", options.script, *_arguments(options))
     return torchrun_words(torchrun, nodes, target)
+
+
+def _batch_words(options: SubmitOptions, facts: HostFacts, run_dir: Path) -> tuple[str, ...]:
+    """What requeues the job, on the batch host: that has no dtk of a container."""
+    if options.plain or options.no_requeue:
+        return ()
+    dtk = ("dtk",) if options.venv or options.conda else facts.dtk
+    folder = PerTask(f"{run_dir}/task-") if options.array else str(run_dir)
+    return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), "--")
 
 
 def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: str, run_dir: Path) -> tuple[str, ...]:

@@ -151,6 +151,10 @@ class SubmitOptions(LaunchOptions):
     """A site's own template of the batch script; slurm/README.md names its variables."""
     snapshot: bool = False
     """Keep the code as it is now in the run directory, and run from there: edits after this do not reach the job."""
+    no_requeue: bool = False
+    """Do not start the job again when it was preempted, lost a node, or saved at its time limit to go on later."""
+    max_stalls: int = _option(3, "--max-stalls", metavar="N")
+    """Requeue a job until this many starts in a row have saved no new checkpoint."""
     plain: bool = False
     """Write torchrun itself into the batch script, so that the nodes need no dtk: no verdict, no preemption."""
 

@@ -34,6 +34,7 @@ class JobPlan:
 
     `asked`: options of the scheduler, in the words of sbatch (a new scheduler translates them), None for a switch.
     `setup`: lines of bash before the ranks start. `env`: variables that the script sets itself (`plain`).
+    `batch`: the command that starts the launch from the batch script and requeues it, () for none.
     """
 
     launch: tuple[str, ...]
@@ -50,6 +51,8 @@ class JobPlan:
     container: Container | None = None
     plain: Torchrun | None = None
     template: Path | None = None
+    requeue: bool = True
+    batch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

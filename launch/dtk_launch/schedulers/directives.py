@@ -24,7 +24,7 @@ def directives(plan: JobPlan) -> list[Directive]:
         ("chdir", str(plan.workdir)),
         ("output", f"{log}/slurm-{'%A_%a' if plan.array else '%j'}.out"),
         ("open-mode", "append"),  # a requeue would truncate the log
-        ("requeue", None),
+        ("requeue" if plan.requeue else "no-requeue", None),
     ]
     return _checked(found)
 

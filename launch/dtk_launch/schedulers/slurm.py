@@ -134,6 +134,7 @@ def variables(plan: JobPlan) -> dict[str, object]:
         "run_dir": str(plan.run_dir),
         "workdir": str(plan.workdir),
         "setup": [*plan.setup, *meeting_lines(plan)],
+        "batch": plan.batch,
         "srun": srun_words(plan),
         "launch": plan.launch,
         "launcher": "torchrun" if plan.plain is not None else "dtk",

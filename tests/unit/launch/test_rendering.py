@@ -98,11 +98,12 @@ def job(facts, tmp_path):
         plan = build_job(SubmitOptions(**{"script": "train.py"} | given), facts(cwd=tmp_path))
         moved = {name: Path(_home(getattr(plan, name), tmp_path)) for name in ("run_dir", "output_dir", "workdir")}
         words = tuple(type(word)(_home(word, tmp_path)) for word in plan.launch)
+        batch = tuple(type(word)(_home(word, tmp_path)) for word in plan.batch)
         lines = tuple(_home(line, tmp_path) for line in plan.setup)
         boxed = plan.container
         if boxed is not None:
             boxed = replace(boxed, mounts=tuple(_home(mount, tmp_path) for mount in boxed.mounts))
-        return replace(plan, **moved, launch=words, setup=lines, container=boxed)
+        return replace(plan, **moved, launch=words, batch=batch, setup=lines, container=boxed)
 
     return make
 
@@ -176,6 +177,18 @@ def test_arguments_arrive_through_a_real_bash(job, run):
     assert words[:4] == ["--nodes=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "/env/bin/dtk"]
     assert words[-len(NASTY) - 1 :] == ["train.py", *NASTY]
     assert "SLURM_EXPORT_ENV" not in environ
+
+
+def test_the_launch_is_started_by_what_requeues_it_where_that_is_there(job, run):
+    done = run(job())  # /env/bin/dtk is not
+    assert said(done)[1][:2] == ["--nodes=1", "--ntasks-per-node=1"]
+    assert done.stderr.startswith("no dtk on ")
+    assert done.stderr.endswith(": the job will not be requeued\n")
+    done = run(replace(job(args=NASTY), batch=("torchrun", "batch-step", "--run-dir", "a b", "--")))
+    program, words, _ = said(done)
+    assert (program, done.stderr) == ("torchrun", "")
+    assert words[:6] == ["batch-step", "--run-dir", "a b", "--", "srun", "--nodes=1"]
+    assert tuple(words[-len(NASTY) :]) == NASTY
 
 
 @given(

@@ -14,7 +14,7 @@ RUNS = {
     "a run that ended before its plan was written": {"launcher.log": "", "ranks/0.log": "", "nodes/0.json": "{}"},
     "a torn plan": {"plan.json": '{"format', "ranks/0.log": "", "plans/1.json": ""},
     "another node's, without a plan": {"launcher-1.log": "", "ranks/2.json": "{}", "mine.txt": ""},
-    "submitted": {"job.sbatch": "", "slurm-7.out": "", "7.err": "", "run.log": ""},
+    "submitted": {"job.sbatch": "", "slurm-7.out": "", "requeues.jsonl": "", "7.err": "", "run.log": ""},
     "a mount point": {"lost+found/x": "", ".gitkeep": ""},
     "dist_toolkit under torchrun": {"checkpoints/step-00000100/manifest.json": "", "metrics.jsonl": "", "mine.txt": ""},
     "checkpoints alone": {"step-00000100/manifest.json": "", "step-00000200/manifest.json": ""},

@@ -1,0 +1,130 @@
+"""Stands in the batch script between SLURM and srun: waits for the ranks, and requeues a job that is to go on.
+
+SLURM tells the ranks itself when the job is to end, and the batch script, which must outlive them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from dtk_launch.early import newest_trainer_state
+from dtk_launch.plan import Target
+from dtk_launch.requeue import Attempt, JobState, decide, line_of, read_attempts, read_job
+from dtk_launch.runview import last_checkpoint
+
+_FILE = "requeues.jsonl"
+_NOT_FOUND = 127
+_PATIENCE = 20  # seconds for a controller that is busy
+_TRIES = 3
+_PAUSE = 2.0  # seconds between them
+_ALREADY = "pending"  # in scontrol's words of a job that SLURM itself has requeued
+
+
+def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
+    """Run the srun command; its exit code, 128 + n for signal n. What is done about it is said on stderr."""
+    environ, began_at = dict(os.environ), saved_step(run_dir, command)
+    code, told = _wait(command)
+    job_id = _job_id(environ)
+    if job_id is None:
+        return code
+    restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
+    now = Attempt(job_id, restart, code, began_at, saved_step(run_dir, command), False, time.time())
+    decision = decide(now, _ask(job_id) if code else None, told, _earlier(run_dir, job_id), max_stalls)
+    try:
+        with open(run_dir / _FILE, "a", encoding="utf-8") as file:
+            file.write(line_of(replace(now, requeued=decision.requeue)))
+    except OSError as error:
+        if decision.requeue:
+            _say(job_id, f"not requeued, for {run_dir / _FILE}, which counts it, cannot be written: {error.strerror}")
+        return code
+    if decision.why:
+        _say(job_id, decision.why)
+    if decision.requeue and (refusal := _requeue(job_id)):
+        _say(job_id, f"scontrol requeue was refused: {refusal}; to go on: sbatch {run_dir / 'job.sbatch'}")
+    return code
+
+
+def saved_step(run_dir: Path, command: Sequence[str]) -> int | None:
+    """The newest checkpoint that a restart would go on from: dist_toolkit's, else that of a Trainer; None for none."""
+    step = last_checkpoint(run_dir)
+    if step is None:
+        state = newest_trainer_state(Target("", tuple(command), module=False), Path.cwd())
+        step = state.step if state is not None else None
+    return step
+
+
+def _wait(command: Sequence[str]) -> tuple[int, bool]:
+    """(exit code, whether SIGTERM came). srun gets none of the signals: SLURM tells the ranks without it."""
+    told = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        told.append(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # inherited by srun
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        print(f"dtk: {command[0]} cannot be run: {error.strerror}", file=sys.stderr, flush=True)
+        return _NOT_FOUND, False
+    signal.signal(signal.SIGTERM, note)
+    for signum in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
+    code = child.wait()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by scontrol, and kept while Python ends
+    return (128 - code if code < 0 else code), bool(told)
+
+
+def _job_id(environ: Mapping[str, str]) -> str | None:
+    """What scontrol knows this job by; a task of an array by its number: the id of the array would mean all tasks."""
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
+
+
+def _ask(job_id: str) -> JobState | None:
+    for attempt in range(_TRIES):
+        time.sleep(_PAUSE * (attempt > 0))
+        code, words = _scontrol("show", "job", "-o", job_id)
+        if code == 0:
+            return read_job(words)
+    return None
+
+
+def _requeue(job_id: str) -> str:
+    """Why SLURM did not, '' if it did. It ends this process at once."""
+    words = ""
+    for attempt in range(_TRIES):
+        time.sleep(_PAUSE * (attempt > 0))
+        code, words = _scontrol("requeue", job_id)
+        if code == 0 or _ALREADY in words:
+            return ""
+    return words.strip()
+
+
+def _scontrol(*words: str) -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            ("scontrol", *words), capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _earlier(run_dir: Path, job_id: str) -> list[Attempt]:
+    try:
+        return read_attempts((run_dir / _FILE).read_text(encoding="utf-8", errors="replace"), job_id)
+    except OSError:
+        return []
+
+
+def _say(job_id: str, words: str) -> None:
+    print(f"dtk: job {job_id}: {words}", file=sys.stderr, flush=True)

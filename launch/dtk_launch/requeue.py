@@ -1,0 +1,123 @@
+"""Whether a job of the scheduler is put back into its queue when its ranks have ended. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+
+PREEMPTED = 75
+"""The exit code of a run that has saved and is to be started again (diagnose/evidence.py)."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What SLURM says of the job while its batch script still runs."""
+
+    state: str
+    reason: str
+    restarts: int
+    preempted: bool
+    """Whether its nodes have been asked back since it started."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the job, a line of requeues.jsonl. Steps are those of checkpoints, None for none."""
+
+    job: str
+    restart: int
+    exit_code: int
+    began_at: int | None
+    saved: int | None
+    requeued: bool
+    time: float
+
+    @property
+    def advanced(self) -> bool:
+        """Whether it has left a newer checkpoint than it found."""
+        return self.saved is not None and (self.began_at is None or self.saved > self.began_at)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`requeue`: ask for it. `why`: words for the log, '' where there is nothing to say."""
+
+    requeue: bool
+    why: str = ""
+
+
+def read_job(text: str) -> JobState | None:
+    """What `scontrol show job -o` printed; None where it is not that."""
+    values: Mapping[str, str] = dict(re.findall(r"(?:^|\s)([A-Za-z]+)=(\S*)", text))
+    restarts = values.get("Restarts", "0")
+    if "JobState" not in values or not restarts.isdecimal():
+        return None
+    asked_back, started = values.get("PreemptTime", "None"), values.get("StartTime", "")
+    preempted = asked_back[:1].isdecimal() and asked_back >= started  # ISO 8601; one of an earlier start stays there
+    return JobState(values["JobState"], values.get("Reason", ""), int(restarts), preempted)
+
+
+def read_attempts(text: str, job: str) -> list[Attempt]:
+    """The attempts of one job in requeues.jsonl; a line that was cut short is left out."""
+    names = {field.name for field in fields(Attempt)}
+    found = []
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict) and values.keys() >= names and values["job"] == job:
+            found.append(Attempt(**{name: values[name] for name in names}))
+    return found
+
+
+def line_of(attempt: Attempt) -> str:
+    """The attempt as a line of requeues.jsonl."""
+    return json.dumps(asdict(attempt)) + "\n"
+
+
+def stalled(attempts: Iterable[Attempt]) -> int:
+    """How many of the last attempts have saved no new checkpoint. Those that the scheduler ended are not counted."""
+    number = 0
+    for attempt in attempts:
+        if attempt.advanced:
+            number = 0
+        elif attempt.exit_code == PREEMPTED and attempt.requeued:
+            number += 1
+    return number
+
+
+def decide(now: Attempt, job: JobState | None, told: bool, earlier: Iterable[Attempt], most: int) -> Decision:
+    """What to do when the ranks have ended. `now.requeued` is not read.
+
+    `told`: the batch script got SIGTERM, which is the end of the job and counts where SLURM says nothing of it.
+    `most`: attempts in a row without a new checkpoint.
+    """
+    if job is not None and job.restarts > now.restart:
+        return Decision(False)  # SLURM has done it: preemption, scontrol requeue, a lost node
+    running = job.state == "RUNNING" if job is not None else not told
+    if job is not None and job.preempted and running and now.exit_code not in (0, PREEMPTED):
+        return Decision(True, "preempted before it had saved anything new; it is requeued")
+    if now.exit_code != PREEMPTED:
+        return Decision(False)
+    timed_out = job is not None and job.reason == "TimeLimit"
+    if not running and not timed_out:
+        return Decision(False, "saved, and not requeued: the job was cancelled")
+    asked_back = job is not None and job.preempted
+    number = stalled((*earlier, Attempt(**{**asdict(now), "requeued": not asked_back})))
+    if number >= most and not asked_back:
+        return Decision(False, _no_progress(now, number))
+    at = f"at step {now.saved}" if now.advanced else "without a new checkpoint"
+    return Decision(True, f"ended to go on later, {at}; it is requeued")
+
+
+def _no_progress(now: Attempt, number: int) -> str:
+    found = "it has none" if now.saved is None else f"the last is of step {now.saved}"
+    times = "1 start" if number == 1 else f"{number} starts in a row"
+    return (
+        f"not requeued: no new checkpoint in {times} (--max-stalls {number}; {found}). Give it a longer --time or a "
+        "longer --grace, or save more often, and submit again; a script that saves outside the run directory needs a "
+        "higher --max-stalls"
+    )
