@@ -1,4 +1,4 @@
-"""Submitted jobs: options -> JobPlan -> script -> scheduler. The only module that calls a scheduler's program."""
+"""Submitted jobs: options -> JobPlan -> script -> scheduler. Calls the scheduler's programs."""
 
 from __future__ import annotations
 
@@ -155,11 +155,12 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
         notes.append(make(code, options, os.environ))
     script = _write(job, text)
     try:
-        job_id = _submit(scheduler, script)
+        said = _submit(scheduler, script)
     except SubmitError:
         if code is not None:
             discard(code)
         raise
+    job_id = scheduler.parse_job_id(said)
     log = scheduler.log_path(job, job_id)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
@@ -223,8 +224,9 @@ def _write(job: JobPlan, text: str) -> Path:
 
 
 def _submit(scheduler: Scheduler, script: Path) -> str:
+    """What the scheduler printed of the job that it took."""
     done = subprocess.run(scheduler.submit_argv(script), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         words = scheduler.explained(done.stderr.strip() or done.stdout.strip())
         raise SubmitError(f"{scheduler.program} refused the job: {words}")
-    return scheduler.parse_job_id(done.stdout)
+    return done.stdout
