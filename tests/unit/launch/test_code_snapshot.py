@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dtk_launch import code_files, rerun, submitted
 from dtk_launch.code_snapshot import make, plan_code
-from dtk_launch.errors import PlanError
+from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.jobs import submit
 from dtk_launch.options import SubmitOptions
 
@@ -337,3 +337,16 @@ def test_a_rerun_of_its_run_starts_in_it_or_in_the_tree_restored(tree):
     assert rerun.moved(values, Path("/new"))["cwd"] == "/new/sub"
     absolute = {**values, "options": {"script": str(code.tree / "lib.py")}}
     assert rerun.moved(absolute, Path("/new"))["options"]["script"] == "/new/lib.py"
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "said", "kept"),
+    [("echo 'no such account' >&2; exit 1", "refused the job", False), ("echo thanks", "printed no job id", True)],
+)
+def test_only_a_job_that_was_refused_takes_its_snapshot_along(facts, tree, tmp_path, monkeypatch, sbatch, said, kept):
+    write(tmp_path, bin__sbatch=f'#!/bin/sh\ncase "$1" in --test-only) exit 0;; esac\n{sbatch}\n')
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    with pytest.raises(SubmitError, match=said):
+        submit(SubmitOptions(script="sub/train.py", snapshot=True), replace(facts(), cwd=tree))
+    assert (tree / "runs/train/snapshots/1/tree/sub/train.py").exists() == kept
