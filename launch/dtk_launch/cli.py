@@ -16,6 +16,7 @@ from dtk_launch.config import resolve
 from dtk_launch.errors import DtkError, PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.given import check_value
+from dtk_launch.job_commands import JOB_COMMANDS
 from dtk_launch.launching import Launch, from_command_line
 from dtk_launch.needs import check_needs
 from dtk_launch.options import LaunchOptions, SubmitOptions
@@ -264,44 +265,8 @@ def stacks(run: str, as_json: bool) -> None:
     whereabouts.show(runref.find_run(run, Path.cwd()), as_json)
 
 
-@app.command()
-@click.argument("job", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, of one job for a JOB that is no array.")
-def status(job: str, as_json: bool) -> None:
-    """Show JOB, or all your jobs: state, what it waits for, nodes, step, pace, time left.
-
-    JOB is a job id, of an array's task ID_TASK, a name in ./runs, or a path.
-    """
-    from dtk_launch import jobstatus
-
-    jobstatus.show(job, as_json, Path.cwd())
-
-
-@app.command()
-@click.argument("job")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def cancel(job: str, as_json: bool) -> None:
-    """End JOB, or take it out of the queue.
-
-    JOB is a job id, of an array's task ID_TASK, a name in ./runs, or a path. Nothing is asked.
-    """
-    from dtk_launch import jobacts
-
-    jobacts.cancel(job, as_json, Path.cwd())
-
-
-@app.command(context_settings=SCRIPT_SETTINGS)
-@click.argument("job")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]")
-@click.option("--node", default="", metavar="NAME", help="On this node of the job; default: its first.")
-def attach(job: str, command: tuple[str, ...], node: str) -> None:
-    """Run dtk top, or COMMAND, inside the running JOB, beside its ranks.
-
-    JOB is a job id, of an array's task ID_TASK, a name in ./runs, or a path.
-    """
-    from dtk_launch import jobacts
-
-    jobacts.attach(job, command, node, Path.cwd())
+for command in JOB_COMMANDS:
+    app.add_command(command)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The only module that starts a scheduler's program."""
+"""Starts the scheduler's programs, for the commands about jobs."""
 
 from __future__ import annotations
 
