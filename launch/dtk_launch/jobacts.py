@@ -34,7 +34,7 @@ def cancel(text: str, as_json: bool, cwd: Path) -> None:
     elif any(state.ran is not None for state in alive):
         print(f"job {ref.id} is cancelled: its ranks get SIGTERM now, may save, and are killed after SLURM's KillWait")
     else:
-        print(f"job {ref.id} is cancelled: it was {alive[0].state} and has not run")
+        print(f"job {ref.id} is cancelled: it was {alive[0].state}, and no rank of it runs")
 
 
 def attach(text: str, command: Sequence[str], node: str, cwd: Path) -> None:

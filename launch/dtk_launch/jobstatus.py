@@ -200,10 +200,9 @@ def _state(state: JobState) -> str:
 def _why(state: JobState) -> str:
     if state.reason in ("", "NonZeroExitCode"):
         return ""
-    start = f"; SLURM expects to start it at {state.start}" if state.state == "pending" and state.start else ""
-    return (
-        f"; {state.reason}" + (f": {state.why}" if state.why else "") + ("" if "BeginTime" in state.reason else start)
-    )
+    turn = state.state == "pending" and state.reason in ("Priority", "Resources") and state.start
+    start = f"; SLURM expects to start it at {state.start}" if turn else ""
+    return f"; {state.reason}" + (f": {state.why}" if state.why else "") + start
 
 
 def _metric(view: JobView) -> str:

@@ -53,7 +53,7 @@ class Dtk:
 
     def __call__(self, *words, code=0, before=()):
         done = self.cluster.run(
-            [*before, sys.executable, "-m", "dtk_launch", *map(str, words)], cwd=self.folder, check=False
+            [*before, sys.executable, "-m", "dtk_launch", *map(str, words)], cwd=self.folder, check=False, timeout=150
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -95,15 +95,17 @@ def test_a_job_that_runs_and_jobs_that_wait_for_it(cluster, dtk):
     assert "dtk logs -f waits for its output" in dtk("logs", waits).stderr
     assert "is pending (" in dtk("attach", waits, "hostname", code=2).stderr
 
-    cluster.wait_until(lambda: dtk.state(busy)["rate"], "its pace is known", timeout=40)
+    cluster.wait_until(lambda: dtk.state(busy)["rate"], "its pace is known", timeout=90)
     running = dtk.state(busy)
     assert (running["hosts"], running["nodes"], running["restarts"]) == ("n[1-2]", 2, 0)
     assert running["step"] > 1
     assert 0 < running["steps_left"] <= running["left"] * running["rate"]
     words = dtk("status", "busy").stdout
-    assert re.search(r"^job \d+: running for 0:00:\d\d of 0:05:00 on n\[1-2\]$", words, re.MULTILINE)
+    assert re.search(r"^job \d+: running for 0:\d\d:\d\d of 0:05:00 on n\[1-2\]$", words, re.MULTILINE)
     assert re.search(r"^step \d+, [\d.]+ steps/s$", words, re.MULTILINE)
-    assert re.search(r"^0:04:\d\d left of its time, enough for about \d+ more steps at this rate$", words, re.MULTILINE)
+    assert re.search(
+        r"^0:0\d:\d\d left of its time, enough for about \d+ more steps at this rate$", words, re.MULTILINE
+    )
     table = [line.split()[:3] for line in dtk("status").stdout.splitlines()]
     assert [busy, "busy", "running"] in table
     assert [waits, "waits", "pending"] in table
@@ -125,7 +127,7 @@ def test_a_job_that_runs_and_jobs_that_wait_for_it(cluster, dtk):
 def test_a_sweep_of_which_one_run_fails(cluster, dtk):
     array = dtk.submit("many", HELLO, "--sweep", "word=it's so", "--sweep", "code=0,3")
     for task in (0, 1):
-        cluster.wait_until(lambda task=task: dtk.state(f"{array}_{task}")["over"], "the task has ended", timeout=40)
+        cluster.wait_until(lambda task=task: dtk.state(f"{array}_{task}")["over"], "the task has ended", timeout=90)
     rows = {line.split()[0]: line.split()[1:] for line in dtk("status", "many").stdout.splitlines()}
     assert rows[f"{array}_0"][:2] == ["task-0", "completed"]
     assert rows[f"{array}_0"][-5:] == ["loss", "0.5", "--word=it's", "so", "--code=0"]
