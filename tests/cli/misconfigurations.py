@@ -263,8 +263,8 @@ CONFLICTS = (
     submit("--load", " ", S, says=("--load", "leave it out")),
     submit("--array", "one", S, says=("--array='one'", "0-99%4")),
     Case(
-        ("submit", "--dry-run", "--snapshot", "kept/job.py"),
-        ("--snapshot would not hold kept/job.py", "drop --snapshot"),
+        ("submit", "--dry-run", "--snapshot", "-m", "kept.job"),
+        ("--snapshot would not hold kept.job", "drop --snapshot"),
         files={"kept/job.py": "", ".gitignore": "kept/\n"},
     ),
     submit("--sweep", "lr", S, says=("--sweep 'lr' is not NAME=VALUES", "seed=0:4")),
