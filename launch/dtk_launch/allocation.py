@@ -24,6 +24,10 @@ class Allocation:
     node_name: str
     tasks_per_node: str
     """As SLURM writes it: `1(x2)` is one task on each of two nodes."""
+    head_address: str = ""
+    """Of the first node, where its name is not known here (reach.py)."""
+    own_address: str = ""
+    """Of this node, where its name is not known here."""
 
     @property
     def head(self) -> str:

@@ -19,6 +19,7 @@ from dtk_launch.meeting import Meeting
 _FAMILIES = ("DTK_", "PET_", "ACCELERATE_", "FSDP_", "LT_")
 _NAMES = {
     "OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHON_EXEC", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "DS_ACCELERATOR",
+    "GLOO_SOCKET_IFNAME",
     "PL_DEEPSPEED_CONFIG_PATH", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "SLURM_CPU_BIND",
 }  # fmt: skip
 """What a plan may depend on: variables that begin so, and these."""
@@ -52,6 +53,8 @@ class HostFacts:
     allocation: Allocation | None = None
     meeting: Meeting | None = None
     """The host of --rdzv, where one was given."""
+    gloo_interface: str = ""
+    """The interface that gloo has to be told of (reach.py)."""
     cpus: tuple[Cpu, ...] = ()
     """The CPUs in this process's affinity; () where they are not known."""
     gpu_nodes: tuple[int | None, ...] = ()

@@ -1,4 +1,4 @@
-"""Submitted jobs: options -> JobPlan -> script -> scheduler. The only module that calls a scheduler's program."""
+"""Submitted jobs: options -> JobPlan -> script -> scheduler. Calls the scheduler's programs."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,6 +60,19 @@ def from_command_line(given: Mapping[str, Any]) -> Launch:
     return decide(resolve(LaunchOptions, given, dict(facts.environ), facts.cwd), facts)
 
 
+def _among_nodes(options: LaunchOptions, facts: HostFacts) -> HostFacts:
+    """The facts, with how the nodes reach each other. Raises PlanError; a dry run shows names that nobody knows."""
+    from dtk_launch.reach import addressed, gloo_interface
+
+    step, meeting = facts.allocation, facts.meeting
+    if step is None:
+        head = meeting.addresses[0] if meeting is not None and meeting.addresses else ""
+        return replace(facts, gloo_interface=gloo_interface(head))
+    with suppress(*((PlanError,) if options.dry_run else ())):
+        step = addressed(step)
+    return replace(facts, allocation=step, gloo_interface=gloo_interface(step.head_address or step.head))
+
+
 def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     """A launch of these options on this host. Raises PlanError."""
     environ = dict(facts.environ)
@@ -67,7 +81,11 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     if settings.options.rdzv:
         facts = replace(facts, meeting=look(settings.options.rdzv))
     try:
-        plan = complete(check_pet(build_plan(settings, facts), environ), settings, environ)
+        plan = build_plan(settings, facts)
+        if plan.topology.nodes > 1:
+            facts = _among_nodes(settings.options, facts)
+            plan = build_plan(settings, facts)
+        plan = complete(check_pet(plan, environ), settings, environ)
         check_run_folder(plan.run_dir)
     except PlanError as error:
         raise PlanError(with_source(str(error), settings.sources)) from None

@@ -94,6 +94,8 @@ class _Decisions(list[Decision]):
         self.append(Decision(key, str(value), source, why))
 
 
+GLOO = "GLOO_SOCKET_IFNAME"
+"""The interface at which gloo listens. Its own choice: that of the address which the host's name has."""
 UNSHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Gives each restart a store of its own. In torchrun's default, one store serves all attempts without a prefix, and
 restarted ranks hang or fail on the dead ranks' addresses: https://github.com/pytorch/pytorch/issues/135712"""
@@ -125,7 +127,11 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     variables, notes = decide_variables(options, sources, nodes, nproc, facts)
     for note in notes:
         decisions.note(*note)
+    if facts.gloo_interface and topology.nodes > 1 and GLOO not in dict(facts.environ):
+        variables = {**variables, GLOO: facts.gloo_interface}
     plan_env = _rank_env(options, name, run_dir, resources, facts, variables)
+    if GLOO in variables:
+        decisions.note(GLOO, variables[GLOO], "observed", "the name of this host leads to no address that others reach")
     if UNSHARED_STORE in dict(plan_env):
         decisions.note(UNSHARED_STORE, "1", "max_restarts", "restarted ranks would read the old ranks' addresses")
     for key, value in parse_env(options.env):

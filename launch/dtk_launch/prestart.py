@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import subprocess
 
 _WORDS_THAT_START_NOTHING = {"-h", "--help", "--dry-run"}
-_NOT_READ_AT_IMPORT = ("DTK_", "OMP_NUM_THREADS", "ACCELERATE_", "FSDP_", "LT_", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
+_NOT_READ_AT_IMPORT = (
+    *("DTK_", "OMP_NUM_THREADS", "ACCELERATE_", "FSDP_", "LT_"),
+    *("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "GLOO_SOCKET_IFNAME"),
+)
 """What a plan may set and torch does not read while it is imported. With anything else, torchrun is started anew."""
 
 

@@ -90,14 +90,17 @@ def _in_step(
     if nodes == 1:
         return _standalone(note)
     rendezvous = Rendezvous(
-        host=step.head,
+        host=step.head_address or step.head,
         port=20000 + step.job_id % 12000,
         id=f"{step.job_id}-{step.restart_count}",
         is_host=step.node_rank == 0,
-        node_name=step.node_name,
+        node_name=step.own_address or step.node_name,
     )
     why = "first node of the step; port and id from job id and restart count, below the ephemeral ports"
     note("rendezvous", f"{rendezvous.host}:{rendezvous.port} id {rendezvous.id}", "observed", why)
+    for name, address in {step.head: step.head_address, step.node_name: step.own_address}.items():
+        if address:
+            note(f"address of {name}", address, "observed", "by scontrol: the name is not known on this node")
     note("node_rank", step.node_rank, "observed", f"SLURM_NODEID on {step.node_name}")
     return Topology(nodes, 0, step.node_rank, rendezvous, nodes)
 

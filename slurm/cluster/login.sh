@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# login.sh DIR NODES [LEASE_FD]: the login node, and process 1 of the whole cluster. Started by up.sh inside namespaces of its
+# login.sh DIR NODES RATE DELAY [LEASE_FD]: the login node, and process 1 of the whole cluster. Started by up.sh inside namespaces of its
 # own. Runs munge and slurmctld, starts the nodes, then waits for the orders that in.sh writes to DIR/run/ctl.
-DIR=$1 NODES=$2 LEASE=${3:-}
+DIR=$1 NODES=$2 RATE=$3 DELAY=$4 LEASE=${5:-}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export SLURM_CONF=$DIR/etc/slurm.conf
 
@@ -35,14 +35,21 @@ munged --force --key-file="$DIR/etc/munge.key" --socket="$DIR/run/munge.sock" --
   --log-file="$DIR/log/munged.log" --seed-file="$DIR/run/munged.seed" 3>&-
 slurmctld 3>&-
 
+wires=() # the process of each link, where frames are delayed
 start_node() {
   local unshared pid
+  [ -z "${wires[$1]:-}" ] || kill "${wires[$1]}" 2>/dev/null
   ip link del "v$1" 2>/dev/null
-  unshare -n -u -m -p -f --kill-child bash "$HERE/node.sh" "$DIR" "n$1" "10.77.0.$1" 3>&- >>"$DIR/log/n$1.out" 2>&1 &
+  unshare -n -u -m -p -f --kill-child bash "$HERE/node.sh" "$DIR" "n$1" "10.77.0.$1" "$RATE" 3>&- >>"$DIR/log/n$1.out" 2>&1 &
   unshared=$!
   until pid=$(cat "/proc/$unshared/task/$unshared/children") && [ -n "$pid" ]; do sleep 0.01; done
   pid=${pid% }
   echo "$pid" >"$DIR/run/n$1.pid" # the number it has here, in the login node's namespace
+  if [ -n "$DELAY" ]; then
+    python3 "$HERE/wire.py" "$pid" "$1" "$DELAY" 3>&- >>"$DIR/log/wire$1.out" 2>&1 &
+    wires[$1]=$!
+    return
+  fi
   ip link add "v$1" type veth peer name eth0 netns "$pid"
   ip link set "v$1" master br0 up
 }

@@ -8,6 +8,8 @@
 #   DTK_CLUSTER_NODES           nodes n1, n2, ... (4)
 #   DTK_CLUSTER_CPUS _GPUS _MEM  of each node, the GPUs fake, the memory in MB (4, 2, 4000)
 #   DTK_CLUSTER_KILL_WAIT _SLURMD_TIMEOUT _GRACE   seconds, see slurm.conf(5): KillWait, SlurmdTimeout, GraceTime (5, 10, 5)
+#   DTK_CLUSTER_RATE            of each node's link, as tc(8) writes it: 100mbit (no limit)
+#   DTK_CLUSTER_DELAY           milliseconds that a packet takes from one node to another; half of it to the login node (0)
 #   DTK_CLUSTER_PROCTRACK       cgroup or linuxproc (cgroup where the kernel has the v1 freezer and we are root)
 #   DTK_CLUSTER_CONF            further lines of slurm.conf
 #   DTK_CLUSTER_LEASE           number of an open pipe's read end: the cluster ends when the last write end is closed
@@ -22,12 +24,15 @@ export DIR
 export NODES=${DTK_CLUSTER_NODES:-4} CPUS=${DTK_CLUSTER_CPUS:-4} GPUS=${DTK_CLUSTER_GPUS:-2} MEM=${DTK_CLUSTER_MEM:-4000}
 export KILL_WAIT=${DTK_CLUSTER_KILL_WAIT:-5} SLURMD_TIMEOUT=${DTK_CLUSTER_SLURMD_TIMEOUT:-10} GRACE=${DTK_CLUSTER_GRACE:-5}
 export CONF=${DTK_CLUSTER_CONF:-}
+RATE=${DTK_CLUSTER_RATE:-} DELAY=${DTK_CLUSTER_DELAY:-0}
 LEASE=${DTK_CLUSTER_LEASE:-}
 
 refuse() { # these two words let a test tell "cannot" from "failed"
   echo "cannot start: $1" >&2
   exit 2
 }
+
+half() { awk -v of="$1" 'BEGIN { print of / 2 }'; } # a packet passes two links
 
 answering() { "$HERE/in.sh" sinfo -h -N -p main -o %T 2>/dev/null | grep -cxE 'idle|mixed|allocated' || true; }
 
@@ -36,6 +41,9 @@ check_request() {
   for name in NODES CPUS GPUS MEM KILL_WAIT SLURMD_TIMEOUT GRACE; do
     [[ ${!name} =~ ^[0-9]+$ ]] || refuse "DTK_CLUSTER_$name=${!name} is not a number"
   done
+  [[ $RATE =~ ^([0-9]+[kmg]?bit)?$ ]] || refuse "DTK_CLUSTER_RATE=$RATE; a rate is 100mbit, 512kbit or 1gbit"
+  [[ $DELAY =~ ^[0-9]+(\.[0-9]+)?$ ]] || refuse "DTK_CLUSTER_DELAY=$DELAY is not a number of milliseconds"
+  [[ $DELAY =~ ^[0.]+$ ]] && DELAY=
   ((NODES >= 1 && NODES <= 200)) || refuse "DTK_CLUSTER_NODES=$NODES; 1 to 200 fit on the cluster's network"
   # slurm.conf has no quoting, and a socket's path holds at most 107 bytes
   [[ $DIR =~ ^[A-Za-z0-9/._+-]+$ && ${#DIR} -le 90 ]] ||
@@ -52,6 +60,8 @@ check_machine() {
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   [ ${#missing[@]} = 0 ] || refuse "${missing[*]} not found; run slurm/cluster/install.sh"
+  [ -z "$RATE" ] || command -v tc >/dev/null || refuse "tc not found, which DTK_CLUSTER_RATE needs; install iproute2"
+  [ -z "$DELAY" ] || [[ -w /dev/net/tun && $(id -u) = 0 ]] || refuse "DTK_CLUSTER_DELAY needs root and /dev/net/tun"
   if [ "$(id -u)" != 0 ]; then
     namespaces=(-U --map-current-user --keep-caps "${namespaces[@]}") # a plain user is root in a namespace of users
   elif [ -w "$FREEZER/cgroup.procs" ]; then
@@ -87,7 +97,7 @@ start() {
   # env -i: daemons of a real cluster know nothing of the shell that somebody submits from
   (
     if [ "$PROCTRACK" = cgroup ]; then echo "$BASHPID" >"$GROUP/cgroup.procs"; fi
-    exec setsid unshare "${namespaces[@]}" env -i PATH="$PATH" HOME="$HOME" bash "$HERE/login.sh" "$DIR" "$NODES" "$LEASE"
+    exec setsid unshare "${namespaces[@]}" env -i PATH="$PATH" HOME="$HOME" bash "$HERE/login.sh" "$DIR" "$NODES" "$RATE" "${DELAY:+$(half "$DELAY")}" "$LEASE"
   ) >"$DIR/log/login.out" 2>&1 </dev/null 9<&- &
 }
 

@@ -79,6 +79,8 @@ def test_what_the_plan_sets_is_in_the_table_and_the_other_way_round():
     for given in launches:
         plan = build_plan(resolve(LaunchOptions, {"script": "t.py"} | given, {}, facts.cwd), facts)
         set_by_a_plan |= set(dict(plan.env))
+    nodes = replace(facts, allocation=Allocation(1, 0, ("a", "b"), 0, "a", "1(x2)"), gloo_interface="eth0")
+    set_by_a_plan |= set(dict(build_plan(resolve(LaunchOptions, {"script": "t.py"}, {}, facts.cwd), nodes).env))
     others = ("ACCELERATE_", "FSDP_", "LT_", "PL_")  # which docs/other-libraries.md lists
     set_by_a_plan = {name for name in set_by_a_plan if not name.startswith(others)}
     by_dtk = {name for row in table("Environment of a rank") for name in names(row[0]) if row[1].startswith("dtk")}
