@@ -34,13 +34,18 @@ def save(signum, frame):
         (run / f"checkpoints/step-{restart + 1:08}").mkdir(parents=True)
         (run / f"checkpoints/step-{restart + 1:08}/manifest.json").touch()
     time.sleep(0.3)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python's own end gives handlers back
     sys.exit(75)
 for told in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(told, save if mode != "dies" else signal.SIG_DFL)
 if mode == "deaf":
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 print(f"start {restart} of {os.environ['SLURM_PROCID']}", flush=True)
-if mode == "never":
+if mode == "never":  # together: srun ends the others as soon as one has failed, and they are to listen by then
+    name = f"up-{os.environ['SLURM_JOB_ID']}-{restart}-"
+    Path(name + os.environ["SLURM_PROCID"]).touch()
+    while len(list(Path().glob(name + "*"))) < int(os.environ["SLURM_NTASKS"]):
+        time.sleep(0.02)
     save(0, None)
 if restart == 0:
     end = time.monotonic() + 60
@@ -222,13 +227,13 @@ def test_the_time_limit_itself(cluster, tmp_path, mode):
 
 
 def final_weights(run: Path) -> dict[str, bytes]:
-    """The bytes of weights, optimizer and torch's random numbers of the last step, by name."""
+    """The bytes of weights, optimizer and all random numbers of the last step, by name."""
     found = {}
     for path in (run / "checkpoints/step-00000040").glob("*.safetensors"):
         data = path.read_bytes()
         start = 8 + int.from_bytes(data[:8], "little")
         for name, tensor in json.loads(data[8:start]).items():
-            if re.match(r"model\.|optim\.|rng\.\d+\.torch$", name):
+            if re.match(r"model\.|optim\.|rng\.", name):
                 first, last = tensor["data_offsets"]
                 found[name] = data[start + first : start + last]
     return found
