@@ -10,6 +10,8 @@ from dtk_launch.facts import Count, HostFacts
 from dtk_launch.options import LaunchOptions
 from dtk_launch.plan import build_plan
 
+from tests import git_tree
+
 FACTS = HostFacts(
     cwd=Path("/home/ada/project"),
     cores=Count(8, "cores in this process's affinity"),
@@ -47,3 +49,10 @@ def plan(facts):
         return build_plan(resolve(LaunchOptions, {"script": "train.py"} | given, dict(on.environ), on.cwd), on)
 
     return make
+
+
+@pytest.fixture
+def own_git(monkeypatch):
+    """No configuration of this machine's user, for git and for what starts it."""
+    for name, value in git_tree.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)

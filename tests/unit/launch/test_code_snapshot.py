@@ -13,22 +13,9 @@ from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.jobs import submit
 from dtk_launch.options import SubmitOptions
 
-ENVIRONMENT = {
-    **dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), "/dev/null"),
-    **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "a"),
-    **dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "a@b"),
-}
+from tests.git_tree import git
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
-def git(folder, *words):
-    done = subprocess.run(("git", "-C", str(folder), *words), capture_output=True, check=True)
-    return done.stdout.decode().strip()
+pytestmark = pytest.mark.usefixtures("own_git")
 
 
 def write(root, **files):
