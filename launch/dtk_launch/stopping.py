@@ -92,6 +92,9 @@ class Stopping:
             hostos.send(agent, signal.SIGTERM)  # a KeyboardInterrupt can get lost in an import
         self._tell_ranks(agent)
         self._hold(agent)
+        if not self._held:  # torchrun looks for ended ranks ten times a second, and would tell the others once more
+            self._watch.wait(_HOLD_AFTER)
+            self._hold(agent)
 
     def _tell_ranks(self, agent: int) -> None:
         if self._tell is not None:
