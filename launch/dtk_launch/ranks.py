@@ -197,6 +197,13 @@ class RankWatch:
                     self.codes[pid] = code
                 self._note_end(pid)
 
+    def one_ends(self, seconds: float) -> bool:
+        """Whether a rank's process has ended or does within this time. At once, and nothing is noted yet."""
+        poller = select.poll()
+        for descriptor in self._pidfds.values():
+            poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
+
     def _note_end(self, pid: int) -> None:
         died, now = self._deaths.time_of(pid), time.monotonic_ns()
         if died is None or now - died > _LONGEST_END_NS:  # no page, or one that the rank gave up by an exec

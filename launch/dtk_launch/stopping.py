@@ -93,8 +93,7 @@ class Stopping:
         self._tell_ranks(agent)
         self._hold(agent)
         if not self._held:  # torchrun looks for ended ranks ten times a second, and would tell the others once more
-            self._watch.wait(_HOLD_AFTER)
-            self._hold(agent)
+            self._hold(agent, self._watch.one_ends(_HOLD_AFTER))
 
     def _tell_ranks(self, agent: int) -> None:
         if self._tell is not None:
@@ -103,11 +102,11 @@ class Stopping:
                     self._told.add(pid)
                     tell(pid, self._tell)
 
-    def _hold(self, agent: int) -> None:
+    def _hold(self, agent: int, ended: bool = False) -> None:
         if self._held:
             return
         records = self._watch.records.values()
-        ended = any(record.exit is not None or record.pid in self._watch.ended for record in records)
+        ended = ended or any(record.exit is not None or record.pid in self._watch.ended for record in records)
         due = time.monotonic() - self._began > hold_after(self._stop) and len(records) >= self._nproc
         if ended or due:
             self._held = True
