@@ -127,11 +127,8 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     variables, notes = decide_variables(options, sources, nodes, nproc, facts)
     for note in notes:
         decisions.note(*note)
-    if facts.gloo_interface and topology.nodes > 1 and GLOO not in dict(facts.environ):
-        variables = {**variables, GLOO: facts.gloo_interface}
+    variables = {**variables, **_decide_gloo(facts, topology.nodes, decisions)}
     plan_env = _rank_env(options, name, run_dir, resources, facts, variables)
-    if GLOO in variables:
-        decisions.note(GLOO, variables[GLOO], "observed", "the name of this host leads to no address that others reach")
     if UNSHARED_STORE in dict(plan_env):
         decisions.note(UNSHARED_STORE, "1", "max_restarts", "restarted ranks would read the old ranks' addresses")
     for key, value in parse_env(options.env):
@@ -249,6 +246,14 @@ def _decide_cpus(
         return Resources(options.device, None, binding.shares)
     decisions.note("OMP_NUM_THREADS", binding.threads, "observed", binding.threads_why)
     return Resources(options.device, binding.threads, binding.shares)
+
+
+def _decide_gloo(facts: HostFacts, nodes: int, decisions: _Decisions) -> dict[str, str]:
+    if nodes == 1 or not facts.gloo_interface or GLOO in dict(facts.environ):
+        return {}
+    why = "the name of this host leads to no address that others reach"
+    decisions.note(GLOO, facts.gloo_interface, "observed", why)
+    return {GLOO: facts.gloo_interface}
 
 
 def _rank_env(
