@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,13 +64,22 @@ def alive() -> tuple[int, int]:
     return len(tensors), sum(storages.values())
 
 
+def settled() -> tuple[int, int]:
+    """What is alive once nothing is left to free: a call of `gc.collect` does nothing while another thread collects."""
+    found, last = alive(), None
+    while found != last:
+        gc.collect()
+        time.sleep(0.05)
+        found, last = alive(), found
+    return found
+
+
 def cost_of(run: Callable[[int], None], steps: int = STEPS) -> Cost:
     """Of `run(steps)`, after two steps of warm-up."""
     run(2)
-    gc.collect()
     gc.disable()  # what only the collector frees would hold a GPU's memory until it comes round
     try:
-        before = alive()
+        before = settled()
         run(steps)
         after = alive()
     finally:
