@@ -12,20 +12,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from dtk_launch import controller
 from dtk_launch.early import newest_trainer_state
 from dtk_launch.plan import Target
-from dtk_launch.requeue import Attempt, JobState, decide, line_of, read_attempts, read_job
+from dtk_launch.requeue import Attempt, decide, line_of, read_attempts
 from dtk_launch.runview import last_checkpoint
 
 _FILE = "requeues.jsonl"
 _NOT_FOUND = 127
-_PATIENCE = 20  # seconds for a controller that is busy
-_TRIES = 3
-_PAUSE = 2.0  # seconds between them
-_ALREADY = "pending"  # in scontrol's words of a job that SLURM itself has requeued
 
 
 def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
@@ -37,7 +35,8 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
         return code
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     now = Attempt(job_id, restart, code, began_at, saved_step(run_dir, command), False, time.time())
-    decision = decide(now, _ask(job_id) if code else None, told, _earlier(run_dir, job_id), max_stalls)
+    state = controller.job_state(job_id, partial(_say, job_id)) if code else None
+    decision = decide(now, state, told, _earlier(run_dir, job_id), max_stalls)
     try:
         with open(run_dir / _FILE, "a", encoding="utf-8") as file:
             file.write(line_of(replace(now, requeued=decision.requeue)))
@@ -47,7 +46,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
         return code
     if decision.why:
         _say(job_id, decision.why)
-    if decision.requeue and (refusal := _requeue(job_id)):
+    if decision.requeue and (refusal := controller.requeue(job_id, partial(_say, job_id))):
         _say(job_id, f"scontrol requeue was refused: {refusal}; to go on: sbatch {run_dir / 'job.sbatch'}")
     return code
 
@@ -87,36 +86,6 @@ def _job_id(environ: Mapping[str, str]) -> str | None:
     """What scontrol knows this job by; a task of an array by its number: the id of the array would mean all tasks."""
     array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
-
-
-def _ask(job_id: str) -> JobState | None:
-    for attempt in range(_TRIES):
-        time.sleep(_PAUSE * (attempt > 0))
-        code, words = _scontrol("show", "job", "-o", job_id)
-        if code == 0:
-            return read_job(words)
-    return None
-
-
-def _requeue(job_id: str) -> str:
-    """Why SLURM did not, '' if it did. It ends this process at once."""
-    words = ""
-    for attempt in range(_TRIES):
-        time.sleep(_PAUSE * (attempt > 0))
-        code, words = _scontrol("requeue", job_id)
-        if code == 0 or _ALREADY in words:
-            return ""
-    return words.strip()
-
-
-def _scontrol(*words: str) -> tuple[int, str]:
-    try:
-        done = subprocess.run(
-            ("scontrol", *words), capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return 1, str(error)
-    return done.returncode, done.stdout + done.stderr
 
 
 def _earlier(run_dir: Path, job_id: str) -> list[Attempt]:

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dtk_launch.asking import Answer, ask
 from dtk_launch.errors import DtkError, PlanError, SubmitError
 from dtk_launch.job_record import JobRecord
 from dtk_launch.runref import find_run, is_run
-from dtk_launch.schedulers.asking import Answer, ask, failure
-from dtk_launch.schedulers.base import JobState, Scheduler
+from dtk_launch.schedulers.base import JobState, Scheduler, failure
 
 _TASK = re.compile(r"task-(\d+)")
 _SKEW = 5.0  # seconds by which the clocks of two hosts may differ

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from dtk_launch.asking import ask
 from dtk_launch.code_paths import folders_in_place
 from dtk_launch.code_snapshot import Code, discard, make, plan_code
 from dtk_launch.errors import PlanError, SubmitError
@@ -25,8 +26,7 @@ from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.asking import ask, failure
-from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun
+from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun, failure
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
 from dtk_launch.sweep import sweep_lines, with_sweep

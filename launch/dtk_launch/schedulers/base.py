@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dtk_launch.asking import Answer
+
 
 class PerTask(str):
     """A word that the number of the array's task is appended to."""
@@ -153,3 +155,8 @@ class Scheduler(Protocol):
 
     def inside_argv(self, job_id: str, cluster: str, host: str, terminal: bool) -> tuple[str, ...]:
         """The words before a command that is to run beside a running job: on `host`, or its first node."""
+
+
+def failure(said: Answer, scheduler: Scheduler) -> str:
+    """Why a question was not answered, in the program's words and with what they mean."""
+    return said.words if said.returncode is None else scheduler.explained(said.words)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from dtk_launch import controller
 from dtk_launch.errors import PlanError
 from dtk_launch.jobs import build_job
 from dtk_launch.notice import notice
@@ -30,10 +31,15 @@ STALLED = Attempt("7", 0, 75, 10, 10, requeued=True, time=0.0)
         (75, RUNNING, False, True),
         (75, RUNNING, True, True),
         (75, TIME_IS_UP, True, True),  # without a notice; SLURM 22.05 takes it
+        (75, replace(RUNNING, state="SIGNALING"), False, True),  # while a signal of SLURM is on its way
+        (75, replace(ASKED_BACK, state="SIGNALING"), False, True),
+        (75, replace(RUNNING, state="RESIZING"), False, True),  # it has just lost a node
         (75, ASKED_BACK, False, True),  # the script's end in the grace would be the job's
         (75, ENDING, True, False),  # cancelled
         (75, replace(ENDING, restarts=1), True, False),  # SLURM has requeued it itself
-        (75, replace(ENDING, preempted=True), True, False),  # it will, or its site cancels what is preempted
+        (75, replace(ENDING, preempted=True), True, False),  # cancelled in its grace
+        (75, replace(ENDING, preempted=True, at_once=True), True, True),  # its site cancels what is preempted
+        (143, replace(ENDING, preempted=True, at_once=True), True, True),
         (75, None, False, True),
         (75, None, True, False),
         (143, ASKED_BACK, False, True),  # preempted before there was anything to save
@@ -78,17 +84,31 @@ def test_the_count_is_of_the_last_starts_in_a_row(advances):
     assert stalled(attempts) == last
 
 
-SHOWN = (
-    "JobId=7 JobName=a b Requeue=1 Restarts=2 JobState=RUNNING Reason=None StartTime=2026-11-23T01:00:00 "
-    "PreemptEligibleTime=2026-11-23T01:00:00 PreemptTime={}"
-)
+SHOWN = """JobId=7 JobName=a b Requeue=1 JobState=PENDING
+   JobState=RUNNING Reason=None Dependency=(null)
+   Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0
+   StartTime=2026-11-23T01:00:00 EndTime={end} Deadline=N/A
+   PreemptEligibleTime=2026-11-23T01:00:00 PreemptTime={time}
+   Command=/a b/Restarts=9 JobState=FAILED/job.sbatch
+   SubmitLine=sbatch --comment JobState=FAILED /a b/job.sbatch
+   Comment=it was JobState=COMPLETING Restarts=7
+"""
 
 
 @pytest.mark.parametrize(
-    ("time", "preempted"), [("None", False), ("2026-11-23T01:00:09", True), ("2026-11-22T23:00:00", False)]
+    ("time", "end", "preempted", "at_once"),
+    [
+        ("None", "2026-11-24T01:00:00", False, False),
+        ("2026-11-23T01:00:09", "2026-11-23T01:05:09", True, False),  # a grace of five minutes
+        ("2026-11-23T01:00:09", "2026-11-23T01:00:09", True, True),
+        ("2026-11-23T23:59:59", "2026-11-24T00:00:00", True, True),
+        ("2026-11-22T23:00:00", "2026-11-24T01:00:00", False, False),  # of an earlier start
+        ("2026-11-22T23:00:00", "2026-11-22T23:00:00", False, False),
+        ("00:00:09", "Unknown", False, False),
+    ],
 )
-def test_what_scontrol_shows(time, preempted):
-    assert read_job(SHOWN.format(time)) == JobState("RUNNING", "None", 2, preempted)
+def test_what_scontrol_shows(time, end, preempted, at_once):
+    assert read_job(SHOWN.format(time=time, end=end)) == JobState("RUNNING", "None", 2, preempted, at_once)
 
 
 def test_what_it_cannot_show():
@@ -166,6 +186,8 @@ def test_without_requeue_nothing_stands_before_srun(facts):
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> calls
+[ -e away ] && [ "$(wc -l <calls)" -lt "$(cat away)" ] && {
+  echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1; }
 [ "$1" = requeue ] && [ -e refuses ] && { echo "Requested operation is presently disabled" >&2; exit 1; }
 echo "JobId=1 JobState=RUNNING Reason=None Restarts=0 StartTime=2026-11-23T01:00:00 PreemptTime=None"
 """
@@ -202,7 +224,7 @@ def test_the_right_job_is_requeued(batch, tmp_path, environ, job):
     done = batch(sys.executable, "-c", RANKS.format(code=75), **environ)
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == f"dtk: job {job}: ended to go on later, at step 4; it is requeued\n"
-    assert (tmp_path / "calls").read_text() == f"show job -o {job}\nrequeue {job}\n"
+    assert (tmp_path / "calls").read_text() == f"show job {job}\nrequeue {job}\n"
     (line,) = (tmp_path / "run/requeues.jsonl").read_text().splitlines()
     assert json.loads(line) | {"time": 0} == {
         "job": job, "restart": 0, "exit_code": 75, "began_at": None, "saved": 4, "requeued": True, "time": 0
@@ -222,6 +244,19 @@ def test_a_refusal_says_how_to_go_on(batch, tmp_path):
     done = batch(sys.executable, "-c", RANKS.format(code=75), SLURM_JOB_ID="9")
     assert done.returncode == 75
     assert "scontrol requeue was refused: Requested operation is presently disabled; to go on: " in done.stderr
+
+
+@pytest.mark.parametrize("away", [1, 9, 10, 11])
+def test_a_controller_that_is_away_is_waited_for(tmp_path, batch, monkeypatch, capsys, away):
+    """Nine questions without an answer; the job's state and the requeue need one each."""
+    (tmp_path / "away").write_text(str(away))
+    monkeypatch.setattr(controller, "_PAUSES", (0.01,) * 9)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    assert (controller.job_state("9") == RUNNING) == (away < 11)
+    (tmp_path / "calls").unlink()
+    assert (controller.requeue("9") == "") == (away < 11)
+    assert (tmp_path / "calls").read_text().count("requeue 9") == min(10, away)
 
 
 def test_outside_a_job_and_without_srun(batch):
