@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,6 +120,12 @@ class Scheduler(Protocol):
 
     def explained(self, words: str) -> str:
         """The scheduler's words of a refusal, and what they mean."""
+
+    def submit_environ(self, plan: JobPlan, environ: Mapping[str, str]) -> dict[str, str]:
+        """The variables for the command that submits: without those that would change what the script says."""
+
+    def with_variables(self, plan: JobPlan, environ: Mapping[str, str]) -> JobPlan:
+        """The job with what the scheduler takes from variables, for `refusals` and `waits`."""
 
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """The command that submits the script."""

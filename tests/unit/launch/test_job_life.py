@@ -57,6 +57,32 @@ def test_an_array_as_scontrol_shows_it():
     assert (jobs[2].ran, jobs[2].hosts, "as many tasks" in jobs[2].why) == (None, "", True)
 
 
+def test_what_a_user_may_write_into_a_job_is_not_taken_for_its_state():
+    words = "   Comment=it was JobState=FAILED Restarts=9 StdOut=/x NodeList=n9 Dependency=z\n"
+    newer = "   SubmitLine=sbatch --comment JobState=FAILED /home/ann/job.sbatch\n"  # of SLURM 24
+    (job,) = parse_jobs(shown().rstrip() + "\n" + words + newer)
+    assert (job.state, job.restarts, job.hosts, job.reason) == ("running", 2, "n2", "")
+    assert job.log == "/home/ann/my project/slurm-6_3.out"
+
+
+def test_numbers_of_nodes_that_slurm_shortens():
+    (job,) = parse_jobs(shown().replace("NumNodes=1-1", "NumNodes=1K"))
+    (queued,) = parse_queue("2|RUNNING|None|0:32|5:00|2.5K|n[1-2560]|N/A|N/A|/w/job.sbatch\n")
+    assert (job.nodes, queued.nodes) == (1024, 2560)
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        ("slurm_load_jobs error: Invalid job id specified", True),
+        ("Job 123_9 not found", True),  # of an array that is there
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", False),
+    ],
+)
+def test_a_job_that_is_not_there_and_a_controller_that_is_not(words, gone):
+    assert Slurm().not_there(words) == gone
+
+
 def test_reasons_with_blanks_and_those_that_a_cancelled_job_keeps():
     (job,) = parse_jobs(shown(state="PENDING", reason="ReqNodeNotAvail, UnavailableNodes:n[1-2]"))
     assert (job.reason, "sinfo -R" in job.why) == ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", True)
