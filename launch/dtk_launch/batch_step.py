@@ -6,6 +6,7 @@ SLURM tells the ranks itself when the job is to end, and the batch script, which
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from types import FrameType
 
 from dtk_launch import controller
 from dtk_launch.early import newest_trainer_state
+from dtk_launch.job_record import JobRecord
 from dtk_launch.plan import Target
 from dtk_launch.requeue import Attempt, decide, line_of, read_attempts
 from dtk_launch.runview import last_checkpoint
@@ -29,6 +31,7 @@ _NOT_FOUND = 127
 def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
     """Run the srun command; its exit code, 128 + n for signal n. What is done about it is said on stderr."""
     environ, began_at = dict(os.environ), saved_step(run_dir, command)
+    _take_over(run_dir, environ)
     code, told = _wait(command)
     job_id = _job_id(environ)
     if job_id is None:
@@ -38,8 +41,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
     state = controller.job_state(job_id, partial(_say, job_id)) if code else None
     decision = decide(now, state, told, _earlier(run_dir, job_id), max_stalls)
     try:
-        with open(run_dir / _FILE, "a", encoding="utf-8") as file:
-            file.write(line_of(replace(now, requeued=decision.requeue)))
+        _note(run_dir / _FILE, replace(now, requeued=decision.requeue))
     except OSError as error:
         if decision.requeue:
             _say(job_id, f"not requeued, for {run_dir / _FILE}, which counts it, cannot be written: {error.strerror}")
@@ -47,7 +49,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
     if decision.why:
         _say(job_id, decision.why)
     if decision.requeue and (refusal := controller.requeue(job_id, partial(_say, job_id))):
-        _say(job_id, f"scontrol requeue was refused: {refusal}; to go on: sbatch {run_dir / 'job.sbatch'}")
+        _say(job_id, f"scontrol requeue was refused: {refusal}; to go on: {_by_hand(run_dir, environ)}")
     return code
 
 
@@ -84,8 +86,37 @@ def _wait(command: Sequence[str]) -> tuple[int, bool]:
 
 def _job_id(environ: Mapping[str, str]) -> str | None:
     """What scontrol knows this job by; a task of an array by its number: the id of the array would mean all tasks."""
-    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
+    task = _task(environ)
+    return f"{environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else environ.get("SLURM_JOB_ID")
+
+
+def _task(environ: Mapping[str, str]) -> str:
+    """The number of this task of an array, '' outside of one."""
+    return environ.get("SLURM_ARRAY_TASK_ID", "") if environ.get("SLURM_ARRAY_JOB_ID") else ""
+
+
+def _by_hand(run_dir: Path, environ: Mapping[str, str]) -> str:
+    task = _task(environ)
+    words = (f"--array={task}", f"{run_dir.parent}/job.sbatch") if task else (str(run_dir / "job.sbatch"),)
+    return shlex.join(("sbatch", *words))
+
+
+def _take_over(run_dir: Path, environ: Mapping[str, str]) -> None:
+    """The record of the job, where it was submitted by hand: `sbatch job.sbatch` writes none."""
+    folder = run_dir.parent if _task(environ) else run_dir
+    own, record = environ.get("SLURM_ARRAY_JOB_ID") or environ.get("SLURM_JOB_ID"), JobRecord.read(folder)
+    if own and record is not None and record.job_id != own and not record.later_than(own):
+        record.of_job(own, time.time()).write(folder)
+
+
+def _note(path: Path, attempt: Attempt) -> None:
+    """Add a line, on one of its own also where the last was cut short. Raises OSError."""
+    with open(path, "a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            whole = file.read() == b"\n"
+            file.write(b"" if whole else b"\n")
+        file.write(line_of(attempt).encode())
 
 
 def _earlier(run_dir: Path, job_id: str) -> list[Attempt]:

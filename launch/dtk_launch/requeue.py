@@ -125,7 +125,8 @@ def decide(now: Attempt, job: JobState | None, told: bool, earlier: Iterable[Att
         return Decision(False)
     timed_out = job is not None and job.reason == "TimeLimit"
     if not running and not timed_out:
-        return Decision(False, "saved, and not requeued: the job was cancelled")
+        why = "the job was cancelled" if job is not None else "SLURM has ended the job and does not say why"
+        return Decision(False, f"saved, and not requeued: {why}")
     asked_back = job is not None and job.preempted
     number = stalled((*earlier, Attempt(**{**asdict(now), "requeued": not asked_back})))
     if number >= most and not asked_back:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from dtk_launch import controller
 from dtk_launch.errors import PlanError
+from dtk_launch.job_record import JobRecord
 from dtk_launch.jobs import build_job
 from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions
@@ -135,6 +136,7 @@ def options(**given):
         ({"time": "00:00:40"}, "USR1@30"),  # SLURM rounds it up to a minute
         ({"time": "2", "grace": "100s"}, "USR1@100"),
         ({"time": "UNLIMITED"}, "USR1@60"),
+        ({"time": "0"}, "USR1@60"),  # no limit either
         ({"sbatch": ("signal=USR1@20",)}, ""),  # which starts no grace
         ({"sbatch": ("signal=R:SIGTERM@90",)}, ""),
         ({"sbatch": ("signal=15",)}, ""),
@@ -239,11 +241,52 @@ def test_other_ends_are_passed_on(batch, tmp_path, code, exit_code):
     assert not (tmp_path / "calls").exists() or "requeue" not in (tmp_path / "calls").read_text()
 
 
-def test_a_refusal_says_how_to_go_on(batch, tmp_path):
+@pytest.mark.parametrize(
+    ("environ", "to_go_on"),
+    [
+        ({}, "sbatch run/job.sbatch"),
+        ({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "sbatch --array=3 ./job.sbatch"),  # not all tasks
+    ],
+)
+def test_a_refusal_says_how_to_go_on(batch, tmp_path, environ, to_go_on):
     (tmp_path / "refuses").touch()
-    done = batch(sys.executable, "-c", RANKS.format(code=75), SLURM_JOB_ID="9")
+    done = batch(sys.executable, "-c", RANKS.format(code=75), SLURM_JOB_ID="9", **environ)
     assert done.returncode == 75
-    assert "scontrol requeue was refused: Requested operation is presently disabled; to go on: " in done.stderr
+    assert done.stderr.endswith(
+        f"scontrol requeue was refused: Requested operation is presently disabled; to go on: {to_go_on}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "environ", "expected"),
+    [
+        ("5", {}, ("9", "slurm-9.out")),  # sbatch by hand, as dtk itself advises
+        ("9", {}, ("9", "slurm-9.out")),
+        ("12", {}, ("12", "slurm-12.out")),  # dtk submit has made a later one
+        ("5", {"SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "3"}, ("8", "slurm-8_*.out")),
+    ],
+)
+def test_a_job_that_was_submitted_by_hand_has_the_run_directory(batch, tmp_path, recorded, environ, expected):
+    array = "1-3" if environ else ""
+    folder = tmp_path if array else tmp_path / "run"  # `run` stands for task-3
+    log = f"/l/slurm-{recorded}_*.out" if array else f"/l/slurm-{recorded}.out"
+    JobRecord(recorded, "", 1.0, log, "/s", array).write(folder)
+    batch("true", SLURM_JOB_ID="9", **environ)
+    record = JobRecord.read(folder)
+    assert (record.job_id, record.log.removeprefix("/l/")) == expected
+    assert (record.submitted > 1.0) == (expected[0] not in (recorded, "12"))
+    assert record.array == array
+
+
+def test_a_line_that_was_cut_short_takes_none_along(batch, tmp_path):
+    (tmp_path / "run/requeues.jsonl").write_text('{"job": "9", "rest')
+    batch("true", SLURM_JOB_ID="9")
+    assert len(read_attempts((tmp_path / "run/requeues.jsonl").read_text(), "9")) == 1
+
+
+def test_what_is_not_known_is_not_said():
+    assert "was cancelled" in decide(SAVED, ENDING, True, [], 3).why
+    assert "SLURM has ended the job and does not say why" in decide(SAVED, None, True, [], 3).why
 
 
 @pytest.mark.parametrize("away", [1, 9, 10, 11])
