@@ -188,7 +188,7 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     tasks = tuple(" ".join(words) for words in with_sweep(options)[1])
     JobRecord(job_id, cluster, began, str(log), str(script), job.array, tasks).write(job.run_dir)
     for note in notes:
-        print(f"dtk: note: {note}", file=sys.stderr)
+        _note(note)
     if options.json:
         values = {"job_id": job_id, "run_dir": str(job.run_dir), "script": str(script), "log": str(log)}
         print(json.dumps(values))
@@ -242,7 +242,15 @@ def _write(job: JobPlan, text: str) -> Path:
 def _submit(scheduler: Scheduler, job: JobPlan, script: Path) -> str:
     """What the scheduler printed of the job that it took."""
     environ = scheduler.submit_environ(job, os.environ)
-    done = ask(scheduler.submit_argv(script), patience=None, environ=environ)
+    try:
+        done = ask(scheduler.submit_argv(script), patience=None, environ=environ)
+    except SystemExit:  # interrupt.py
+        _note(f"{scheduler.program} had not answered yet, so the job may be in the queue (squeue --me)")
+        raise
     if done.returncode != 0:
         raise SubmitError(f"{scheduler.program} refused the job: {failure(done, scheduler)}")
     return done.stdout
+
+
+def _note(text: str) -> None:
+    print(f"dtk: note: {text}", file=sys.stderr)

@@ -201,6 +201,17 @@ def test_a_fake_sbatch(dtk, tmp_path):
         assert (refused.returncode, refused.stderr) == (code, f"dtk: error: {said}: {means}\n")
 
 
+def test_ctrl_c_while_sbatch_answers_leaves_it_open_whether_there_is_a_job(dtk, tmp_path):
+    (tmp_path / "script.py").touch()
+    fake = tmp_path / "bin" / "sbatch"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/bash\n[ "$1" = --parsable ] || exit 0\nkill -INT $PPID; sleep 9\n')
+    fake.chmod(0o755)
+    done = dtk("submit", "script.py", PATH=f"{fake.parent}:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "dtk: note: sbatch had not answered yet, so the job may be in the queue (squeue --me)\n"
+
+
 def test_no_sbatch(dtk, tmp_path):
     (tmp_path / "script.py").touch()
     done = dtk("submit", "script.py", PATH=str(tmp_path))
