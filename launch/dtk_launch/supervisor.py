@@ -7,10 +7,12 @@ torchrun is killed when dtk is, and each rank when torchrun is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from dtk_launch import hostos, prestart
 from dtk_launch.conclusion import conclude
 from dtk_launch.early import stopped_early
 from dtk_launch.faults import Faults
+from dtk_launch.fence import Fence
 from dtk_launch.follow import Follower
 from dtk_launch.gathering import Gathering
 from dtk_launch.leftovers import end_the_rest
@@ -38,6 +41,8 @@ from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
 from dtk_launch.waking import awake_at_once
 
+_OVERTAKEN = "dtk: SLURM has started this job again, in {}; the ranks of this start were killed"
+_OVERTAKEN_CODE = 1
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
 _LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
 
@@ -68,11 +73,16 @@ def supervise(
     node have started; what it gets tells how many optimizer steps they have made, None where that is not known.
     """
     token = f"{socket.gethostname()}:{os.getpid()}"
-    with held_run_directory(plan) as log:
-        supervisor = _Supervisor(plan, command, token, log, as_json)
+    fence = Fence(plan.run_dir, os.environ)
+    with held_run_directory(plan, fence) as log:
+        supervisor = _Supervisor(plan, command, token, log, as_json, fence)
         supervisor.take_signals()
         with awake_at_once():
             code, signalled = supervisor.run(plan_text, when_started)
+        if supervisor.overtaken:  # nothing of it counts, and its files are another's by now
+            with contextlib.suppress(OSError):
+                print(_OVERTAKEN.format(plan.run_dir), file=sys.stderr, flush=True)
+            return _OVERTAKEN_CODE
         words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
         ending = Ending(
             code, signalled, supervisor.stopped_early(), supervisor.stalls.found, supervisor.others_failed()
@@ -86,7 +96,9 @@ def supervise(
 class _Supervisor:
     """One run of one command."""
 
-    def __init__(self, plan: LaunchPlan, command: Command, token: str, log: BinaryIO, as_json: bool) -> None:
+    def __init__(
+        self, plan: LaunchPlan, command: Command, token: str, log: BinaryIO, as_json: bool, fence: Fence
+    ) -> None:
         one_node = plan.topology.nodes == 1
         ranks = plan.run_dir / "ranks"
         host = None if one_node else socket.gethostname().partition(".")[0]
@@ -111,6 +123,8 @@ class _Supervisor:
         if self.follower.live and one_node:
             self._environ["DTK_LIVE"] = "1"
         self._received = _Received([])
+        self._fence = fence
+        self.overtaken = False
         self._others = OtherNodes(plan) if not one_node else None
         self._gathering = Gathering(plan) if not one_node else None
         self.stopping = Stopping(plan.stop, self.watch, nproc, self.torchrun_words)
@@ -134,14 +148,18 @@ class _Supervisor:
                     when_started = None
                 if self.stopping.signalled is None:
                     self.stalls.poll()
+                if self._fence.overtaken():
+                    self.overtaken = True
+                    break
                 pause = _POLL if busy else min(pause * 1.2, _LONGEST_POLL)
                 self.watch.wait(pause)
         finally:
             child.kill()
             child.wait()
-            end_the_rest(self.status.helper, self.interrupted)
-        self._look(final=True)
-        self.stalls.hear()  # its ranks may have ended with those of another node before this one was told
+            end_the_rest(self.status.helper, lambda: self.overtaken or self.interrupted())
+        if not self.overtaken:
+            self._look(final=True)
+            self.stalls.hear()  # its ranks may have ended with those of another node before this one was told
         self.watch.close()
         return child.returncode, self.stopping.signalled
 
