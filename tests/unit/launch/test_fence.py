@@ -28,7 +28,7 @@ def test_the_later_start_overtakes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "later"), itertools.permutations([("7", ""), ("8", ""), ("7", "alps"), ("", "")], 2)
+    ("earlier", "later"), list(itertools.permutations([("7", ""), ("8", ""), ("7", "alps"), ("", "")], 2))
 )
 def test_starts_of_different_jobs_do_not(tmp_path: Path, earlier: tuple[str, str], later: tuple[str, str]) -> None:
     first = fence(tmp_path, earlier[0], "", earlier[1])
