@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from dtk_launch.asking import ask
 from dtk_launch.code_paths import folders_in_place
 from dtk_launch.code_snapshot import Code, discard, make, plan_code
 from dtk_launch.errors import PlanError, SubmitError
@@ -26,8 +27,7 @@ from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.rendezvous import check_restarts
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.asking import ask, failure
-from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun
+from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun, failure
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
 from dtk_launch.sweep import sweep_lines, with_sweep
@@ -182,9 +182,9 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     notes = _check(scheduler, job, text)
     if code is not None:
         notes.append(make(code, options, os.environ))
-    script = _write(job, text)
+    script, began = _write(job, text), time.time()  # the job may start before sbatch answers
     try:
-        said = _submit(scheduler, script)
+        said = _submit(scheduler, job, script)
     except SubmitError:
         if code is not None:
             discard(code)
@@ -193,7 +193,7 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     log = scheduler.log_path(job, job_id)
     cluster = scheduler.parse_cluster(said)
     tasks = tuple(" ".join(words) for words in with_sweep(options)[1])
-    JobRecord(job_id, cluster, time.time(), str(log), str(script), job.array, tasks).write(job.run_dir)
+    JobRecord(job_id, cluster, began, str(log), str(script), job.array, tasks).write(job.run_dir)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
     if options.json:
@@ -220,15 +220,15 @@ def _placed(job: JobPlan, code: Code, options: SubmitOptions) -> JobPlan:
 def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     """Ask the cluster before it is given the job. Raises PlanError for what would be refused, or pend for ever."""
     site = ask(scheduler.site_argv())
-    found = site.stdout if site.returncode == 0 else ""
-    if reasons := scheduler.refusals(job, found):
+    found, whole = site.stdout if site.returncode == 0 else "", scheduler.with_variables(job, os.environ)
+    if reasons := scheduler.refusals(whole, found):
         raise PlanError("this job could never start: " + "; ".join(reasons))
-    tested = ask(scheduler.test_argv(), text)
+    tested = ask(scheduler.test_argv(), text, environ=scheduler.submit_environ(job, os.environ))
     code = tested.returncode
     refusal, start = ("", "") if code is None else scheduler.read_test(code, tested.stderr)
     if refusal:
         raise PlanError(f"{scheduler.program} would refuse this job: {refusal}")
-    waits = scheduler.waits(job, found)
+    waits = scheduler.waits(whole, found)
     kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
     apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
     return [note for note in (waits, apart, f"it could start at {start}" if start else "") if note]
@@ -246,9 +246,10 @@ def _write(job: JobPlan, text: str) -> Path:
     return script
 
 
-def _submit(scheduler: Scheduler, script: Path) -> str:
+def _submit(scheduler: Scheduler, job: JobPlan, script: Path) -> str:
     """What the scheduler printed of the job that it took."""
-    done = ask(scheduler.submit_argv(script), patience=None)
+    environ = scheduler.submit_environ(job, os.environ)
+    done = ask(scheduler.submit_argv(script), patience=None, environ=environ)
     if done.returncode != 0:
         raise SubmitError(f"{scheduler.program} refused the job: {failure(done, scheduler)}")
     return done.stdout

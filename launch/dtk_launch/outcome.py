@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,14 @@ def decide(
         code = 128 - torchrun_code if torchrun_code < 0 else torchrun_code
         return Outcome(code, line="torchrun failed; it said:" if ranks else "no rank started; torchrun said:")
     return Outcome(verdict.code or torchrun_code, verdict)
+
+
+def failed_elsewhere(culprit: RankEnd, node: str, told: Collection[str]) -> bool:
+    """Whether this node has ended because of another one. `told`: the nodes that were told to end.
+
+    A scheduler tells all nodes at once, and the rank that obeyed first is not at fault.
+    """
+    return culprit.node != node and not (culprit.node in told and has_followed(culprit))
 
 
 def _half_saved(ends: Sequence[RankEnd], unsaved: Sequence[RankEnd]) -> str:

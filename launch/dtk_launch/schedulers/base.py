@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from dtk_launch.asking import Answer
 
 
 class PerTask(str):
@@ -130,6 +133,12 @@ class Scheduler(Protocol):
     def explained(self, words: str) -> str:
         """The scheduler's words of a refusal, and what they mean."""
 
+    def submit_environ(self, plan: JobPlan, environ: Mapping[str, str]) -> dict[str, str]:
+        """The variables for the command that submits: without those that would change what the script says."""
+
+    def with_variables(self, plan: JobPlan, environ: Mapping[str, str]) -> JobPlan:
+        """The job with what the scheduler takes from variables, for `refusals` and `waits`."""
+
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """The command that submits the script."""
 
@@ -165,3 +174,8 @@ class Scheduler(Protocol):
 
     def inside_argv(self, job_id: str, cluster: str, host: str, terminal: bool) -> tuple[str, ...]:
         """The words before a command that is to run beside a running job: on `host`, or its first node."""
+
+
+def failure(said: Answer, scheduler: Scheduler) -> str:
+    """Why a question was not answered, in the program's words and with what they mean."""
+    return said.words if said.returncode is None else scheduler.explained(said.words)
