@@ -8,6 +8,14 @@ from collections.abc import Iterable
 from dtk_launch.schedulers.base import Container, JobPlan, PerTask, TaskArguments, Torchrun
 
 _FIRST_PORT, _PORTS = 20000, 12000  # below the ports that the system gives away; by the job's id
+_ADDRESS = (  # srun hands the function on to the nodes
+    "address() { # of a node: its name where that is known here, else what SLURM has for it",
+    "  local found=$1",
+    """  getent ahosts "$1" >/dev/null || found=$(scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*') || found=$1""",
+    '  echo "${found#NodeAddr=}"',
+    "}",
+    "export -f address",
+)
 
 
 def shell_words(words: Iterable[str]) -> str:
@@ -56,8 +64,10 @@ def meeting_lines(plan: JobPlan) -> tuple[str, ...]:
         ]
     if plan.nodes > 1:
         lines += [
+            *_ADDRESS,
             'mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-            f'export MEET_AT="${{hosts[0]}}:$(({_FIRST_PORT} + SLURM_JOB_ID % {_PORTS}))"',
+            'head=$(address "${hosts[0]}")',
+            f'export MEET_AT="$head:$(({_FIRST_PORT} + SLURM_JOB_ID % {_PORTS}))"',
             'export MEET_AS="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"',
         ]
     return tuple(lines)
@@ -71,7 +81,7 @@ def torchrun_words(torchrun: Torchrun, nodes: int, target: tuple[str, ...]) -> t
     words = shlex.join((*torchrun.program, "--nnodes", str(nodes), *common, "--rdzv-backend", "c10d"))
     # is_host: the match by host name has false negatives (pytorch#73656). The timeouts are for a late head node.
     there = (
-        '--rdzv-endpoint "$MEET_AT" --rdzv-id "$MEET_AS" --local-addr "$SLURMD_NODENAME" '
+        '--rdzv-endpoint "$MEET_AT" --rdzv-id "$MEET_AS" --local-addr "$(address "$SLURMD_NODENAME")" '
         '--rdzv-conf "is_host=$((SLURM_NODEID == 0)),read_timeout=600,join_timeout=900"'
     )
     return ("bash", "-c", f'exec {words} {there} "$@"', "torchrun", *target)
