@@ -49,9 +49,10 @@ def ask(
         )
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{command[0]} gave no answer within {patience:g} seconds")
+    except FileNotFoundError:
+        return Answer(None, "", f"no {command[0]} on PATH; run this on a login node of the cluster")
     except OSError as error:
-        why = f"{command[0]} cannot be started here ({error.strerror}); a login node of the cluster can"
-        return Answer(None, "", why)
+        return Answer(None, "", f"{command[0]} cannot be started here: {error.strerror}")
     return Answer(done.returncode, done.stdout, done.stderr)
 
 

@@ -151,8 +151,9 @@ def _forgotten(number: str, cwd: Path, scheduler: Scheduler, said: Answer) -> Jo
     if silent:
         raise SubmitError(f"job {number} cannot be asked for: {silent}")
     raise JobNotFound(
-        f"no job {number}, and no run in {cwd / 'runs'} is of it ({scheduler.explained(said.words)}); dtk status lists "
-        "the jobs in the queue, dtk runs the runs of the past, and a run can be passed in place of a job id"
+        f"no job {number}: the scheduler does not know it, or has forgotten it, as it does some minutes after its end, "
+        f"and no run in {cwd / 'runs'} is of it. dtk status lists the jobs in the queue, dtk runs those of the past; "
+        "a run's name or path can be passed in place of a job id"
     )
 
 

@@ -25,6 +25,7 @@ from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
+from dtk_launch.rendezvous import check_restarts
 from dtk_launch.runfolder import check_run_folder
 from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun, failure
 from dtk_launch.schedulers.slurm import Slurm
@@ -59,10 +60,10 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     counted = options.nproc not in ("auto", "gpu", "cpu")
     nproc = parse_nproc(options.nproc) if counted else 1
     fewest, nodes = parse_nodes(options.nodes or "1")
-    if fewest != nodes or options.rdzv or options.node_rank >= 0:
-        raise PlanError(
-            "--nodes MIN:MAX, --rdzv and --node-rank are for nodes without a scheduler; drop them for dtk submit"
-        )
+    if options.rdzv or options.node_rank >= 0:
+        raise PlanError("--rdzv and --node-rank are for nodes without a scheduler; drop them for dtk submit")
+    if fewest < nodes:
+        check_restarts(options)
     check_topology(options, nodes, nproc)
     parse_ranks(options.quiet_ranks, "--quiet-ranks", nodes * nproc if counted else None)
     name = run_name(options)
@@ -70,8 +71,9 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     gpus = options.gpus_per_node or (str(nproc) if options.device == "cuda" and counted else "")
     plain = Torchrun(facts.torchrun, options.nproc, options.max_restarts) if options.plain else None
     return JobPlan(
-        launch=_launch_words(options, facts, nodes, name, run_dir) if plain is None else _plain(options, plain, nodes),
+        launch=_launch_words(options, facts, name, run_dir) if plain is None else _plain(options, plain, nodes),
         nodes=nodes,
+        fewest=fewest if fewest < nodes else 0,
         name=name,
         run_dir=run_dir,
         output_dir=facts.cwd / Path(options.output_dir or run_dir).expanduser(),
@@ -98,6 +100,11 @@ def _check_plain(options: SubmitOptions) -> None:
             raise PlanError(
                 f"--plain leaves the nodes to torchrun, but {flag_of(name)}={value} is for dtk; drop one of the two"
             )
+    if ":" in options.nodes:
+        raise PlanError(
+            f"--plain: torchrun does not notice that a node has died, and --nodes={options.nodes} is there to go on "
+            "without it; drop one of the two"
+        )
 
 
 def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str, ...]:
@@ -116,13 +123,13 @@ def _batch_words(options: SubmitOptions, facts: HostFacts, run_dir: Path) -> tup
     return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), "--")
 
 
-def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: str, run_dir: Path) -> tuple[str, ...]:
+def _launch_words(options: SubmitOptions, facts: HostFacts, name: str, run_dir: Path) -> tuple[str, ...]:
     """The `dtk launch` of each node. Every value is spelt out, so the file of settings is not read again there."""
     words = [
         *dtk_there(options, facts.dtk),
         "launch",
         "--nodes",
-        str(nodes),
+        options.nodes or "1",
         "--nproc",
         options.nproc,
         "--device",

@@ -216,6 +216,10 @@ def test_no_sbatch(dtk, tmp_path):
     (tmp_path / "script.py").touch()
     done = dtk("submit", "script.py", PATH=str(tmp_path))
     assert (done.returncode, "--dry-run" in done.stderr) == (1, True)
+    for words, program in ((["status"], "squeue"), (["status", "7"], "scontrol"), (["cancel", "7"], "scontrol")):
+        refused = dtk(*words, PATH=str(tmp_path))
+        said = f": no {program} on PATH; run this on a login node of the cluster\n"
+        assert (refused.returncode, refused.stderr.endswith(said), refused.stdout) == (1, True, ""), refused.stderr
 
 
 def test_bench_hands_everything_after_the_name_on(dtk):

@@ -151,7 +151,7 @@ def test_jobs_that_are_not_there_or_not_ours(cluster, dtk):
         refused = dtk(verb, theirs, code=2).stderr
         assert f"job {theirs} is not one that dtk submit has made (its script: {dtk.folder}/job.sh)" in refused
         assert refused.count("\n") == 1
-        assert "no job 987654, and no run in" in dtk(verb, "987654", code=2).stderr
+        assert "no job 987654: the scheduler does not know it" in dtk(verb, "987654", code=2).stderr
         assert "no run 'nowhere'" in dtk(verb, "nowhere", code=2).stderr
     assert cluster.job(theirs).state == "PENDING"
     cluster.run(["scancel", str(theirs)])

@@ -109,9 +109,14 @@ def test_every_rank_runs_on_its_node_with_the_arguments_as_given(cluster, tmp_pa
         assert Path(rank["python"]).parent == Path(sys.executable).parent  # this environment's, not the node's own
 
 
-def test_without_dtk_on_the_nodes_it_is_the_same(cluster, tmp_path, write):
-    script = write(ECHO)
-    job = cluster.wait_job(submitted(cluster, "--plain", script, *ARGUMENTS, cwd=tmp_path))
+def test_without_dtk_on_the_nodes_it_is_the_same_also_where_names_lead_nowhere(cluster, tmp_path, write):
+    script, hosts = write(ECHO), cluster.directory / "etc" / "hosts"
+    known = hosts.read_text()
+    try:
+        hosts.write_text("127.0.0.1 localhost\n")  # the same file on every node
+        job = cluster.wait_job(submitted(cluster, "--plain", script, *ARGUMENTS, cwd=tmp_path))
+    finally:
+        hosts.write_text(known)
     said = said_by_both(job)
     assert {tuple(rank["argv"]) for rank in said} == {(str(script), *ARGUMENTS)}
 

@@ -56,6 +56,18 @@ class JobPlan:
     template: Path | None = None
     requeue: bool = True
     batch: tuple[str, ...] = ()
+    fewest: int = 0
+    """Nodes that it needs to begin and to go on, where it can do with less than `nodes`; else 0."""
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the job goes on when it has lost a node."""
+        return 0 < self.fewest < self.nodes
+
+    @property
+    def needed(self) -> int:
+        """Nodes that it cannot do without."""
+        return self.fewest if self.elastic else self.nodes
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,10 @@ def waits(plan: JobPlan, groups: Sequence[Group]) -> str:
     asked = dict(plan.asked).get("partition")
     mine = [group for group in groups if (group.partition in asked.split(",") if asked else group.default)]
     usable = sum(group.nodes for group in mine if group.usable)
-    if not mine or usable >= plan.nodes:
+    if not mine or usable >= plan.needed:
         return ""
     total = sum(group.nodes for group in mine)
-    gone, missing = total - usable, plan.nodes - usable
+    gone, missing = total - usable, plan.needed - usable
     return f"{gone} of {total} nodes take no jobs now (down, drained), so the job waits for {missing} of them"
 
 
@@ -125,8 +125,8 @@ def _of_partition(plan: JobPlan, name: str, groups: Sequence[Group]) -> list[str
         return [f"--partition={name} is not up: it takes no jobs now (sinfo -p {name})"]
     total, limit = sum(group.nodes for group in mine), mine[0].limit
     found = []
-    if plan.nodes > total:
-        found.append(f"--nodes={plan.nodes}, but partition {name} has {total} nodes")
+    if plan.needed > total:
+        found.append(f"--nodes={plan.needed}, but partition {name} has {total} nodes")
     asked = dict(plan.asked)
     wanted = minutes(asked.get("time") or "")
     if wanted is not None and limit is not None and wanted > limit and "qos" not in asked:  # which may lift it
@@ -134,16 +134,16 @@ def _of_partition(plan: JobPlan, name: str, groups: Sequence[Group]) -> list[str
     needs = _needs(plan)
     for words, fits, most in needs:
         number = sum(group.nodes for group in mine if fits(group))
-        if number < plan.nodes and plan.nodes <= total:
+        if number < plan.needed <= total:
             found.append(
                 f"{words}, but {number} of the {total} nodes of partition {name} have that (most: {most(mine)})"
             )
     if not found:
         number = sum(group.nodes for group in mine if all(fits(group) for _, fits, _ in needs))
-        if number < plan.nodes:
+        if number < plan.needed:
             both = " and ".join(words for words, _, _ in needs)
             found.append(
-                f"{both}: {number} of the {total} nodes of partition {name} have all of it, needed {plan.nodes}"
+                f"{both}: {number} of the {total} nodes of partition {name} have all of it, needed {plan.needed}"
             )
     return found
 

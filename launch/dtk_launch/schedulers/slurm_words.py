@@ -14,11 +14,14 @@ _MEANINGS = (
         "no set of nodes has all that is asked for; sinfo -Nel lists them",
     ),
     ("Invalid feature", "no node has this feature; sinfo -o '%N %f' lists them"),
+    ("Invalid node name", "no such node; sinfo -N lists them"),
+    ("Invalid license", "no such licence; scontrol show licenses lists them"),
     ("reservation is invalid", "no such reservation; scontrol show reservation lists them"),
     ("Requested reservation", "scontrol show reservation says who may use it, and when"),
     ("Memory specification can not be satisfied", "no node has so much memory; sinfo -o '%N %m' lists it in MB"),
     ("generic resource", "no node has such GPUs; sinfo -o '%N %G' lists them, and --gpus-per-node takes TYPE:N"),
-    ("time limit", "longer than the partition or your account allows; sinfo -o '%P %l' lists the limits"),
+    ("Time limit specification required", "this site wants to know how long the job takes; pass --time"),
+    ("time limit is invalid", "longer than the partition or your account allows; sinfo -o '%P %l' lists the limits"),
     ("More processors requested than permitted", "--cpus-per-task is more than a node has; sinfo -o '%N %c' lists it"),
     ("violates accounting/QOS policy", "a limit of your account or its quality of service is reached; {assoc}"),
     ("Job dependency problem", "the job to wait for is not known any more, or the form is not TYPE:JOB[:JOB]"),
@@ -28,6 +31,11 @@ _MEANINGS = (
     ("Invalid user id", "this user is not known on the cluster; log in there"),
     ("nable to contact slurm controller", "slurmctld does not answer; scontrol ping, and try again in a minute"),
     ("Unable to open file|No such file", "a file that the job names is not there"),
+    ("[Uu]ser's group not permitted", "your groups (id -Gn) may not use this partition; ask the admin"),
+    (
+        "unrecognized option|Invalid --\\w+ specification|Invalid time specification",
+        "sbatch does not take this option or this value, which --sbatch hands to it as they are; sbatch --help",
+    ),
     ("Unspecified error", "the site's submit filter may have refused it; its admin knows the rules"),
 )
 _ASSOC = "sacctmgr show assoc user=$USER format=account,partition,qos lists yours"

@@ -8,6 +8,14 @@ from collections.abc import Iterable
 from dtk_launch.schedulers.base import Container, JobPlan, PerTask, TaskArguments, Torchrun
 
 _FIRST_PORT, _PORTS = 20000, 12000  # below the ports that the system gives away; by the job's id
+_ADDRESS = (  # srun hands the function on to the nodes
+    "address() { # of a node: its name where that is known here, else what SLURM has for it",
+    "  local found=$1",
+    """  getent ahosts "$1" >/dev/null || found=$(scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*') || found=$1""",
+    '  echo "${found#NodeAddr=}"',
+    "}",
+    "export -f address",
+)
 
 
 def shell_words(words: Iterable[str]) -> str:
@@ -26,7 +34,9 @@ def srun_words(plan: JobPlan) -> tuple[str, ...]:
     # --kill-on-bad-exit: torchrun on the other nodes does not notice a failed one (pytorch#146371).
     # --cpus-per-task: SLURM 22.05 to 23.11 do not hand it to srun, and 24 refuses one that differs.
     cpus = (f"--cpus-per-task={plan.cpus_per_task}",) if plan.cpus_per_task else ()
-    words = ("srun", f"--nodes={plan.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", *cpus)
+    # Elastic: as many nodes as there are, and a lost one ends neither the step nor those that are left.
+    nodes = ("--no-kill",) if plan.elastic else (f"--nodes={plan.nodes}",)
+    words = ("srun", *nodes, "--ntasks-per-node=1", f"--kill-on-bad-exit={int(not plan.elastic)}", *cpus)
     return (*words, *_contained(plan.container, str(plan.workdir))) if plan.container is not None else words
 
 
@@ -54,8 +64,10 @@ def meeting_lines(plan: JobPlan) -> tuple[str, ...]:
         ]
     if plan.nodes > 1:
         lines += [
+            *_ADDRESS,
             'mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-            f'export MEET_AT="${{hosts[0]}}:$(({_FIRST_PORT} + SLURM_JOB_ID % {_PORTS}))"',
+            'head=$(address "${hosts[0]}")',
+            f'export MEET_AT="$head:$(({_FIRST_PORT} + SLURM_JOB_ID % {_PORTS}))"',
             'export MEET_AS="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"',
         ]
     return tuple(lines)
@@ -69,7 +81,7 @@ def torchrun_words(torchrun: Torchrun, nodes: int, target: tuple[str, ...]) -> t
     words = shlex.join((*torchrun.program, "--nnodes", str(nodes), *common, "--rdzv-backend", "c10d"))
     # is_host: the match by host name has false negatives (pytorch#73656). The timeouts are for a late head node.
     there = (
-        '--rdzv-endpoint "$MEET_AT" --rdzv-id "$MEET_AS" --local-addr "$SLURMD_NODENAME" '
+        '--rdzv-endpoint "$MEET_AT" --rdzv-id "$MEET_AS" --local-addr "$(address "$SLURMD_NODENAME")" '
         '--rdzv-conf "is_host=$((SLURM_NODEID == 0)),read_timeout=600,join_timeout=900"'
     )
     return ("bash", "-c", f'exec {words} {there} "$@"', "torchrun", *target)

@@ -233,14 +233,14 @@ def test_a_job_that_the_scheduler_does_not_know(scontrol, tmp_path, monkeypatch)
     answer, run = scontrol
     answer("slurm_load_jobs error: Invalid job id specified", 1)
     assert find_job("6", tmp_path, Slurm()).folder == run
-    with pytest.raises(JobNotFound, match=r"no job 7, and no run in .*has forgotten it"):
+    with pytest.raises(JobNotFound, match=r"no job 7: the scheduler .*has forgotten it.* no run in "):
         find_job("7", tmp_path, Slurm())
     answer("slurm_load_jobs error: Unable to contact slurm controller", 1)
     assert "does not answer" in find_job("6", tmp_path, Slurm()).silent
     with pytest.raises(SubmitError, match=r"job 7 cannot be asked for: .*slurmctld does not answer"):
         find_job("7", tmp_path, Slurm())
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SubmitError, match="scontrol cannot be started"):
+    with pytest.raises(SubmitError, match="job 7 cannot be asked for: no scontrol on PATH"):
         find_job("7", tmp_path, Slurm())
 
 

@@ -141,6 +141,14 @@ kept = {{k: v for k, v in os.environ.items() if k in ("OMP_NUM_THREADS", "MODE",
 print(json.dumps([os.path.basename(sys.argv[0]), words, kept]))
 """
 
+SCONTROL = """#!/bin/sh
+case "$*" in
+  'show hostnames n[1-4]') printf 'n1\\nn2\\nn3\\nn4\\n' ;;
+  'show node n1') printf 'NodeName=n1 Arch=x86_64\\n   NodeAddr=10.0.0.1 NodeHostName=n1 Version=22.05\\n' ;;
+  *) exit 1 ;;
+esac
+"""
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -149,7 +157,8 @@ def run(tmp_path):
     stand_ins.mkdir()
     for name in ("srun", "torchrun"):
         (stand_ins / name).write_text(SHOW)
-    (stand_ins / "scontrol").write_text("#!/bin/sh\nprintf 'n1\\nn2\\nn3\\nn4\\n'\n")
+    (stand_ins / "getent").write_text('#!/bin/sh\n[ "$1" = ahosts ] && [ "$2" != "$UNKNOWN" ]\n')
+    (stand_ins / "scontrol").write_text(SCONTROL)
     (stand_ins / "module").write_text('#!/bin/sh\n[ "$2" != missing ]\n')
     for file in stand_ins.iterdir():
         file.chmod(0o755)
@@ -215,6 +224,17 @@ def test_plain_torchrun_of_several_nodes_knows_where_to_meet(job, run, node, is_
     assert values["--local-addr"] == f"n{int(node) + 1}"
     assert words[words.index("--") :] == ["--", "train.py", *NASTY]
     assert environ["OMP_NUM_THREADS"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("unknown", "meet", "own"), [("n1", "10.0.0.1", "n4"), ("n4", "n1", "n4")], ids=["slurm knows it", "nobody does"]
+)
+def test_plain_torchrun_asks_slurm_for_the_address_of_a_name_that_is_not_known(job, run, unknown, meet, own):
+    done = run(job(plain=True, nodes="4"), SLURM_NODEID="3", SLURMD_NODENAME="n4", UNKNOWN=unknown)
+    _, words, _ = said(done)
+    values = dict(itertools.pairwise(words))
+    assert values["--rdzv-endpoint"] == f"{meet}:{20000 + 70123 % 12000}"
+    assert values["--local-addr"] == own
 
 
 def test_plain_torchrun_of_one_node(job, run):

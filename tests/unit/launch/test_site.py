@@ -158,6 +158,9 @@ def test_anything_can_be_printed_before_or_instead(text):
     assert isinstance(explained(text), str)
 
 
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
 @pytest.mark.parametrize(
     ("code", "words", "refusal", "start"),
     [
@@ -165,6 +168,9 @@ def test_anything_can_be_printed_before_or_instead(text):
         (1, "allocation failure: Requested nodes are busy", "", ""),
         (1, "allocation failure: Required node not available (down, drained or reserved)", "", ""),
         (1, "sbatch: error: Batch job submission failed: Invalid qos specification", "no such quality of service", ""),
+        (1, f"sbatch: error: {POLICY}", "a limit of your account or its quality of service is reached", ""),
+        (1, "allocation failure: Invalid node name specified", "sinfo -N lists them", ""),
+        (1, "sbatch: unrecognized option '--foo=bar'", "which --sbatch hands to it as they are", ""),
         (1, "error: something new", "something new", ""),
     ],
 )
