@@ -22,7 +22,7 @@ from dtk_launch.early import newest_trainer_state
 from dtk_launch.job_record import JobRecord
 from dtk_launch.plan import Target
 from dtk_launch.requeue import Attempt, decide, line_of, read_attempts
-from dtk_launch.runview import last_checkpoint
+from dtk_launch.run_steps import last_checkpoint
 
 _FILE = "requeues.jsonl"
 _NOT_FOUND = 127

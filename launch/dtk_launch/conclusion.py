@@ -21,8 +21,9 @@ from dtk_launch.diagnose.words import rank_name, unwritten_words, verdict_json, 
 from dtk_launch.oom import OomWatch
 from dtk_launch.outcome import HUNG, LOST, Ending, Outcome, decide, failed_elsewhere
 from dtk_launch.plan import LaunchPlan
+from dtk_launch.rank_files import RankRecord
 from dtk_launch.ranklist import parse_ranks
-from dtk_launch.ranks import RankRecord, RankWatch
+from dtk_launch.ranks import RankWatch
 from dtk_launch.rundir import lack_of_room, launcher_log, make_room
 
 _LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # that has died

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dtk_launch import hostos, processes
 from dtk_launch.diagnose.stacks import is_complete, is_likely_complete
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 
 _PATIENCE = 1.0  # seconds for one dump; it takes some milliseconds
 _GLANCE = 0.005

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtk_launch.plan import Target
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 
 _LIGHTNING = "SIGTERMException"  # a SystemExit without a code, raised after the batch in which SIGTERM came
 _STATES = "checkpoint-*/trainer_state.json"

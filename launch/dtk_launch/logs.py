@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError
 from dtk_launch.follow import Tail, prefix
+from dtk_launch.rank_files import RankRecord
 from dtk_launch.ranklist import RankList, parse_ranks
-from dtk_launch.ranks import RankRecord
 from dtk_launch.runview import RunView, read_run
 
 _POLL = 0.1  # seconds between looks at the files

@@ -13,7 +13,7 @@ from dtk_launch.diagnose.endings import GONE, place_in, threads_of
 from dtk_launch.diagnose.stacks import main_stack
 from dtk_launch.diagnose.waits import STOPPED, WAITS
 from dtk_launch.dumps import Dump, Dumper, source_line
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 from dtk_launch.vitals import Page
 
 

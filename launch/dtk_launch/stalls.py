@@ -20,7 +20,8 @@ from dtk_launch.diagnose.pace import Pace
 from dtk_launch.diagnose.waits import Kind
 from dtk_launch.looks import Looker
 from dtk_launch.plan import LaunchPlan
-from dtk_launch.ranks import RankRecord, RankWatch
+from dtk_launch.rank_files import RankRecord
+from dtk_launch.ranks import RankWatch
 
 _EVERY = 1.0  # seconds between two glances
 _FRESH = 120.0  # seconds for which what another node said of its ranks counts

@@ -13,7 +13,8 @@ from dtk_launch import hostos, nodes
 from dtk_launch.gpus import GpuMemory, find_program
 from dtk_launch.pace import Pace
 from dtk_launch.plan import LaunchPlan
-from dtk_launch.ranks import RankRecord, RankWatch
+from dtk_launch.rank_files import RankRecord
+from dtk_launch.ranks import RankWatch
 from dtk_launch.vitals import Page
 
 _EVERY = 2.0  # seconds

@@ -14,7 +14,7 @@ from dtk_launch.diagnose.waits import Place
 from dtk_launch.diagnose.words import ranks_words
 from dtk_launch.dumps import Dump, Dumper, source_line
 from dtk_launch.errors import DtkError
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 from dtk_launch.runview import read_run
 from dtk_launch.streams import json_text
 from dtk_launch.tables import header

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch.faults import Fault
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 
 PREEMPTED = 75
 """The exit code of a rank that has saved and wants to be started again (EX_TEMPFAIL)."""

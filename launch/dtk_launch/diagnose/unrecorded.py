@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from dtk_launch.diagnose.evidence import RankEnd, signal_name, told_to_end
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: (\d+)\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
 

@@ -11,7 +11,7 @@ from dtk_launch.diagnose.words import how_it_ended, spans_words, verdict_json, v
 from dtk_launch.faults import Fault
 from dtk_launch.nodes import ends_of_others, ends_to_json, publish
 from dtk_launch.outcome import decide
-from dtk_launch.ranks import RankExit, RankRecord
+from dtk_launch.rank_files import RankExit, RankRecord
 
 SECOND = 10**9
 REPORT = """

@@ -10,8 +10,9 @@ from dtk_launch import wholefile
 from dtk_launch.diagnose.culprit import judge
 from dtk_launch.diagnose.evidence import RankEnd
 from dtk_launch.diagnose.words import verdict_lines
+from dtk_launch.rank_files import RankRecord
 from dtk_launch.rank_record import Record, record_error
-from dtk_launch.ranks import RankRecord, RankWatch
+from dtk_launch.ranks import RankWatch
 from dtk_launch.vitals import MOST_WORDS, PAGE, Page, create_file
 
 FULL = "/dev/full"

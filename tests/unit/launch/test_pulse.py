@@ -15,7 +15,7 @@ from dtk_launch.diagnose.stacks import main_stack
 from dtk_launch.dumps import Dumper
 from dtk_launch.errors import PlanError
 from dtk_launch.hanging import parse_timeout
-from dtk_launch.ranks import RankRecord
+from dtk_launch.rank_files import RankRecord
 from dtk_launch.resources import worker_path
 from dtk_launch.vitals import Page, create_file, path_of
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 from dtk_launch import whereabouts
-from dtk_launch.runview import last_checkpoint, last_metrics, read_run
+from dtk_launch.run_steps import last_checkpoint, last_metrics
+from dtk_launch.runview import read_run
 from dtk_launch.tables import (
     RANK_COLUMNS,
     RUN_COLUMNS,

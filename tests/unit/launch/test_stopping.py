@@ -16,7 +16,7 @@ from dtk_launch.grace import Stop, stop_words
 from dtk_launch.options import LaunchOptions
 from dtk_launch.outcome import decide
 from dtk_launch.plan import Target
-from dtk_launch.preempt_test import LOST, Report, resumed_step, seconds_to_return, words
+from dtk_launch.preempt_report import LOST, Report, resumed_step, seconds_to_return, words
 from dtk_launch.progress import Line, Place, Progress
 from dtk_launch.ranks import RankWatch
 from dtk_launch.stopping import Stopping, hold_after
