@@ -5,13 +5,14 @@ SLURM tells the ranks itself when the job is to end, and the batch script, which
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,25 +22,36 @@ from dtk_launch import controller
 from dtk_launch.early import newest_trainer_state
 from dtk_launch.job_record import JobRecord
 from dtk_launch.plan import Target
-from dtk_launch.requeue import Attempt, decide, line_of, read_attempts
+from dtk_launch.remains import Remains, remains
+from dtk_launch.requeue import PREEMPTED, Attempt, decide, line_of, read_attempts
 from dtk_launch.run_steps import last_checkpoint
 
 _FILE = "requeues.jsonl"
 _NOT_FOUND = 127
+_LOOK_EVERY = 5.0  # seconds
+_SRUN_PATIENCE = 60.0  # seconds between the end of the last node's ranks and that of srun
 
 
-def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
-    """Run the srun command; its exit code, 128 + n for signal n. What is done about it is said on stderr."""
-    environ, began_at = dict(os.environ), saved_step(run_dir, command)
+def run(command: Sequence[str], run_dir: Path, max_stalls: int, elastic: bool = False) -> int:
+    """Run the srun command; its exit code, 128 + n for signal n. What is done about it is said on stderr.
+
+    `elastic`: the run goes on without a node that it has lost, and its code is that of those that are left.
+    """
+    environ, began_at, began_ns = dict(os.environ), saved_step(run_dir, command), time.time_ns()
     _take_over(run_dir, environ)
-    code, told = _wait(command)
     job_id = _job_id(environ)
+    look = partial(remains, run_dir, environ, began_ns)
+    code, told = _wait(command, look, partial(_say, job_id))
     if job_id is None:
         return code
+    left = look()
+    if elastic and code not in (0, _NOT_FOUND) and left.code is not None:
+        code = left.code
+    lost = () if code in (0, PREEMPTED) or not left.codes else tuple(filter(controller.is_lost, left.silent))
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     now = Attempt(job_id, restart, code, began_at, saved_step(run_dir, command), False, time.time())
     state = controller.job_state(job_id, partial(_say, job_id)) if code else None
-    decision = decide(now, state, told, _earlier(run_dir, job_id), max_stalls)
+    decision = decide(now, state, told, _earlier(run_dir, job_id), max_stalls, lost)
     try:
         _note(run_dir / _FILE, replace(now, requeued=decision.requeue))
     except OSError as error:
@@ -62,7 +74,7 @@ def saved_step(run_dir: Path, command: Sequence[str]) -> int | None:
     return step
 
 
-def _wait(command: Sequence[str]) -> tuple[int, bool]:
+def _wait(command: Sequence[str], look: Callable[[], Remains], say: Callable[[str], None]) -> tuple[int, bool]:
     """(exit code, whether SIGTERM came). srun gets none of the signals: SLURM tells the ranks without it."""
     told = []
 
@@ -79,9 +91,30 @@ def _wait(command: Sequence[str]) -> tuple[int, bool]:
     signal.signal(signal.SIGTERM, note)
     for signum in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
-    code = child.wait()
+    code = _end_of(child, look, say)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by scontrol, and kept while Python ends
     return (128 - code if code < 0 else code), bool(told)
+
+
+def _end_of(child: subprocess.Popen[bytes], look: Callable[[], Remains], say: Callable[[str], None]) -> int:
+    """Its exit code; of one that waits on though all nodes have ended well before, the run's."""
+    over_since: float | None = None
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(_LOOK_EVERY)
+        left = look()
+        if left.silent or left.code is None:
+            over_since = None
+        elif over_since is None:
+            over_since = time.monotonic()
+        elif time.monotonic() - over_since > _SRUN_PATIENCE:
+            say(
+                f"the ranks of all {len(left.hosts)} nodes have ended, but srun waits for one of them, where SLURM's "
+                "slurmstepd must have died; it is ended"
+            )
+            child.kill()
+            child.wait()
+            return left.code
 
 
 def _job_id(environ: Mapping[str, str]) -> str | None:
@@ -126,5 +159,5 @@ def _earlier(run_dir: Path, job_id: str) -> list[Attempt]:
         return []
 
 
-def _say(job_id: str, words: str) -> None:
+def _say(job_id: str | None, words: str) -> None:
     print(f"dtk: job {job_id}: {words}", file=sys.stderr, flush=True)

@@ -120,7 +120,8 @@ def _batch_words(options: SubmitOptions, facts: HostFacts, run_dir: Path) -> tup
         return ()
     dtk = ("dtk",) if options.venv or options.conda else facts.dtk
     folder = PerTask(f"{run_dir}/task-") if options.array else str(run_dir)
-    return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), "--")
+    elastic = ("--elastic",) if ":" in options.nodes else ()
+    return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), *elastic, "--")
 
 
 def _launch_words(options: SubmitOptions, facts: HostFacts, name: str, run_dir: Path) -> tuple[str, ...]:

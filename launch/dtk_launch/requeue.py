@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 
@@ -110,17 +110,26 @@ def stalled(attempts: Iterable[Attempt]) -> int:
     return number
 
 
-def decide(now: Attempt, job: JobState | None, told: bool, earlier: Iterable[Attempt], most: int) -> Decision:
+def decide(
+    now: Attempt,
+    job: JobState | None,
+    told: bool,
+    earlier: Iterable[Attempt],
+    most: int,
+    lost: Sequence[str] = (),
+) -> Decision:
     """What to do when the ranks have ended. `now.requeued` is not read.
 
     `told`: the batch script got SIGTERM, which is the end of the job and counts where SLURM says nothing of it.
-    `most`: attempts in a row without a new checkpoint.
+    `most`: attempts in a row without a new checkpoint. `lost`: its nodes that have died.
     """
     if job is not None and job.restarts > now.restart:
         return Decision(False)  # SLURM has done it: preemption, scontrol requeue, a lost node
     running = job.runs if job is not None else not told
     if job is not None and job.preempted and running and now.exit_code not in (0, PREEMPTED):
         return Decision(True, "preempted before it had saved anything new; it is requeued")
+    if lost and running and now.exit_code not in (0, PREEMPTED):
+        return Decision(True, f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost; it is requeued")
     if now.exit_code != PREEMPTED:
         return Decision(False)
     timed_out = job is not None and job.reason == "TimeLimit"
