@@ -15,6 +15,8 @@ _NAMES = {
     "no-requeue": ("SBATCH_REQUEUE",),
 }
 _NEVER = {"SBATCH_WAIT"}  # the job's id is wanted at once
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")
+_OF_THE_SITE = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_DEBUG_FLAGS"}
 _CHECKED = ("partition", "qos", "time", "mem", "gpus-per-node", "constraint")
 
 
@@ -24,8 +26,13 @@ def of_option(option: str) -> tuple[str, ...]:
 
 
 def submit_environ(options: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables without those that would override the options of the script."""
+    """The variables without those that would override the options of the script, and without those of a job.
+
+    Who submits from inside another job, as in an interactive one, would hand on how that is bound to its cores.
+    """
     hidden = _NEVER.union(*map(of_option, options))
+    if "SLURM_JOB_ID" in environ:
+        hidden |= {name for name in environ if name.startswith(_OF_A_JOB)} - _OF_THE_SITE
     return {name: value for name, value in environ.items() if name not in hidden}
 
 

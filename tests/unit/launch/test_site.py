@@ -124,6 +124,14 @@ def test_an_option_wins_over_sbatchs_variable():
     assert "SBATCH_QOS" not in Slurm().submit_environ(job(qos="long"), {"SBATCH_QOS": "short"})
 
 
+def test_what_another_job_has_set_is_not_handed_on():
+    inside = {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "mask_cpu:0x1", "SRUN_CPUS_PER_TASK": "2", "SLURMD_NODENAME": "n1"}
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "HOME": "/h"}
+    assert Slurm().submit_environ(job(), inside | kept) == kept
+    by_hand = {"SLURM_CPU_BIND": "none", "SLURM_HINT": "nomultithread"}
+    assert Slurm().submit_environ(job(), by_hand | kept) == by_hand | kept
+
+
 def test_what_waits_for_nodes():
     groups = parse_sinfo(SITE)
     assert (waits(job(8), groups), waits(job(3, partition="gpu"), groups)) == ("", "")
