@@ -302,7 +302,11 @@ def test_the_final_weights_are_those_of_an_uninterrupted_run(cluster, tmp_path, 
         requeued(cluster, job, 90)
         ended = cluster.wait_job(job, timeout=120)
     assert ended.state == "COMPLETED", ended.log
-    assert attempts(tmp_path / "run")[0]["exit_code"] == 75
-    assert 0 < attempts(tmp_path / "run")[0]["saved"] < 40
+    assert 0 < int(re.search(r"restored step (\d+)", ended.log)[1]) < 40
+    if how not in (
+        "requeue",
+        "no grace",
+    ):  # there SLURM kills after KillWait, on a busy machine before dtk has noted it
+        assert attempts(tmp_path / "run")[0]["exit_code"] == 75
     expected, resumed = uninterrupted(), final_weights(tmp_path / "run")
     assert [name for name in expected.keys() | resumed.keys() if expected[name] != resumed[name]] == []
