@@ -32,7 +32,7 @@ def alike(text: str, home: Path) -> list[str]:
     """Its lines with other numbers than the guide's put down as equal, without notes of dtk and warnings of torch."""
     lines = text.replace(str(Path(sys.executable).parent), f"{HOME}/dtk-env/bin").replace(str(home), HOME).splitlines()
     kept = [line for line in lines if not re.search(r"\[W\d|dtk: note: ", line)]
-    return [re.sub(r"\s+", " ", re.sub(r"\d+([.:]\d+)*", "N", line)).strip() for line in kept]
+    return [re.sub(r"\s+", " ", re.sub(r"\d+([.:]\d+)*(\+\w+)?", "N", line)).strip() for line in kept]
 
 
 def test_the_first_job_goes_as_it_is_written(four_nodes, ada):
