@@ -81,6 +81,12 @@ class Attempt(ABC):
         """Whether the token is still there. OSError where that cannot be told."""
         return sees(self._storage, self.mark, self.token.encode())
 
+    def _check_place(self) -> None:
+        """Raises where another program has claimed the place."""
+        owner = self._storage.taken_by()
+        if owner is not None:
+            raise CheckpointError(f"{self._storage.root} was taken over by {owner}; end one of the two")
+
     def _check_ours(self) -> None:
         """Raises where another program has opened an attempt of its own, or has claimed the place."""
         owner = self._storage.taken_by()
@@ -95,6 +101,7 @@ class RenamedAttempt(Attempt):
 
     def open(self) -> None:
         """Make the directory."""
+        self._check_place()
         clean_up(self._storage, self._step)
         self._storage.make_dir(temporary_dir(self._step))
         self._storage.write_file(self.mark, [self.token.encode()])
@@ -149,9 +156,7 @@ class RecordedAttempt(Attempt):
 
     def open(self) -> None:
         """Leave the token, then clear away."""
-        owner = self._storage.taken_by()
-        if owner is not None:
-            raise CheckpointError(f"{self._storage.root} was taken over by {owner}; end one of the two")
+        self._check_place()
         self._storage.replace_file(self.mark, self.token.encode())
         inside = folders(self._storage)
         self._check_ours()  # so nobody who has come since has written any of them

@@ -29,14 +29,15 @@ def read_shared(storage: Storage, group: Group, name: str, seen: str, what: str)
     Raises:
         StorageNotShared, PeerError: as `check_shared`.
     """
-    data, words = b"", None
+    data, same, words = b"", False, None
     try:
         data = storage.read_bytes(name, MANIFEST_BYTES)
+        same = digest(data) == seen
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        same = False  # _compare names this rank
     except Exception as error:  # no memory, too
         words = f"{type(error).__name__}: {error}"
-    _compare(storage, group, digest(data) == seen, words, what)
+    _compare(storage, group, same, words, what)
     return data
 
 

@@ -96,7 +96,7 @@ class Storage(ABC):
         Args:
             words: who this is, for them to read.
             patience: seconds to wait for another program to end.
-            take_over: where nobody can tell whether that program still runs, put this one in its place.
+            take_over: put this one in the place of a program that counts as dead, or of which nobody can tell.
         """
         return None
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from dist_toolkit.storage import lock
 from dist_toolkit.storage.base import FileReader, Storage
+from dist_toolkit.storage.start import JobStart
 
 _COPY = 1 << 20  # bytes that are copied at a time
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in the place of a file opens at once, and is refused
@@ -130,12 +131,16 @@ class LocalStorage(Storage):
         )
 
     def claim(self, words: str, patience: float, take_over: bool = True) -> str | None:
-        """A lock on a file in the directory, which is created; one that is held is never taken over."""
+        """A lock on a file in the directory, which is created. See lock.py for who is taken over."""
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except OSError:  # the save will say so
             return None
-        return lock.acquire(self._root, words, patience)
+        return lock.acquire(self._root, words, patience, JobStart.from_env(os.environ), take_over)
+
+    def taken_by(self) -> str | None:
+        """By what the file of the lock says now."""
+        return lock.taken_by(self._root)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -5,50 +5,63 @@ SLURM tells the ranks itself when the job is to end, and the batch script, which
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from dtk_launch import controller
 from dtk_launch.early import newest_trainer_state
+from dtk_launch.job_record import JobRecord
 from dtk_launch.plan import Target
-from dtk_launch.requeue import Attempt, JobState, decide, line_of, read_attempts, read_job
+from dtk_launch.remains import Remains, remains
+from dtk_launch.requeue import PREEMPTED, Attempt, decide, line_of, read_attempts
 from dtk_launch.runview import last_checkpoint
 
 _FILE = "requeues.jsonl"
 _NOT_FOUND = 127
-_PATIENCE = 20  # seconds for a controller that is busy
-_TRIES = 3
-_PAUSE = 2.0  # seconds between them
-_ALREADY = "pending"  # in scontrol's words of a job that SLURM itself has requeued
+_LOOK_EVERY = 5.0  # seconds
+_SRUN_PATIENCE = 60.0  # seconds between the end of the last node's ranks and that of srun
 
 
-def run(command: Sequence[str], run_dir: Path, max_stalls: int) -> int:
-    """Run the srun command; its exit code, 128 + n for signal n. What is done about it is said on stderr."""
-    environ, began_at = dict(os.environ), saved_step(run_dir, command)
-    code, told = _wait(command)
+def run(command: Sequence[str], run_dir: Path, max_stalls: int, elastic: bool = False) -> int:
+    """Run the srun command; its exit code, 128 + n for signal n. What is done about it is said on stderr.
+
+    `elastic`: the run goes on without a node that it has lost, and its code is that of those that are left.
+    """
+    environ, began_at, began_ns = dict(os.environ), saved_step(run_dir, command), time.time_ns()
+    _take_over(run_dir, environ)
     job_id = _job_id(environ)
+    look = partial(remains, run_dir, environ, began_ns)
+    code, told = _wait(command, look, partial(_say, job_id))
     if job_id is None:
         return code
+    left = look()
+    if elastic and code not in (0, _NOT_FOUND) and left.code is not None:
+        code = left.code
+    lost = () if code in (0, PREEMPTED) or not left.codes else tuple(filter(controller.is_lost, left.silent))
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     now = Attempt(job_id, restart, code, began_at, saved_step(run_dir, command), False, time.time())
-    decision = decide(now, _ask(job_id) if code else None, told, _earlier(run_dir, job_id), max_stalls)
+    state = controller.job_state(job_id, partial(_say, job_id)) if code else None
+    decision = decide(now, state, told, _earlier(run_dir, job_id), max_stalls, lost)
     try:
-        with open(run_dir / _FILE, "a", encoding="utf-8") as file:
-            file.write(line_of(replace(now, requeued=decision.requeue)))
+        _note(run_dir / _FILE, replace(now, requeued=decision.requeue))
     except OSError as error:
         if decision.requeue:
             _say(job_id, f"not requeued, for {run_dir / _FILE}, which counts it, cannot be written: {error.strerror}")
         return code
     if decision.why:
         _say(job_id, decision.why)
-    if decision.requeue and (refusal := _requeue(job_id)):
-        _say(job_id, f"scontrol requeue was refused: {refusal}; to go on: sbatch {run_dir / 'job.sbatch'}")
+    if decision.requeue and (refusal := controller.requeue(job_id, partial(_say, job_id))):
+        _say(job_id, f"scontrol requeue was refused: {refusal}; to go on: {_by_hand(run_dir, environ)}")
     return code
 
 
@@ -61,7 +74,7 @@ def saved_step(run_dir: Path, command: Sequence[str]) -> int | None:
     return step
 
 
-def _wait(command: Sequence[str]) -> tuple[int, bool]:
+def _wait(command: Sequence[str], look: Callable[[], Remains], say: Callable[[str], None]) -> tuple[int, bool]:
     """(exit code, whether SIGTERM came). srun gets none of the signals: SLURM tells the ranks without it."""
     told = []
 
@@ -78,45 +91,65 @@ def _wait(command: Sequence[str]) -> tuple[int, bool]:
     signal.signal(signal.SIGTERM, note)
     for signum in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
-    code = child.wait()
+    code = _end_of(child, look, say)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by scontrol, and kept while Python ends
     return (128 - code if code < 0 else code), bool(told)
 
 
+def _end_of(child: subprocess.Popen[bytes], look: Callable[[], Remains], say: Callable[[str], None]) -> int:
+    """Its exit code; of one that waits on though all nodes have ended well before, the run's."""
+    over_since: float | None = None
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(_LOOK_EVERY)
+        left = look()
+        if left.silent or left.code is None:
+            over_since = None
+        elif over_since is None:
+            over_since = time.monotonic()
+        elif time.monotonic() - over_since > _SRUN_PATIENCE:
+            say(
+                f"the ranks of all {len(left.hosts)} nodes have ended, but srun waits for one of them, where SLURM's "
+                "slurmstepd must have died; it is ended"
+            )
+            child.kill()
+            child.wait()
+            return left.code
+
+
 def _job_id(environ: Mapping[str, str]) -> str | None:
     """What scontrol knows this job by; a task of an array by its number: the id of the array would mean all tasks."""
-    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
+    task = _task(environ)
+    return f"{environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else environ.get("SLURM_JOB_ID")
 
 
-def _ask(job_id: str) -> JobState | None:
-    for attempt in range(_TRIES):
-        time.sleep(_PAUSE * (attempt > 0))
-        code, words = _scontrol("show", "job", "-o", job_id)
-        if code == 0:
-            return read_job(words)
-    return None
+def _task(environ: Mapping[str, str]) -> str:
+    """The number of this task of an array, '' outside of one."""
+    return environ.get("SLURM_ARRAY_TASK_ID", "") if environ.get("SLURM_ARRAY_JOB_ID") else ""
 
 
-def _requeue(job_id: str) -> str:
-    """Why SLURM did not, '' if it did. It ends this process at once."""
-    words = ""
-    for attempt in range(_TRIES):
-        time.sleep(_PAUSE * (attempt > 0))
-        code, words = _scontrol("requeue", job_id)
-        if code == 0 or _ALREADY in words:
-            return ""
-    return words.strip()
+def _by_hand(run_dir: Path, environ: Mapping[str, str]) -> str:
+    task = _task(environ)
+    words = (f"--array={task}", f"{run_dir.parent}/job.sbatch") if task else (str(run_dir / "job.sbatch"),)
+    return shlex.join(("sbatch", *words))
 
 
-def _scontrol(*words: str) -> tuple[int, str]:
-    try:
-        done = subprocess.run(
-            ("scontrol", *words), capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return 1, str(error)
-    return done.returncode, done.stdout + done.stderr
+def _take_over(run_dir: Path, environ: Mapping[str, str]) -> None:
+    """The record of the job, where it was submitted by hand: `sbatch job.sbatch` writes none."""
+    folder = run_dir.parent if _task(environ) else run_dir
+    own, record = environ.get("SLURM_ARRAY_JOB_ID") or environ.get("SLURM_JOB_ID"), JobRecord.read(folder)
+    if own and record is not None and record.job_id != own and not record.later_than(own):
+        record.of_job(own, time.time()).write(folder)
+
+
+def _note(path: Path, attempt: Attempt) -> None:
+    """Add a line, on one of its own also where the last was cut short. Raises OSError."""
+    with open(path, "a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            whole = file.read() == b"\n"
+            file.write(b"" if whole else b"\n")
+        file.write(line_of(attempt).encode())
 
 
 def _earlier(run_dir: Path, job_id: str) -> list[Attempt]:
@@ -126,5 +159,5 @@ def _earlier(run_dir: Path, job_id: str) -> list[Attempt]:
         return []
 
 
-def _say(job_id: str, words: str) -> None:
+def _say(job_id: str | None, words: str) -> None:
     print(f"dtk: job {job_id}: {words}", file=sys.stderr, flush=True)

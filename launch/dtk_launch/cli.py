@@ -152,12 +152,13 @@ def submit(given: dict[str, Any]) -> None:
 @app.command("batch-step", hidden=True, context_settings=SCRIPT_SETTINGS)
 @click.option("--run-dir", required=True)
 @click.option("--max-stalls", type=click.IntRange(1), required=True)
+@click.option("--elastic", is_flag=True)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def batch_step(run_dir: str, max_stalls: int, command: tuple[str, ...]) -> None:
+def batch_step(run_dir: str, max_stalls: int, elastic: bool, command: tuple[str, ...]) -> None:
     """Run the srun COMMAND of a batch script, and requeue the job if it is to go on."""
     from dtk_launch import batch_step as batch
 
-    sys.exit(batch.run(command, Path(run_dir), max_stalls))
+    sys.exit(batch.run(command, Path(run_dir), max_stalls, elastic))
 
 
 @app.command()

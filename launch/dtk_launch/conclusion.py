@@ -19,7 +19,7 @@ from dtk_launch.diagnose.evidence import PREEMPTED, Observed, RankEnd, end_of, e
 from dtk_launch.diagnose.unrecorded import unrecorded_ends
 from dtk_launch.diagnose.words import rank_name, unwritten_words, verdict_json, verdict_lines
 from dtk_launch.oom import OomWatch
-from dtk_launch.outcome import HUNG, Ending, Outcome, decide
+from dtk_launch.outcome import HUNG, LOST, Ending, Outcome, decide, failed_elsewhere
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.ranks import RankRecord, RankWatch
@@ -110,12 +110,13 @@ def _decide(
     topology = plan.topology
     own, launch = gathered.last, nodes.launch_id(plan)
     stopped = ending.hang is not None and ending.hang["action"] == "stop"
-    outcome = decide(ending.code, ending.signalled, own, len(watch.records), stopped, ending.early)
+    outcome = decide(ending.code, ending.signalled, own, len(watch.records), stopped, ending.early, ending.lost)
     facts = {"host": socket.gethostname(), **status, "state": "ended", "ends": nodes.ends_to_json(own)}
+    facts["signalled"] = ending.signalled
     nodes.publish(plan.run_dir, topology.node, launch, exit_code=outcome.code, **facts)
     if outcome.code != 0 and topology.nodes > 1:
         nodes.publish_failure(plan.run_dir, topology.node, launch)
-    if topology.nodes == 1 or outcome.code == PREEMPTED or (outcome.code == 0 and not ending.others_failed):
+    if topology.nodes == 1 or outcome.code in (PREEMPTED, LOST) or (outcome.code == 0 and not ending.others_failed):
         return outcome, own
     if outcome.code == HUNG and ending.hang is not None:
         line = f"{outcome.line}: {ending.hang['summary']}" if topology.node != "0" else outcome.line
@@ -133,7 +134,8 @@ def _decide(
     alive = nodes.Liveliness(plan.run_dir, launch, topology.node)
     nodes.wait_for_others(topology.nodes, look, only_lost, hurry, alive)
     verdict = judge([*own, *others])
-    elsewhere = verdict is not None and verdict.culprit.node != topology.node
+    told = nodes.signalled_nodes(plan.run_dir, launch)
+    elsewhere = verdict is not None and failed_elsewhere(verdict.culprit, topology.node, told)
     needed = verdict is not None and not verdict.culprit.failed  # it ended well, and another node failed of it
     if (ending.signalled is not None or outcome.code == 0) and not (elsewhere or needed):
         return outcome, [*own, *others]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dtk_launch import wholefile
@@ -27,6 +27,17 @@ class JobRecord:
     array: str
     sweep: tuple[str, ...] = ()
     scheduler: str = "slurm"
+
+    def later_than(self, job_id: str) -> bool:
+        """Whether this is of a later job than that one: schedulers count upwards."""
+        both = self.job_id.isdecimal() and job_id.isdecimal()
+        return int(self.job_id) > int(job_id) if both else self.job_id != job_id
+
+    def of_job(self, job_id: str, submitted: float) -> JobRecord:
+        """The record of another job of the same script. `submitted` as Unix time."""
+        log = Path(self.log)
+        name = log.name.replace(f"-{self.job_id}", f"-{job_id}")
+        return replace(self, job_id=job_id, submitted=submitted, log=str(log.with_name(name)) if name else "")
 
     def write(self, run_dir: Path) -> None:
         """Replace the record. A failed write is left: the job is in the queue, and its id is printed."""

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dtk_launch.asking import ask, become
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.jobref import JobRef, find_job, now
 from dtk_launch.runview import read_run
-from dtk_launch.schedulers.asking import ask, become, failure
-from dtk_launch.schedulers.base import Scheduler
+from dtk_launch.schedulers.base import Scheduler, failure
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.streams import json_text
 

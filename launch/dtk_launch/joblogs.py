@@ -15,7 +15,7 @@ from dtk_launch.runview import RunView
 from dtk_launch.schedulers.base import Scheduler
 from dtk_launch.schedulers.slurm import Slurm
 
-_ASK_EVERY = 5.0  # seconds between two questions to the scheduler while the job waits
+_ASK_EVERY = 15.0  # seconds between two questions to the scheduler while the job waits, which may be for days
 _ASK_AT_END = 1.0  # and once the run is over
 
 
@@ -64,7 +64,8 @@ class Following:
         if time.monotonic() < self._next:
             return False
         self.ref = now(self.ref, self._scheduler)
-        self._next = time.monotonic() + (_ASK_EVERY if view.state == "starting" else _ASK_AT_END)
+        waits = view.state == "starting" or any(state.state == "pending" for state in self.ref.states)
+        self._next = time.monotonic() + (_ASK_EVERY if waits or self.ref.silent else _ASK_AT_END)
         if self.ref.silent:
             self._tell(self.ref.silent)
             return view.over and view.state != "preempted"  # that one is put back into the queue

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dtk_launch.asking import Answer, ask
 from dtk_launch.errors import DtkError, PlanError, SubmitError
 from dtk_launch.job_record import JobRecord
 from dtk_launch.runref import find_run, is_run
-from dtk_launch.schedulers.asking import Answer, ask, failure
-from dtk_launch.schedulers.base import JobState, Scheduler
+from dtk_launch.schedulers.base import JobState, Scheduler, failure
 
 _TASK = re.compile(r"task-(\d+)")
 _SKEW = 5.0  # seconds by which the clocks of two hosts may differ
@@ -96,10 +96,11 @@ def now(ref: JobRef, scheduler: Scheduler) -> JobRef:
 
 
 def of_states(number: str, folder: Path, states: tuple[JobState, ...]) -> JobRef:
-    """A job of `folder` of which the scheduler tells."""
-    record = JobRecord.read(folder)
-    later = "" if record is None or record.job_id == number.partition("_")[0] else record.job_id
-    return JobRef(number, task_folder(folder, number), None if later else record, states, later=later)
+    """A job of `folder` of which the scheduler tells. One that waits after `sbatch job.sbatch` is not in the record."""
+    record, own = JobRecord.read(folder), number.partition("_")[0]
+    later = record.job_id if record is not None and record.later_than(own) else ""
+    record = record if record is not None and record.job_id == own else None
+    return JobRef(number, task_folder(folder, number), record, states, later=later)
 
 
 def submitted_in(state: JobState) -> Path | None:

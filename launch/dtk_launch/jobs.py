@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from dtk_launch.asking import ask
 from dtk_launch.code_paths import folders_in_place
 from dtk_launch.code_snapshot import Code, discard, make, plan_code
 from dtk_launch.errors import PlanError, SubmitError
@@ -24,9 +25,9 @@ from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
+from dtk_launch.rendezvous import check_restarts
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.asking import ask, failure
-from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun
+from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun, failure
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.srun import torchrun_words
 from dtk_launch.sweep import sweep_lines, with_sweep
@@ -59,10 +60,10 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     counted = options.nproc not in ("auto", "gpu", "cpu")
     nproc = parse_nproc(options.nproc) if counted else 1
     fewest, nodes = parse_nodes(options.nodes or "1")
-    if fewest != nodes or options.rdzv or options.node_rank >= 0:
-        raise PlanError(
-            "--nodes MIN:MAX, --rdzv and --node-rank are for nodes without a scheduler; drop them for dtk submit"
-        )
+    if options.rdzv or options.node_rank >= 0:
+        raise PlanError("--rdzv and --node-rank are for nodes without a scheduler; drop them for dtk submit")
+    if fewest < nodes:
+        check_restarts(options)
     check_topology(options, nodes, nproc)
     parse_ranks(options.quiet_ranks, "--quiet-ranks", nodes * nproc if counted else None)
     name = run_name(options)
@@ -70,8 +71,9 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     gpus = options.gpus_per_node or (str(nproc) if options.device == "cuda" and counted else "")
     plain = Torchrun(facts.torchrun, options.nproc, options.max_restarts) if options.plain else None
     return JobPlan(
-        launch=_launch_words(options, facts, nodes, name, run_dir) if plain is None else _plain(options, plain, nodes),
+        launch=_launch_words(options, facts, name, run_dir) if plain is None else _plain(options, plain, nodes),
         nodes=nodes,
+        fewest=fewest if fewest < nodes else 0,
         name=name,
         run_dir=run_dir,
         output_dir=facts.cwd / Path(options.output_dir or run_dir).expanduser(),
@@ -98,6 +100,11 @@ def _check_plain(options: SubmitOptions) -> None:
             raise PlanError(
                 f"--plain leaves the nodes to torchrun, but {flag_of(name)}={value} is for dtk; drop one of the two"
             )
+    if ":" in options.nodes:
+        raise PlanError(
+            f"--plain: torchrun does not notice that a node has died, and --nodes={options.nodes} is there to go on "
+            "without it; drop one of the two"
+        )
 
 
 def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str, ...]:
@@ -113,16 +120,17 @@ def _batch_words(options: SubmitOptions, facts: HostFacts, run_dir: Path) -> tup
         return ()
     dtk = ("dtk",) if options.venv or options.conda else facts.dtk
     folder = PerTask(f"{run_dir}/task-") if options.array else str(run_dir)
-    return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), "--")
+    elastic = ("--elastic",) if ":" in options.nodes else ()
+    return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), *elastic, "--")
 
 
-def _launch_words(options: SubmitOptions, facts: HostFacts, nodes: int, name: str, run_dir: Path) -> tuple[str, ...]:
+def _launch_words(options: SubmitOptions, facts: HostFacts, name: str, run_dir: Path) -> tuple[str, ...]:
     """The `dtk launch` of each node. Every value is spelt out, so the file of settings is not read again there."""
     words = [
         *dtk_there(options, facts.dtk),
         "launch",
         "--nodes",
-        str(nodes),
+        options.nodes or "1",
         "--nproc",
         options.nproc,
         "--device",
@@ -175,9 +183,9 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     notes = _check(scheduler, job, text)
     if code is not None:
         notes.append(make(code, options, os.environ))
-    script = _write(job, text)
+    script, began = _write(job, text), time.time()  # the job may start before sbatch answers
     try:
-        said = _submit(scheduler, script)
+        said = _submit(scheduler, job, script)
     except SubmitError:
         if code is not None:
             discard(code)
@@ -186,7 +194,7 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     log = scheduler.log_path(job, job_id)
     cluster = scheduler.parse_cluster(said)
     tasks = tuple(" ".join(words) for words in with_sweep(options)[1])
-    JobRecord(job_id, cluster, time.time(), str(log), str(script), job.array, tasks).write(job.run_dir)
+    JobRecord(job_id, cluster, began, str(log), str(script), job.array, tasks).write(job.run_dir)
     for note in notes:
         print(f"dtk: note: {note}", file=sys.stderr)
     if options.json:
@@ -213,15 +221,15 @@ def _placed(job: JobPlan, code: Code, options: SubmitOptions) -> JobPlan:
 def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     """Ask the cluster before it is given the job. Raises PlanError for what would be refused, or pend for ever."""
     site = ask(scheduler.site_argv())
-    found = site.stdout if site.returncode == 0 else ""
-    if reasons := scheduler.refusals(job, found):
+    found, whole = site.stdout if site.returncode == 0 else "", scheduler.with_variables(job, os.environ)
+    if reasons := scheduler.refusals(whole, found):
         raise PlanError("this job could never start: " + "; ".join(reasons))
-    tested = ask(scheduler.test_argv(), text)
+    tested = ask(scheduler.test_argv(), text, environ=scheduler.submit_environ(job, os.environ))
     code = tested.returncode
     refusal, start = ("", "") if code is None else scheduler.read_test(code, tested.stderr)
     if refusal:
         raise PlanError(f"{scheduler.program} would refuse this job: {refusal}")
-    waits = scheduler.waits(job, found)
+    waits = scheduler.waits(whole, found)
     kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
     apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
     return [note for note in (waits, apart, f"it could start at {start}" if start else "") if note]
@@ -239,9 +247,10 @@ def _write(job: JobPlan, text: str) -> Path:
     return script
 
 
-def _submit(scheduler: Scheduler, script: Path) -> str:
+def _submit(scheduler: Scheduler, job: JobPlan, script: Path) -> str:
     """What the scheduler printed of the job that it took."""
-    done = ask(scheduler.submit_argv(script), patience=None)
+    environ = scheduler.submit_environ(job, os.environ)
+    done = ask(scheduler.submit_argv(script), patience=None, environ=environ)
     if done.returncode != 0:
         raise SubmitError(f"{scheduler.program} refused the job: {failure(done, scheduler)}")
     return done.stdout

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dtk_launch.asking import ask
 from dtk_launch.errors import SubmitError
 from dtk_launch.jobref import JobRef, find_job, now, of_states, submitted_in
 from dtk_launch.runview import RunView, read_run
-from dtk_launch.schedulers.asking import ask, failure
-from dtk_launch.schedulers.base import JobState, Scheduler
+from dtk_launch.schedulers.base import JobState, Scheduler, failure
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.streams import json_text
 from dtk_launch.tables import duration, header, number, plain, run_json, state_of

@@ -138,6 +138,11 @@ def ends_of_others(run_dir: Path, launch: str, own: str) -> tuple[list[RankEnd],
     return ends, ended
 
 
+def signalled_nodes(run_dir: Path, launch: str) -> set[str]:
+    """The nodes that have ended because their dtk was told to."""
+    return {node for node, entry in entries(run_dir, launch).items() if entry.get("signalled") is not None}
+
+
 class Liveliness:
     """Whether a node that has not ended still writes its entry. By this host's clock alone."""
 

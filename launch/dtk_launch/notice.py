@@ -42,7 +42,7 @@ def notice(options: SubmitOptions) -> str:
 def _limit(options: SubmitOptions) -> float | None:
     """Seconds of --time, None without a limit. SLURM rounds up to minutes."""
     found = minutes(options.time) if options.time else None
-    return None if found is None else math.ceil(found) * 60.0
+    return math.ceil(found) * 60.0 if found else None  # 0 is no limit, too
 
 
 def _check(what: str, seconds: float, limit: float | None, time: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from dtk_launch.diagnose.words import how_it_ended, printable, ranks_words
 
 HUNG = 124
 """The exit code of a run that was ended because it hung, as timeout(1) has it."""
+LOST = 69
+"""The exit code of a run that has lost too many of its nodes to go on (EX_UNAVAILABLE)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Ending:
     hang: dict[str, Any] | None = None
     others_failed: bool = False
     """Another node has."""
+    lost: tuple[str, ...] = ()
+    """Hosts that are gone without a word, where the run cannot go on without them."""
 
 
 def decide(
@@ -46,6 +50,7 @@ def decide(
     ranks: int,
     hung: bool = False,
     early: str = "",
+    lost: Sequence[str] = (),
 ) -> Outcome:
     """The outcome of a run that has ended, `ends` of its `ranks` started ones.
 
@@ -70,6 +75,9 @@ def decide(
         return Outcome(PREEMPTED, line="preempted and saved; run the same command again to go on")
     if hung:
         return Outcome(HUNG, line="ended because it hung (--on-hang stop)")
+    if lost:
+        gone = f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost"
+        return Outcome(LOST, line=f"ended because {gone}; run the same command again to go on from the last checkpoint")
     if preempted:
         code = 128 + signalled if signalled else next((end.code for end in unsaved if end.code), 1)
         return Outcome(code, line=_half_saved(ends, unsaved))
@@ -84,6 +92,14 @@ def decide(
         code = 128 - torchrun_code if torchrun_code < 0 else torchrun_code
         return Outcome(code, line="torchrun failed; it said:" if ranks else "no rank started; torchrun said:")
     return Outcome(verdict.code or torchrun_code, verdict)
+
+
+def failed_elsewhere(culprit: RankEnd, node: str, told: Collection[str]) -> bool:
+    """Whether this node has ended because of another one. `told`: the nodes that were told to end.
+
+    A scheduler tells all nodes at once, and the rank that obeyed first is not at fault.
+    """
+    return culprit.node != node and not (culprit.node in told and has_followed(culprit))
 
 
 def _half_saved(ends: Sequence[RankEnd], unsaved: Sequence[RankEnd]) -> str:

@@ -6,10 +6,10 @@ import contextlib
 import re
 import socket
 import struct
-import subprocess
 from dataclasses import replace
 
 from dtk_launch.allocation import Allocation
+from dtk_launch.asking import ask
 from dtk_launch.errors import PlanError
 
 _SIOCGIFADDR = 0x8915  # netdevice(7): the IPv4 address of an interface
@@ -59,13 +59,9 @@ def _addresses(name: str) -> list[str]:
 
 def _address_by_slurm(name: str) -> str:
     """The node's address in the words of SLURM's controller, if it is one that this host knows."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        command = ("scontrol", "show", "node", "-o", name)
-        said = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
-        found = re.search(r"\bNodeAddr=(\S+)", said)
-        if found and _addresses(found[1]):
-            return found[1]
-    return ""
+    said = ask(("scontrol", "show", "node", "-o", name), patience=_PATIENCE)
+    found = re.search(r"\bNodeAddr=(\S+)", said.stdout)
+    return found[1] if found and _addresses(found[1]) else ""
 
 
 def _loopback(address: str) -> bool:

@@ -27,13 +27,17 @@ class Rendezvous:
 
 @dataclass(frozen=True)
 class Topology:
-    """Ranks and nodes. `rendezvous` is None on one node; `min_nodes` is less than `nodes` for an elastic launch."""
+    """Ranks and nodes. `rendezvous` is None on one node; `min_nodes` is less than `nodes` for an elastic launch.
+
+    `on_its_own`: no scheduler ends it when one of its nodes dies.
+    """
 
     nodes: int
     nproc: int
     node_rank: int | None = 0
     rendezvous: Rendezvous | None = None
     min_nodes: int = 0
+    on_its_own: bool = False
 
     @property
     def elastic(self) -> bool:
@@ -72,21 +76,21 @@ def _in_step(
         raise PlanError(
             f"{flag}, but this is an srun step, which says where its nodes meet (SLURM_STEP_NODELIST); drop it"
         )
-    if low != high:
+    if high > 1 and not low <= observed <= high:
         raise PlanError(
-            f"--nodes={options.nodes}, but an srun step has all of its nodes or none; pass --nodes {observed}"
+            f"--nodes={options.nodes}, but the srun step has {observed} (SLURM_STEP_NODELIST); pass --nodes {observed}"
         )
-    if nodes > 1 and nodes != observed:
-        raise PlanError(
-            f"--nodes={nodes}, but the srun step has {observed} (SLURM_STEP_NODELIST); pass --nodes {observed}"
-        )
+    if low < high:
+        nodes = observed
+        check_restarts(options)
     if nodes > 1 and step.tasks_per_node.split("(")[0].split(",")[0] != "1":
         raise PlanError(
             f"srun starts {step.tasks_per_node} dtk on each node (SLURM_STEP_TASKS_PER_NODE), and each starts all "
             "ranks of its node; pass --ntasks-per-node=1 to srun"
         )
     source = sources["nodes"] if options.nodes else "observed"
-    note("nodes", nodes, source, f"SLURM_STEP_NODELIST has {observed}")
+    fewest = f"; it goes on with {low} or more" if low < nodes else ""
+    note("nodes", nodes, source, f"SLURM_STEP_NODELIST has {observed}{fewest}")
     if nodes == 1:
         return _standalone(note)
     rendezvous = Rendezvous(
@@ -102,7 +106,7 @@ def _in_step(
         if address:
             note(f"address of {name}", address, "observed", "by scontrol: the name is not known on this node")
     note("node_rank", step.node_rank, "observed", f"SLURM_NODEID on {step.node_name}")
-    return Topology(nodes, 0, step.node_rank, rendezvous, nodes)
+    return Topology(nodes, 0, step.node_rank, rendezvous, low or nodes, on_its_own=low < high)
 
 
 def _standalone(note: Note) -> Topology:
@@ -141,7 +145,8 @@ def _by_hand(
     if rank is not None:
         note("node_rank", rank, sources["node_rank"], "")
     rendezvous = Rendezvous(host, port, "", is_host, meeting.own_address)
-    return Topology(high, 0, rank if rank is not None else 0 if is_host else None, rendezvous, low)
+    number = rank if rank is not None else 0 if is_host else None
+    return Topology(high, 0, number, rendezvous, low, on_its_own=True)
 
 
 def _ephemeral(meeting: Meeting, port: int) -> bool:
@@ -164,7 +169,13 @@ def _check_by_hand(options: LaunchOptions, meeting: Meeting, low: int, high: int
             f"({', '.join(meeting.addresses)}) is not this machine; name this machine on every node, or pass "
             "--node-rank 1 or more here"
         )
-    if low < high and options.max_restarts < 1:
+    if low < high:
+        check_restarts(options)
+
+
+def check_restarts(options: LaunchOptions) -> None:
+    """Raise PlanError if a launch whose nodes may come and go has no restarts for that."""
+    if options.max_restarts < 1:
         raise PlanError(
             f"--nodes={options.nodes} lets nodes come and go, and each change starts all ranks again, but "
             "--max-restarts is 0; pass --max-restarts 3, for example"

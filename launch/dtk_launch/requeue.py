@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 
 PREEMPTED = 75
 """The exit code of a run that has saved and is to be started again (diagnose/evidence.py)."""
+_RUNS = {"RUNNING", "SIGNALING", "RESIZING"}  # SLURM shows what is under way in place of RUNNING
+_NAME = re.compile(r"\sJobName=.*$", re.MULTILINE)  # it may hold anything
+_AT_ONCE = timedelta(seconds=1)  # SLURM's times are whole seconds
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,13 @@ class JobState:
     restarts: int
     preempted: bool
     """Whether its nodes have been asked back since it started."""
+    at_once: bool = False
+    """Whether they were taken back in the same moment, without a GraceTime."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether nobody has cancelled it, and its time is not up."""
+        return self.state in _RUNS or self.at_once
 
 
 @dataclass(frozen=True)
@@ -49,14 +60,24 @@ class Decision:
 
 
 def read_job(text: str) -> JobState | None:
-    """What `scontrol show job -o` printed; None where it is not that."""
-    values: Mapping[str, str] = dict(re.findall(r"(?:^|\s)([A-Za-z]+)=(\S*)", text))
+    """What `scontrol show job` printed of one job; None where it is not that."""
+    values: dict[str, str] = {}
+    for name, value in re.findall(r"(?:^|\s)([A-Za-z]+)=(\S*)", _NAME.sub("", text)):
+        values.setdefault(name, value)  # paths and comments, which may hold anything, come last
     restarts = values.get("Restarts", "0")
     if "JobState" not in values or not restarts.isdecimal():
         return None
-    asked_back, started = values.get("PreemptTime", "None"), values.get("StartTime", "")
-    preempted = asked_back[:1].isdecimal() and asked_back >= started  # ISO 8601; one of an earlier start stays there
-    return JobState(values["JobState"], values.get("Reason", ""), int(restarts), preempted)
+    asked_back, started, ended = (_time(values.get(f"{name}Time")) for name in ("Preempt", "Start", "End"))
+    preempted = asked_back is not None and (started is None or asked_back >= started)  # else of an earlier start
+    at_once = preempted and ended is not None and asked_back is not None and ended - asked_back <= _AT_ONCE
+    return JobState(values["JobState"], values.get("Reason", ""), int(restarts), preempted, at_once)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.strptime(text or "", "%Y-%m-%dT%H:%M:%S")
+    except ValueError:
+        return None
 
 
 def read_attempts(text: str, job: str) -> list[Attempt]:
@@ -89,22 +110,32 @@ def stalled(attempts: Iterable[Attempt]) -> int:
     return number
 
 
-def decide(now: Attempt, job: JobState | None, told: bool, earlier: Iterable[Attempt], most: int) -> Decision:
+def decide(
+    now: Attempt,
+    job: JobState | None,
+    told: bool,
+    earlier: Iterable[Attempt],
+    most: int,
+    lost: Sequence[str] = (),
+) -> Decision:
     """What to do when the ranks have ended. `now.requeued` is not read.
 
     `told`: the batch script got SIGTERM, which is the end of the job and counts where SLURM says nothing of it.
-    `most`: attempts in a row without a new checkpoint.
+    `most`: attempts in a row without a new checkpoint. `lost`: its nodes that have died.
     """
     if job is not None and job.restarts > now.restart:
         return Decision(False)  # SLURM has done it: preemption, scontrol requeue, a lost node
-    running = job.state == "RUNNING" if job is not None else not told
+    running = job.runs if job is not None else not told
     if job is not None and job.preempted and running and now.exit_code not in (0, PREEMPTED):
         return Decision(True, "preempted before it had saved anything new; it is requeued")
+    if lost and running and now.exit_code not in (0, PREEMPTED):
+        return Decision(True, f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost; it is requeued")
     if now.exit_code != PREEMPTED:
         return Decision(False)
     timed_out = job is not None and job.reason == "TimeLimit"
     if not running and not timed_out:
-        return Decision(False, "saved, and not requeued: the job was cancelled")
+        why = "the job was cancelled" if job is not None else "SLURM has ended the job and does not say why"
+        return Decision(False, f"saved, and not requeued: {why}")
     asked_back = job is not None and job.preempted
     number = stalled((*earlier, Attempt(**{**asdict(now), "requeued": not asked_back})))
     if number >= most and not asked_back:

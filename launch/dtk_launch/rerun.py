@@ -125,10 +125,27 @@ def moved(values: Mapping[str, Any], tree: Path) -> dict[str, Any]:
     script = Path(values["options"]["script"])
     if not cwd.is_relative_to(root):
         raise PlanError(f"the run was started in {cwd}, outside its tree {root}; restore by hand: git worktree add")
-    options = dict(values["options"])
+    options, environment = dict(values["options"]), dict(values["environment"])
     if script.is_absolute() and script.is_relative_to(root):
         options["script"] = str(tree / script.relative_to(root))
-    return {**values, "cwd": str(tree / cwd.relative_to(root)), "options": options}
+    options["env"] = [
+        f"PYTHONPATH={_moved_path(pair.partition('=')[2], root, tree)}" if pair.startswith("PYTHONPATH=") else pair
+        for pair in options.get("env", ())
+    ]
+    if "PYTHONPATH" in environment:
+        environment["PYTHONPATH"] = _moved_path(environment["PYTHONPATH"], root, tree)
+    return {**values, "cwd": str(tree / cwd.relative_to(root)), "options": options, "environment": environment}
+
+
+def _moved_path(path: str, root: Path, tree: Path) -> str:
+    entries = (Path(entry) for entry in path.split(os.pathsep))
+    return os.pathsep.join(str(tree / e.relative_to(root) if e.is_relative_to(root) else e) for e in entries)
+
+
+def import_path(recorded: str, tree: Path, present: str) -> str:
+    """PYTHONPATH for a run of a snapshot: what the record has of the folders of its `tree`, then the present ones."""
+    own = [entry for entry in recorded.split(os.pathsep) if entry and Path(entry).is_relative_to(tree)]
+    return os.pathsep.join((*own, *(entry for entry in present.split(os.pathsep) if entry and entry not in own)))
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,7 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> Again:
     folder = find_run(run, start)
     values = load(folder)
     said: tuple[str, ...] = ()
+    copy = values["tree"].get("snapshot")
     if into:
         tree = (start / Path(into).expanduser()).resolve()
         there = moved(values, tree)
@@ -159,17 +177,18 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> Again:
             check(values["tree"], tree)
         else:
             said = restore(values["tree"], tree)
-            values = there
+            values, copy = there, copy and str(tree)
     if given.get("run_dir"):
         given = {**given, "run_dir": str(start / Path(given["run_dir"]).expanduser())}
     try:
         os.chdir(values["cwd"])
     except OSError as error:
-        copied = values["tree"].get("snapshot")
-        gone = "; its snapshot is gone, and --restore DIR makes the tree again" if copied else ""
+        gone = "; its snapshot is gone, and --restore DIR makes the tree again" if copy else ""
         raise PlanError(
             f"the run was started in {values['cwd']}, which cannot be entered: {error.strerror}{gone}"
         ) from None
+    if copy and (found := _import_path(values, Path(copy))):
+        os.environ["PYTHONPATH"] = found  # as the batch script had set it
     facts = HostFacts.probe()
     planned = decide(settings(values, folder, given, os.environ), facts)
     record = planned.record()
@@ -177,6 +196,10 @@ def prepare(run: str, given: Mapping[str, Any], into: str = "") -> Again:
         return Again(planned, record, said)
     now = _named(record)
     return Again(planned, record, (*said, *differences(values, now)), notes(values, now))
+
+
+def _import_path(values: Mapping[str, Any], tree: Path) -> str:
+    return import_path(values["environment"].get("PYTHONPATH", ""), tree, os.environ.get("PYTHONPATH", ""))
 
 
 def _named(record: dict[str, Any]) -> dict[str, Any]:

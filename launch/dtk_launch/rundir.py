@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from dtk_launch import nodes, wholefile
 from dtk_launch.errors import PlanError
+from dtk_launch.fence import Fence
 from dtk_launch.plan import LaunchPlan
 from dtk_launch.processes import has_file
 
@@ -22,6 +23,7 @@ _POLL = 0.05  # seconds between tries
 _RESERVE = 32768  # bytes that a run directory must have room for, and that are kept for what is written at the end
 _LEAST = 4096  # bytes; with less a disk is full
 _LOCK_WAIT = 5.0  # seconds for the torchrun of a launch that was just killed to let go of the run directory
+_OVERTAKEN_WAIT = 30.0  # and for an earlier start of this job to see that it is overtaken (fence.py)
 _SURE_AFTER = 0.3  # seconds after which a dtk that holds it and is there is one that runs, and not one that was killed
 
 
@@ -32,10 +34,11 @@ def launcher_log(plan: LaunchPlan) -> Path:
 
 
 @contextlib.contextmanager
-def held_run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
+def held_run_directory(plan: LaunchPlan, fence: Fence) -> Iterator[BinaryIO]:
     """Make the run directory and hold it for this launch: two runs that write the same checkpoints would ruin both.
 
-    The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives.
+    The lock is on torchrun's log. torchrun inherits it, so it is held as long as one of the two lives. An earlier start
+    of the same job is waited for; one that does not let go, as its node stands still, ends when it goes on.
     """
     probe = plan.run_dir / "ranks" / f".writable-{socket.gethostname()}-{os.getpid()}"
     made = [folder for folder in (plan.run_dir, *plan.run_dir.parents) if not os.path.lexists(folder)]
@@ -49,7 +52,7 @@ def held_run_directory(plan: LaunchPlan) -> Iterator[BinaryIO]:
         raise _unwritable(plan, error) from None
     with log:
         try:
-            _lock(log, plan)
+            _lock(log, plan, fence.put())
             with contextlib.suppress(OSError):
                 probe.replace(_reserve(plan))
         finally:
@@ -130,12 +133,17 @@ def _unwritable(plan: LaunchPlan, error: OSError) -> PlanError:
     return PlanError(f"the run directory {plan.run_dir} cannot be written ({reason}); pass another --run-dir")
 
 
-def _lock(log: BinaryIO, plan: LaunchPlan) -> None:
+def _lock(log: BinaryIO, plan: LaunchPlan, overtakes: bool) -> None:
     began = time.monotonic()
     while True:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if overtakes:
+                if time.monotonic() > began + _OVERTAKEN_WAIT:
+                    return
+                time.sleep(_POLL)
+                continue
             holder = _holder(log, plan) if time.monotonic() > began + _SURE_AFTER else None
             if holder is not None or time.monotonic() > began + _LOCK_WAIT:
                 who = f" (pid {holder})" if holder is not None else ""

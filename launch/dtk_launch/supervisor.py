@@ -7,10 +7,12 @@ torchrun is killed when dtk is, and each rank when torchrun is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,11 @@ from types import FrameType
 from typing import BinaryIO
 
 from dtk_launch import hostos, prestart
+from dtk_launch.absent import Absent
 from dtk_launch.conclusion import conclude
 from dtk_launch.early import stopped_early
 from dtk_launch.faults import Faults
+from dtk_launch.fence import Fence
 from dtk_launch.follow import Follower
 from dtk_launch.gathering import Gathering
 from dtk_launch.leftovers import end_the_rest
@@ -38,6 +42,10 @@ from dtk_launch.torchrun import Command
 from dtk_launch.vitals import create_file, path_of
 from dtk_launch.waking import awake_at_once
 
+_OVERTAKEN = "dtk: SLURM has started this job again, in {}; the ranks of this start were killed"
+_OVERTAKEN_CODE = 1
+_GOES_ON = "the ranks begin again without it, from the last checkpoint"
+_TOO_FEW = "too few nodes are left to go on"
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
 _LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
 
@@ -68,14 +76,24 @@ def supervise(
     node have started; what it gets tells how many optimizer steps they have made, None where that is not known.
     """
     token = f"{socket.gethostname()}:{os.getpid()}"
-    with held_run_directory(plan) as log:
-        supervisor = _Supervisor(plan, command, token, log, as_json)
+    fence = Fence(plan.run_dir, os.environ)
+    with held_run_directory(plan, fence) as log:
+        supervisor = _Supervisor(plan, command, token, log, as_json, fence)
         supervisor.take_signals()
         with awake_at_once():
             code, signalled = supervisor.run(plan_text, when_started)
+        if supervisor.overtaken:  # nothing of it counts, and its files are another's by now
+            with contextlib.suppress(OSError):
+                print(_OVERTAKEN.format(plan.run_dir), file=sys.stderr, flush=True)
+            return _OVERTAKEN_CODE
         words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
         ending = Ending(
-            code, signalled, supervisor.stopped_early(), supervisor.stalls.found, supervisor.others_failed()
+            code,
+            signalled,
+            supervisor.stopped_early(),
+            supervisor.stalls.found,
+            supervisor.others_failed(),
+            tuple(supervisor.absent.lost.values()) if supervisor.absent.too_few else (),
         )
         code = conclude(plan, supervisor.watch, words, ending, supervisor.oom, as_json, hurry, last)
     for signum in ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
@@ -86,7 +104,9 @@ def supervise(
 class _Supervisor:
     """One run of one command."""
 
-    def __init__(self, plan: LaunchPlan, command: Command, token: str, log: BinaryIO, as_json: bool) -> None:
+    def __init__(
+        self, plan: LaunchPlan, command: Command, token: str, log: BinaryIO, as_json: bool, fence: Fence
+    ) -> None:
         one_node = plan.topology.nodes == 1
         ranks = plan.run_dir / "ranks"
         host = None if one_node else socket.gethostname().partition(".")[0]
@@ -97,6 +117,7 @@ class _Supervisor:
         self.watch = RankWatch(ranks, token, nproc, one_node, pages, faults, lambda record: self.oom.add(record.pid))
         self.stalls = Stalls(plan, self.watch, pages)
         self.status = NodeStatus(plan, self.watch, pages, self.stalls.in_words)
+        self.absent = Absent(plan, os.environ, self.status.counted)
         quiet = parse_ranks(plan.quiet_ranks, "--quiet-ranks")
         self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ), quiet)
         self._log_start = log.seek(0, os.SEEK_END)
@@ -111,6 +132,8 @@ class _Supervisor:
         if self.follower.live and one_node:
             self._environ["DTK_LIVE"] = "1"
         self._received = _Received([])
+        self._fence = fence
+        self.overtaken = False
         self._others = OtherNodes(plan) if not one_node else None
         self._gathering = Gathering(plan) if not one_node else None
         self.stopping = Stopping(plan.stop, self.watch, nproc, self.torchrun_words)
@@ -134,14 +157,20 @@ class _Supervisor:
                     when_started = None
                 if self.stopping.signalled is None:
                     self.stalls.poll()
+                if lost := self.absent.poll():
+                    self._go_on_without(lost, child)
+                if self._fence.overtaken():
+                    self.overtaken = True
+                    break
                 pause = _POLL if busy else min(pause * 1.2, _LONGEST_POLL)
                 self.watch.wait(pause)
         finally:
             child.kill()
             child.wait()
-            end_the_rest(self.status.helper, self.interrupted)
-        self._look(final=True)
-        self.stalls.hear()  # its ranks may have ended with those of another node before this one was told
+            end_the_rest(self.status.helper, lambda: self.overtaken or self.interrupted())
+        if not self.overtaken:
+            self._look(final=True)
+            self.stalls.hear()  # its ranks may have ended with those of another node before this one was told
         self.watch.close()
         return child.returncode, self.stopping.signalled
 
@@ -209,6 +238,16 @@ class _Supervisor:
             self.stopping.take(self._received.pending.pop(0), child.pid)
         self.stopping.look(child.pid, self._to_be_ended)
 
+    def _go_on_without(self, lost: list[str], child: subprocess.Popen[bytes]) -> None:
+        """Have torchrun start the ranks again, if enough nodes are left: they wait for ranks that are gone."""
+        what = f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost: no word for {self.absent.seconds:g} s"
+        goes_on = not self.absent.too_few
+        with contextlib.suppress(OSError):
+            print(f"dtk: {what}; {_GOES_ON if goes_on else _TOO_FEW}", file=sys.stderr, flush=True)
+        if goes_on and self.stopping.signalled is None:
+            self.watch.signal(signal.SIGKILL, child.pid)
+
     def _to_be_ended(self) -> bool:
-        """Whether another node has failed, or this run hangs and is not to."""
-        return self.stalls.to_be_ended or (self._others is not None and self._others.failed())
+        """Whether another node has failed or is lost, or this run hangs and is not to."""
+        failed = self._others is not None and self._others.failed()
+        return self.stalls.to_be_ended or self.absent.too_few or failed

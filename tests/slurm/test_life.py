@@ -119,7 +119,8 @@ def test_a_job_that_runs_and_jobs_that_wait_for_it(cluster, dtk):
         assert cluster.wait_job(int(waits)).state == "COMPLETED"
         assert sorted(line[-5:] for line in followed.result().stdout.splitlines()) == ["hello", "hello"]
     assert cluster.wait_job(int(busy)).state == "CANCELLED"
-    assert dtk.state(busy)["run"]["code"] == 143
+    ended = dtk.state(busy)["run"]
+    assert (ended["code"], ended["state"], ended["why"]) == (143, "stopped", "by SIGTERM")
     assert dtk("cancel", "busy").stdout == f"job {busy} has ended already (cancelled); nothing to cancel\n"
     assert re.match(rf"job {waits}: completed after .* on n\[1-2\]\nrun waits: ended\n", dtk("status", "waits").stdout)
 

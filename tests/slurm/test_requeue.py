@@ -169,12 +169,16 @@ def test_without_a_new_checkpoint_it_is_not_requeued_for_ever(cluster, tmp_path)
 
 
 @contextlib.contextmanager
-def grace_time(cluster, seconds):
-    """GraceTime of the partition that gives way to the other."""
-    before = re.search(r"GraceTime=(\d+)", cluster.run(["scontrol", "show", "partition", "main"]).stdout)[1]
-    cluster.run(["scontrol", "update", "partitionname=main", f"GraceTime={seconds}"])
-    yield
-    cluster.run(["scontrol", "update", "partitionname=main", f"GraceTime={before}"])
+def giving_way(cluster, grace, mode="REQUEUE"):
+    """GraceTime and PreemptMode of the partition that gives way to the other."""
+    shown = cluster.run(["scontrol", "show", "partition", "main"]).stdout
+    before = re.findall(r"\b(?:GraceTime|PreemptMode)=\w+", shown)
+    change = ["scontrol", "update", "partitionname=main"]
+    cluster.run([*change, f"GraceTime={grace}", f"PreemptMode={mode}"])
+    try:
+        yield
+    finally:
+        cluster.run([*change, *before])
 
 
 def preempt(cluster, folder):
@@ -187,7 +191,7 @@ PREEMPTED = [(20, "dies", "dtk"), (0, "", "SLURM"), pytest.param(1, "late", "SLU
 
 @pytest.mark.parametrize(("grace", "mode", "by"), PREEMPTED)
 def test_a_preempted_job_goes_on(cluster, tmp_path, grace, mode, by):
-    with grace_time(cluster, grace):
+    with giving_way(cluster, grace):
         job = submit(cluster, tmp_path, "--exclusive", mode=mode)
         log = tmp_path / "run" / f"slurm-{job}.out"
         started(cluster, log)
@@ -198,6 +202,17 @@ def test_a_preempted_job_goes_on(cluster, tmp_path, grace, mode, by):
     assert field(cluster, job, "Restarts") == "1"
     assert ("it is requeued" in log.read_text()) == (by == "dtk"), log.read_text()
     assert "was cancelled" not in log.read_text()
+
+
+def test_a_job_that_its_site_cancels_for_another_goes_on(cluster, tmp_path):
+    with giving_way(cluster, 0, "CANCEL"):
+        job = submit(cluster, tmp_path, "--exclusive")
+        log = tmp_path / "run" / f"slurm-{job}.out"
+        started(cluster, log)
+        preempt(cluster, tmp_path)
+        requeued(cluster, job)
+        assert cluster.wait_job(job).state == "COMPLETED", log.read_text()
+    assert "ended to go on later, at step 1; it is requeued" in log.read_text()
 
 
 def test_preempt_send_user_signal(make_cluster, tmp_path):
@@ -271,7 +286,7 @@ SLOW = [pytest.param(how, marks=pytest.mark.slow) for how in ("requeue", "time l
 
 @pytest.mark.parametrize("how", ["notice", *SLOW])
 def test_the_final_weights_are_those_of_an_uninterrupted_run(cluster, tmp_path, uninterrupted, how):
-    with grace_time(cluster, 0 if how == "no grace" else 20):
+    with giving_way(cluster, 0 if how == "no grace" else 20):
         script = TRAINING
         if how == "time limit":  # which SLURM looks at every 30 s
             script = script.replace(

@@ -228,3 +228,33 @@ def test_a_dry_run_submits_nothing_and_prints_the_script_that_would_run(cluster,
     by_hand = tmp_path / "by-hand.sh"
     by_hand.write_text(done.stdout)
     assert cluster.run(["sbatch", "--test-only", str(by_hand)], cwd=tmp_path).returncode == 0
+
+
+def test_a_users_own_settings_of_slurms_programs_change_nothing(cluster, tmp_path, write):
+    script = write("pass\n")
+    theirs = {
+        "SBATCH_PARTITION": "hi",
+        "SBATCH_TIMELIMIT": "1",
+        "SBATCH_OPEN_MODE": "truncate",
+        "SBATCH_WAIT": "1",
+        "SLURM_TIME_FORMAT": "relative",
+        "SQUEUE_PARTITION": "hi",
+        "SQUEUE_FORMAT2": "jobid",
+        "SINFO_PARTITION": "no",
+    }
+
+    def dtk(*words):
+        command = [sys.executable, "-m", "dtk_launch", *map(str, words)]
+        return json.loads(cluster.run(command, cwd=tmp_path, env=theirs).stdout)
+
+    asked = ("--nproc", "1", "--time", "5", "--partition", "main", "--sbatch", "hold", "--name", "set", "--json")
+    job = dtk("submit", *asked, script)["job_id"]
+    try:
+        shown = cluster.run(["scontrol", "show", "job", job]).stdout
+        assert " Partition=main " in f" {' '.join(shown.split())} "
+        assert "TimeLimit=00:05:00" in shown
+        (listed,) = [found for found in dtk("status", "--json") if found["id"] == job]
+        (asked_for,) = dtk("status", "set", "--json")
+        assert listed["submitted"] == asked_for["submitted"] is not None
+    finally:
+        cluster.run(["scancel", job])

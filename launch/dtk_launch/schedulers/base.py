@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from dtk_launch.asking import Answer
 
 
 class PerTask(str):
@@ -53,6 +56,18 @@ class JobPlan:
     template: Path | None = None
     requeue: bool = True
     batch: tuple[str, ...] = ()
+    fewest: int = 0
+    """Nodes that it needs to begin and to go on, where it can do with less than `nodes`; else 0."""
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the job goes on when it has lost a node."""
+        return 0 < self.fewest < self.nodes
+
+    @property
+    def needed(self) -> int:
+        """Nodes that it cannot do without."""
+        return self.fewest if self.elastic else self.nodes
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,12 @@ class Scheduler(Protocol):
     def explained(self, words: str) -> str:
         """The scheduler's words of a refusal, and what they mean."""
 
+    def submit_environ(self, plan: JobPlan, environ: Mapping[str, str]) -> dict[str, str]:
+        """The variables for the command that submits: without those that would change what the script says."""
+
+    def with_variables(self, plan: JobPlan, environ: Mapping[str, str]) -> JobPlan:
+        """The job with what the scheduler takes from variables, for `refusals` and `waits`."""
+
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """The command that submits the script."""
 
@@ -153,3 +174,8 @@ class Scheduler(Protocol):
 
     def inside_argv(self, job_id: str, cluster: str, host: str, terminal: bool) -> tuple[str, ...]:
         """The words before a command that is to run beside a running job: on `host`, or its first node."""
+
+
+def failure(said: Answer, scheduler: Scheduler) -> str:
+    """Why a question was not answered, in the program's words and with what they mean."""
+    return said.words if said.returncode is None else scheduler.explained(said.words)

@@ -16,7 +16,7 @@ def directives(plan: JobPlan) -> list[Directive]:
     log = str(plan.output_dir).replace("%", "%%")  # sbatch expands %-patterns in file names
     found: list[Directive] = [
         ("job-name", plan.name),
-        ("nodes", str(plan.nodes)),
+        ("nodes", f"{plan.fewest}-{plan.nodes}" if plan.elastic else str(plan.nodes)),
         ("ntasks-per-node", "1"),
         *plan.asked,
         *([("cpus-per-task", str(plan.cpus_per_task))] if plan.cpus_per_task else []),
@@ -24,6 +24,7 @@ def directives(plan: JobPlan) -> list[Directive]:
         ("chdir", str(plan.workdir)),
         ("output", f"{log}/slurm-{'%A_%a' if plan.array else '%j'}.out"),
         ("open-mode", "append"),  # a requeue would truncate the log
+        *([("no-kill", None)] if plan.elastic else []),
         ("requeue" if plan.requeue else "no-requeue", None),
     ]
     return _checked(found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dtk_launch.errors import unknown
 from dtk_launch.schedulers.base import JobPlan
 
-SINFO = ("sinfo", "--noheader", "--exact", "--format=%P|%a|%D|%c|%m|%l|%G|%f|%t")
+SINFO = ("sinfo", "--noheader", "--all", "--exact", "--format=%P|%a|%D|%c|%m|%l|%G|%f|%t")
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
 _GONE = ("down", "drain", "drng", "fail", "maint", "unk", "no_resp", "inval")
 _GPUS = re.compile(r"gpu:(?:([\w.-]+):)?(\d+)")
@@ -41,20 +41,21 @@ def parse_sinfo(text: str) -> list[Group]:
     found = []
     for line in text.splitlines():
         parts = line.split("|")
-        if len(parts) != 9 or not all(re.fullmatch(r"\d+\+?", part) for part in parts[2:5]):
+        counts = [count(part) for part in parts[2:5]]
+        if len(parts) != 9 or None in counts:
             continue
-        name, up, nodes, cores, memory, limit, gres, features, state = parts
-        gpus = tuple((kind, int(number)) for kind, number in _GPUS.findall(gres))
+        name, up, _, _, _, limit, gres, features, state = parts
+        gpus = tuple((kind, int(many)) for kind, many in _GPUS.findall(gres))
         known = frozenset(features.split(",")) - {"(null)"}
-        counts = [int(part.rstrip("+")) for part in (nodes, cores, memory)]
+        nodes, cores, memory = (known or 0 for known in counts)
         found.append(
             Group(
                 partition=name.rstrip("*"),
                 default=name.endswith("*"),
                 up=up == "up",
-                nodes=counts[0],
-                cores=counts[1],
-                memory=counts[2],
+                nodes=nodes,
+                cores=cores,
+                memory=memory,
                 limit=minutes(limit),
                 gpus=gpus,
                 features=known,
@@ -62,6 +63,12 @@ def parse_sinfo(text: str) -> list[Group]:
             )
         )
     return found
+
+
+def count(text: str) -> int | None:
+    """A number as SLURM writes it: `12`, `1K` for 1024, `64+` or `2-4` for the least of several; else None."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:\+|-\d.*)?", text)
+    return round(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else None
 
 
 def minutes(text: str) -> float | None:
@@ -84,16 +91,16 @@ def megabytes(text: str) -> float:
 
 
 def refusals(plan: JobPlan, groups: Sequence[Group]) -> list[str]:
-    """Why this job could never start, with the numbers; empty if it can, or if nothing is known of the cluster."""
+    """Why this job could never start, with the numbers; empty if it can, or if nothing is known of the cluster.
+
+    Without a default partition sbatch says itself whether one has to be given: the site's submit filter may choose.
+    """
     if not groups:
         return []
     asked = dict(plan.asked).get("partition")
     names = asked.split(",") if asked else sorted({group.partition for group in groups if group.default})
-    if not names:
-        there = ", ".join(sorted({group.partition for group in groups}))
-        return [f"no --partition is given, and the cluster has no default one; there are {there}"]
     reasons = {name: _of_partition(plan, name, groups) for name in names}
-    if any(not found for found in reasons.values()):
+    if not all(reasons.values()):
         return []
     return [reason for found in reasons.values() for reason in found]
 
@@ -103,10 +110,10 @@ def waits(plan: JobPlan, groups: Sequence[Group]) -> str:
     asked = dict(plan.asked).get("partition")
     mine = [group for group in groups if (group.partition in asked.split(",") if asked else group.default)]
     usable = sum(group.nodes for group in mine if group.usable)
-    if not mine or usable >= plan.nodes:
+    if not mine or usable >= plan.needed:
         return ""
     total = sum(group.nodes for group in mine)
-    gone, missing = total - usable, plan.nodes - usable
+    gone, missing = total - usable, plan.needed - usable
     return f"{gone} of {total} nodes take no jobs now (down, drained), so the job waits for {missing} of them"
 
 
@@ -118,25 +125,25 @@ def _of_partition(plan: JobPlan, name: str, groups: Sequence[Group]) -> list[str
         return [f"--partition={name} is not up: it takes no jobs now (sinfo -p {name})"]
     total, limit = sum(group.nodes for group in mine), mine[0].limit
     found = []
-    if plan.nodes > total:
-        found.append(f"--nodes={plan.nodes}, but partition {name} has {total} nodes")
+    if plan.needed > total:
+        found.append(f"--nodes={plan.needed}, but partition {name} has {total} nodes")
     asked = dict(plan.asked)
     wanted = minutes(asked.get("time") or "")
-    if wanted is not None and limit is not None and wanted > limit:
+    if wanted is not None and limit is not None and wanted > limit and "qos" not in asked:  # which may lift it
         found.append(f"--time={asked['time']} is longer than partition {name} allows: {limit:g} minutes")
     needs = _needs(plan)
     for words, fits, most in needs:
         number = sum(group.nodes for group in mine if fits(group))
-        if number < plan.nodes and plan.nodes <= total:
+        if number < plan.needed <= total:
             found.append(
                 f"{words}, but {number} of the {total} nodes of partition {name} have that (most: {most(mine)})"
             )
     if not found:
         number = sum(group.nodes for group in mine if all(fits(group) for _, fits, _ in needs))
-        if number < plan.nodes:
+        if number < plan.needed:
             both = " and ".join(words for words, _, _ in needs)
             found.append(
-                f"{both}: {number} of the {total} nodes of partition {name} have all of it, needed {plan.nodes}"
+                f"{both}: {number} of the {total} nodes of partition {name} have all of it, needed {plan.needed}"
             )
     return found
 

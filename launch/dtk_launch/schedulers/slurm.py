@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from dtk_launch.errors import PlanError, SubmitError
@@ -12,6 +13,7 @@ from dtk_launch.schedulers.base import JobPlan, JobState
 from dtk_launch.schedulers.directives import directives
 from dtk_launch.schedulers.site import SINFO, parse_sinfo, refusals, waits
 from dtk_launch.schedulers.slurm_jobs import SQUEUE, parse_jobs, parse_queue
+from dtk_launch.schedulers.slurm_variables import submit_environ, with_variables
 from dtk_launch.schedulers.slurm_words import explained, may_wait, start_of
 from dtk_launch.schedulers.srun import meeting_lines, shell_words, srun_words
 
@@ -67,6 +69,14 @@ class Slurm:
         """By the table of slurm_words.py."""
         return explained(words)
 
+    def submit_environ(self, plan: JobPlan, environ: Mapping[str, str]) -> dict[str, str]:
+        """By slurm_variables.py: what the script says wins."""
+        return submit_environ(dict(directives(plan)), environ)
+
+    def with_variables(self, plan: JobPlan, environ: Mapping[str, str]) -> JobPlan:
+        """SBATCH_PARTITION and others."""
+        return with_variables(plan, environ)
+
     def submit_argv(self, script: Path) -> tuple[str, ...]:
         """`--parsable`: the job id and nothing around it."""
         return ("sbatch", "--parsable", str(script))
@@ -100,7 +110,7 @@ class Slurm:
 
     def not_there(self, words: str) -> bool:
         """Ended jobs are forgotten after MinJobAge, five minutes unless the site says otherwise."""
-        return "Invalid job id" in words
+        return "Invalid job id" in words or re.search(r"\bJob \S+ not found", words) is not None  # a task of an array
 
     def queue_argv(self) -> tuple[str, ...]:
         """Also jobs that ended in the last minutes."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from dtk_launch.schedulers.base import JobState
-from dtk_launch.schedulers.site import minutes
+from dtk_launch.schedulers.site import count, minutes
 from dtk_launch.schedulers.slurm_reasons import reason_words
 
 SQUEUE = ("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%M|%l|%D|%N|%S|%V|%o")
@@ -32,7 +32,8 @@ def parse_jobs(text: str) -> list[JobState]:
 
 def _shown(record: str) -> JobState | None:
     record = _NAME.sub("", record)  # it may hold anything
-    field = dict(_FIELD.findall(" ".join(line.strip() for line in record.splitlines())))
+    fields = _FIELD.findall(" ".join(line.strip() for line in record.splitlines()))
+    field = dict(reversed(fields))  # the first of each: paths and comments, which may hold anything, come last
     field |= dict(_PATH.findall(record))  # these may hold blanks
     if reason := _REASON.search(record):
         field["Reason"] = reason[1]
@@ -103,7 +104,7 @@ def _state(
 ) -> JobState:
     began = "" if start in _NEVER_A_REASON | {"Unknown"} else start.replace("T", " ")
     waits_for = "" if dependency in _NEVER_A_REASON else dependency
-    first, few = state.partition(" ")[0], re.match(r"\d+", nodes)
+    first = state.partition(" ")[0]
     reason = "" if reason in _NEVER_A_REASON or first == "CANCELLED" else reason  # it keeps what it had waited for
     return JobState(
         id=number,
@@ -111,7 +112,7 @@ def _state(
         over=first in _OVER,
         reason=reason,
         why=reason_words(reason, number, began, waits_for),
-        nodes=int(few[0]) if few else None,
+        nodes=count(nodes),
         hosts="" if hosts in _NEVER_A_REASON else hosts,
         ran=_seconds(ran) if first != "PENDING" else None,
         limit=_seconds(limit),

@@ -8,6 +8,7 @@ _MEANINGS = (
     ("Invalid account or account/partition", "no such account, or it may not use this partition; {assoc}"),
     ("Invalid qos", "no such quality of service for you; {assoc}"),
     ("nvalid partition", "sinfo -s lists the partitions"),
+    ("No partition specified", "this cluster has no default one: pass --partition; sinfo -s lists them"),
     (
         "Requested node configuration is not available",
         "no set of nodes has all that is asked for; sinfo -Nel lists them",

@@ -34,7 +34,9 @@ def srun_words(plan: JobPlan) -> tuple[str, ...]:
     # --kill-on-bad-exit: torchrun on the other nodes does not notice a failed one (pytorch#146371).
     # --cpus-per-task: SLURM 22.05 to 23.11 do not hand it to srun, and 24 refuses one that differs.
     cpus = (f"--cpus-per-task={plan.cpus_per_task}",) if plan.cpus_per_task else ()
-    words = ("srun", f"--nodes={plan.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", *cpus)
+    # Elastic: as many nodes as there are, and a lost one ends neither the step nor those that are left.
+    nodes = ("--no-kill",) if plan.elastic else (f"--nodes={plan.nodes}",)
+    words = ("srun", *nodes, "--ntasks-per-node=1", f"--kill-on-bad-exit={int(not plan.elastic)}", *cpus)
     return (*words, *_contained(plan.container, str(plan.workdir))) if plan.container is not None else words
 
 

@@ -320,7 +320,8 @@ def test_a_container_has_it_and_what_its_links_lead_to(facts, tmp_path, capsys):
 
 def test_a_rerun_of_its_run_starts_in_it_or_in_the_tree_restored(tree):
     code = taken(tree)
-    values = {"cwd": str(code.tree / "sub"), "tree": submitted.record_of(code.tree), "options": {"script": "train.py"}}
+    values = {"cwd": str(code.tree / "sub"), "tree": submitted.record_of(code.tree)}
+    values |= {"options": {"script": "train.py"}, "environment": {}}
     assert rerun.moved(values, Path("/new"))["cwd"] == "/new/sub"
     absolute = {**values, "options": {"script": str(code.tree / "lib.py")}}
     assert rerun.moved(absolute, Path("/new"))["options"]["script"] == "/new/lib.py"

@@ -8,7 +8,7 @@ import pytest
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.job_record import JobRecord
 from dtk_launch.joblogs import Following
-from dtk_launch.jobref import JobNotFound, JobRef, find_job
+from dtk_launch.jobref import JobNotFound, JobRef, find_job, of_states
 from dtk_launch.jobstatus import JobView, values, words
 from dtk_launch.runview import read_run
 from dtk_launch.schedulers.slurm import Slurm
@@ -55,6 +55,32 @@ def test_an_array_as_scontrol_shows_it():
     assert jobs[1].log == "/home/ann/my project/slurm-6_3.out"
     assert jobs[1].submitted == time.mktime(time.strptime("2026-11-23 01:36:32", "%Y-%m-%d %H:%M:%S"))
     assert (jobs[2].ran, jobs[2].hosts, "as many tasks" in jobs[2].why) == (None, "", True)
+
+
+def test_what_a_user_may_write_into_a_job_is_not_taken_for_its_state():
+    words = "   Comment=it was JobState=FAILED Restarts=9 StdOut=/x NodeList=n9 Dependency=z\n"
+    newer = "   SubmitLine=sbatch --comment JobState=FAILED /home/ann/job.sbatch\n"  # of SLURM 24
+    (job,) = parse_jobs(shown().rstrip() + "\n" + words + newer)
+    assert (job.state, job.restarts, job.hosts, job.reason) == ("running", 2, "n2", "")
+    assert job.log == "/home/ann/my project/slurm-6_3.out"
+
+
+def test_numbers_of_nodes_that_slurm_shortens():
+    (job,) = parse_jobs(shown().replace("NumNodes=1-1", "NumNodes=1K"))
+    (queued,) = parse_queue("2|RUNNING|None|0:32|5:00|2.5K|n[1-2560]|N/A|N/A|/w/job.sbatch\n")
+    assert (job.nodes, queued.nodes) == (1024, 2560)
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        ("slurm_load_jobs error: Invalid job id specified", True),
+        ("Job 123_9 not found", True),  # of an array that is there
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", False),
+    ],
+)
+def test_a_job_that_is_not_there_and_a_controller_that_is_not(words, gone):
+    assert Slurm().not_there(words) == gone
 
 
 def test_reasons_with_blanks_and_those_that_a_cancelled_job_keeps():
@@ -156,7 +182,8 @@ def scontrol(tmp_path, monkeypatch):
 
 def test_following_goes_on_while_a_job_may_come_back(scontrol, monkeypatch, capsys):
     answer, run = scontrol
-    monkeypatch.setattr("dtk_launch.joblogs._ASK_AT_END", 0)
+    for pace in ("_ASK_AT_END", "_ASK_EVERY"):
+        monkeypatch.setattr(f"dtk_launch.joblogs.{pace}", 0)
     (run / "nodes").mkdir()
     (run / "nodes/0.json").write_text(json.dumps({"host": "n", "state": "ended", "started_ns": 1, "exit_code": 75}))
     following, view = Following(JobRef("6", run, JobRecord.read(run))), read_run(run)
@@ -176,6 +203,30 @@ def test_following_goes_on_while_a_job_may_come_back(scontrol, monkeypatch, caps
     assert following.over(view)
     answer("slurm_load_jobs error: Invalid job id specified", 1)
     assert following.over(view)
+
+
+def test_a_controller_is_not_asked_each_second_for_hours(scontrol, monkeypatch):
+    _, run = scontrol
+    asked, clock = [], {"now": 1000.0}
+    monkeypatch.setattr("dtk_launch.joblogs.now", lambda ref, scheduler: asked.append(clock["now"]) or ref)
+    monkeypatch.setattr("dtk_launch.joblogs.time.monotonic", lambda: clock["now"])
+    (pending,) = parse_jobs(shown(run, state="PENDING").replace(" ArrayJobId=6 ArrayTaskId=3", ""))
+    (run / "nodes").mkdir()
+    (run / "nodes/0.json").write_text(json.dumps({"host": "n", "state": "ended", "started_ns": 1, "exit_code": 75}))
+    following, view = Following(JobRef("6", run, JobRecord.read(run), (pending,))), read_run(run)
+    for _ in range(3600):
+        following.over(view)
+        clock["now"] += 1
+    assert 100 < len(asked) < 400
+
+
+@pytest.mark.parametrize(("number", "later", "known"), [("6", "", True), ("5", "6", False), ("9", "", False)])
+def test_whose_a_run_directory_is(scontrol, number, later, known):
+    """Job 9 was submitted by hand from the script of job 6, which dtk advises where a requeue is refused."""
+    _, run = scontrol
+    (state,) = parse_jobs(shown(run).replace("JobId=10 ArrayJobId=6 ArrayTaskId=3", f"JobId={number}"))
+    found = of_states(number, run, (state,))
+    assert (found.later, found.record is not None) == (later, known)
 
 
 def test_a_job_that_the_scheduler_does_not_know(scontrol, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 from dtk_launch import nodes
+from dtk_launch.diagnose.evidence import RankEnd
+from dtk_launch.outcome import failed_elsewhere
 
 
 @pytest.fixture
@@ -66,3 +68,21 @@ def test_the_verdict_waits_for_a_node_that_still_writes_and_not_for_one_that_has
     nodes.wait_for_others(2, look, lambda: False, lambda: False, nodes.Liveliness(tmp_path, "a", "0"))
     assert look() == expected
     assert clock["now"] == pytest.approx(3 if ends_after is None else ends_after, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("end", "told", "elsewhere"),
+    [
+        ({"code": 143, "signal": "SIGTERM"}, {"0", "1"}, False),  # scancel: all nodes are told, and one rank is first
+        ({"code": 1, "type": "ConnectionResetError"}, {"0", "1"}, False),
+        ({"code": 143, "signal": "SIGTERM"}, {"0"}, True),  # somebody has ended that rank alone
+        ({"code": 1, "type": "ValueError"}, {"0", "1"}, True),  # a failure at the same moment
+        ({"code": 137, "signal": "SIGKILL"}, {"0", "1"}, True),
+    ],
+)
+def test_a_rank_that_obeyed_first_is_not_at_fault(tmp_path, end, told, elsewhere):
+    for node in ("0", "1"):
+        nodes.publish(tmp_path, node, "id", state="ended", ends=[], signalled=15 if node in told else None)
+    culprit = RankEnd(1, "1", "h", 1, 0, **end)
+    assert failed_elsewhere(culprit, "0", nodes.signalled_nodes(tmp_path, "id")) == elsewhere
+    assert not failed_elsewhere(culprit, "1", told)

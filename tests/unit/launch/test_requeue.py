@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 
 import pytest
+from dtk_launch import controller
 from dtk_launch.errors import PlanError
+from dtk_launch.job_record import JobRecord
 from dtk_launch.jobs import build_job
 from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions
@@ -30,10 +32,15 @@ STALLED = Attempt("7", 0, 75, 10, 10, requeued=True, time=0.0)
         (75, RUNNING, False, True),
         (75, RUNNING, True, True),
         (75, TIME_IS_UP, True, True),  # without a notice; SLURM 22.05 takes it
+        (75, replace(RUNNING, state="SIGNALING"), False, True),  # while a signal of SLURM is on its way
+        (75, replace(ASKED_BACK, state="SIGNALING"), False, True),
+        (75, replace(RUNNING, state="RESIZING"), False, True),  # it has just lost a node
         (75, ASKED_BACK, False, True),  # the script's end in the grace would be the job's
         (75, ENDING, True, False),  # cancelled
         (75, replace(ENDING, restarts=1), True, False),  # SLURM has requeued it itself
-        (75, replace(ENDING, preempted=True), True, False),  # it will, or its site cancels what is preempted
+        (75, replace(ENDING, preempted=True), True, False),  # cancelled in its grace
+        (75, replace(ENDING, preempted=True, at_once=True), True, True),  # its site cancels what is preempted
+        (143, replace(ENDING, preempted=True, at_once=True), True, True),
         (75, None, False, True),
         (75, None, True, False),
         (143, ASKED_BACK, False, True),  # preempted before there was anything to save
@@ -78,17 +85,31 @@ def test_the_count_is_of_the_last_starts_in_a_row(advances):
     assert stalled(attempts) == last
 
 
-SHOWN = (
-    "JobId=7 JobName=a b Requeue=1 Restarts=2 JobState=RUNNING Reason=None StartTime=2026-11-23T01:00:00 "
-    "PreemptEligibleTime=2026-11-23T01:00:00 PreemptTime={}"
-)
+SHOWN = """JobId=7 JobName=a b Requeue=1 JobState=PENDING
+   JobState=RUNNING Reason=None Dependency=(null)
+   Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0
+   StartTime=2026-11-23T01:00:00 EndTime={end} Deadline=N/A
+   PreemptEligibleTime=2026-11-23T01:00:00 PreemptTime={time}
+   Command=/a b/Restarts=9 JobState=FAILED/job.sbatch
+   SubmitLine=sbatch --comment JobState=FAILED /a b/job.sbatch
+   Comment=it was JobState=COMPLETING Restarts=7
+"""
 
 
 @pytest.mark.parametrize(
-    ("time", "preempted"), [("None", False), ("2026-11-23T01:00:09", True), ("2026-11-22T23:00:00", False)]
+    ("time", "end", "preempted", "at_once"),
+    [
+        ("None", "2026-11-24T01:00:00", False, False),
+        ("2026-11-23T01:00:09", "2026-11-23T01:05:09", True, False),  # a grace of five minutes
+        ("2026-11-23T01:00:09", "2026-11-23T01:00:09", True, True),
+        ("2026-11-23T23:59:59", "2026-11-24T00:00:00", True, True),
+        ("2026-11-22T23:00:00", "2026-11-24T01:00:00", False, False),  # of an earlier start
+        ("2026-11-22T23:00:00", "2026-11-22T23:00:00", False, False),
+        ("00:00:09", "Unknown", False, False),
+    ],
 )
-def test_what_scontrol_shows(time, preempted):
-    assert read_job(SHOWN.format(time)) == JobState("RUNNING", "None", 2, preempted)
+def test_what_scontrol_shows(time, end, preempted, at_once):
+    assert read_job(SHOWN.format(time=time, end=end)) == JobState("RUNNING", "None", 2, preempted, at_once)
 
 
 def test_what_it_cannot_show():
@@ -115,6 +136,7 @@ def options(**given):
         ({"time": "00:00:40"}, "USR1@30"),  # SLURM rounds it up to a minute
         ({"time": "2", "grace": "100s"}, "USR1@100"),
         ({"time": "UNLIMITED"}, "USR1@60"),
+        ({"time": "0"}, "USR1@60"),  # no limit either
         ({"sbatch": ("signal=USR1@20",)}, ""),  # which starts no grace
         ({"sbatch": ("signal=R:SIGTERM@90",)}, ""),
         ({"sbatch": ("signal=15",)}, ""),
@@ -166,6 +188,8 @@ def test_without_requeue_nothing_stands_before_srun(facts):
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> calls
+[ -e away ] && [ "$(wc -l <calls)" -lt "$(cat away)" ] && {
+  echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1; }
 [ "$1" = requeue ] && [ -e refuses ] && { echo "Requested operation is presently disabled" >&2; exit 1; }
 echo "JobId=1 JobState=RUNNING Reason=None Restarts=0 StartTime=2026-11-23T01:00:00 PreemptTime=None"
 """
@@ -202,7 +226,7 @@ def test_the_right_job_is_requeued(batch, tmp_path, environ, job):
     done = batch(sys.executable, "-c", RANKS.format(code=75), **environ)
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == f"dtk: job {job}: ended to go on later, at step 4; it is requeued\n"
-    assert (tmp_path / "calls").read_text() == f"show job -o {job}\nrequeue {job}\n"
+    assert (tmp_path / "calls").read_text() == f"show job {job}\nrequeue {job}\n"
     (line,) = (tmp_path / "run/requeues.jsonl").read_text().splitlines()
     assert json.loads(line) | {"time": 0} == {
         "job": job, "restart": 0, "exit_code": 75, "began_at": None, "saved": 4, "requeued": True, "time": 0
@@ -217,11 +241,65 @@ def test_other_ends_are_passed_on(batch, tmp_path, code, exit_code):
     assert not (tmp_path / "calls").exists() or "requeue" not in (tmp_path / "calls").read_text()
 
 
-def test_a_refusal_says_how_to_go_on(batch, tmp_path):
+@pytest.mark.parametrize(
+    ("environ", "to_go_on"),
+    [
+        ({}, "sbatch run/job.sbatch"),
+        ({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "sbatch --array=3 ./job.sbatch"),  # not all tasks
+    ],
+)
+def test_a_refusal_says_how_to_go_on(batch, tmp_path, environ, to_go_on):
     (tmp_path / "refuses").touch()
-    done = batch(sys.executable, "-c", RANKS.format(code=75), SLURM_JOB_ID="9")
+    done = batch(sys.executable, "-c", RANKS.format(code=75), SLURM_JOB_ID="9", **environ)
     assert done.returncode == 75
-    assert "scontrol requeue was refused: Requested operation is presently disabled; to go on: " in done.stderr
+    assert done.stderr.endswith(
+        f"scontrol requeue was refused: Requested operation is presently disabled; to go on: {to_go_on}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "environ", "expected"),
+    [
+        ("5", {}, ("9", "slurm-9.out")),  # sbatch by hand, as dtk itself advises
+        ("9", {}, ("9", "slurm-9.out")),
+        ("12", {}, ("12", "slurm-12.out")),  # dtk submit has made a later one
+        ("5", {"SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "3"}, ("8", "slurm-8_*.out")),
+    ],
+)
+def test_a_job_that_was_submitted_by_hand_has_the_run_directory(batch, tmp_path, recorded, environ, expected):
+    array = "1-3" if environ else ""
+    folder = tmp_path if array else tmp_path / "run"  # `run` stands for task-3
+    log = f"/l/slurm-{recorded}_*.out" if array else f"/l/slurm-{recorded}.out"
+    JobRecord(recorded, "", 1.0, log, "/s", array).write(folder)
+    batch("true", SLURM_JOB_ID="9", **environ)
+    record = JobRecord.read(folder)
+    assert (record.job_id, record.log.removeprefix("/l/")) == expected
+    assert (record.submitted > 1.0) == (expected[0] not in (recorded, "12"))
+    assert record.array == array
+
+
+def test_a_line_that_was_cut_short_takes_none_along(batch, tmp_path):
+    (tmp_path / "run/requeues.jsonl").write_text('{"job": "9", "rest')
+    batch("true", SLURM_JOB_ID="9")
+    assert len(read_attempts((tmp_path / "run/requeues.jsonl").read_text(), "9")) == 1
+
+
+def test_what_is_not_known_is_not_said():
+    assert "was cancelled" in decide(SAVED, ENDING, True, [], 3).why
+    assert "SLURM has ended the job and does not say why" in decide(SAVED, None, True, [], 3).why
+
+
+@pytest.mark.parametrize("away", [1, 9, 10, 11])
+def test_a_controller_that_is_away_is_waited_for(tmp_path, batch, monkeypatch, capsys, away):
+    """Nine questions without an answer; the job's state and the requeue need one each."""
+    (tmp_path / "away").write_text(str(away))
+    monkeypatch.setattr(controller, "_PAUSES", (0.01,) * 9)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    assert (controller.job_state("9") == RUNNING) == (away < 11)
+    (tmp_path / "calls").unlink()
+    assert (controller.requeue("9") == "") == (away < 11)
+    assert (tmp_path / "calls").read_text().count("requeue 9") == min(10, away)
 
 
 def test_outside_a_job_and_without_srun(batch):

@@ -91,6 +91,36 @@ def test_in_a_restored_tree_folder_and_script_are_those_of_the_tree():
         rerun.moved(VALUES | {"cwd": "/elsewhere"}, Path("/new"))
 
 
+COPY = "/w/runs/train/snapshots/1/tree"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "present", "expected"),
+    [
+        (f"{COPY}/src:{COPY}:/opt/lib", "", f"{COPY}/src:{COPY}"),  # what is not of the copy is the shell's
+        (f"{COPY}/src:/w/src", "/w/src:/mine", f"{COPY}/src:/w/src:/mine"),
+        (f"{COPY}/src", f"/mine:{COPY}/src", f"{COPY}/src:/mine"),
+        (f"{COPY}-other:/w:<5000 characters, left out>", "/mine", "/mine"),
+        ("", "", ""),
+    ],
+)
+def test_a_run_of_a_snapshot_imports_from_it_again(recorded, present, expected):
+    assert rerun.import_path(recorded, Path(COPY), present) == expected
+
+
+def test_in_a_restored_tree_a_run_of_a_snapshot_imports_from_there():
+    values = VALUES | {
+        "cwd": f"{COPY}/sub",
+        "tree": {"root": "/w", "snapshot": COPY},
+        "environment": {"PYTHONPATH": f"{COPY}/src:/opt/lib", "HOME": "/h"},
+        "options": VALUES["options"] | {"env": [f"PYTHONPATH={COPY}:/x", f"DATA={COPY}"]},
+    }
+    there = rerun.moved(values, Path("/new"))
+    assert there["cwd"] == "/new/sub"
+    assert there["environment"] == {"PYTHONPATH": "/new/src:/opt/lib", "HOME": "/h"}
+    assert there["options"]["env"] == ["PYTHONPATH=/new:/x", f"DATA={COPY}"]
+
+
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     """A repository with a change, a binary change and an untracked file, and its record."""

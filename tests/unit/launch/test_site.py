@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from dtk_launch.schedulers.base import JobPlan
-from dtk_launch.schedulers.site import megabytes, minutes, parse_sinfo, refusals, waits
+from dtk_launch.schedulers.site import count, megabytes, minutes, parse_sinfo, refusals, waits
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.schedulers.slurm_words import explained, meaning
 from hypothesis import given
@@ -80,9 +80,48 @@ def test_what_could_never_start(asked, words):
 
 def test_all_partitions_that_are_named_have_to_fail():
     assert len(refusals(job(99, partition="main,gpu"), parse_sinfo(SITE))) == 2
-    (said,) = refusals(job(), parse_sinfo(SITE.replace("*|", "|", 3)))
-    assert said == "no --partition is given, and the cluster has no default one; there are gpu, main, old"
+    assert refusals(job(99), parse_sinfo(SITE.replace("*|", "|", 3))) == []  # a site's filter may choose one
     assert refusals(job(10**6, 10**6), parse_sinfo("slurm_load_partitions: nobody is there\n")) == []
+
+
+def test_numbers_that_slurm_shortens():
+    groups = parse_sinfo(
+        "big*|up|1K|128|2M|infinite|(null)|(null)|idle\nbig*|up|1.5K|1K+|1|infinite|(null)|(null)|mix\n"
+    )
+    assert [(group.nodes, group.cores, group.memory) for group in groups] == [(1024, 128, 2 << 20), (1536, 1024, 1)]
+    assert refusals(job(2560), groups) == []
+
+
+def test_a_quality_of_service_may_lift_the_limits_of_a_partition():
+    assert refusals(job(time="9-0", qos="long"), parse_sinfo(SITE)) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "asked", "refused"),
+    [
+        ({}, {}, True),
+        ({"SBATCH_PARTITION": "main,old"}, {}, False),
+        ({"SBATCH_PARTITION": "main"}, {"partition": "old"}, True),
+        ({"SBATCH_TIMELIMIT": "45"}, {"partition": "old", "nodes": 9}, True),
+        ({"SBATCH_QOS": "long"}, {"time": "9-0", "nodes": 1, "partition": "main"}, False),
+    ],
+)
+def test_what_sbatch_takes_from_its_own_variables_counts_where_no_option_is_given(environ, asked, refused):
+    site = SITE.replace("main*", "main").replace("old|inact", "old*|up")
+    plan = job(asked.get("nodes", 1), 16, **{name: value for name, value in asked.items() if name != "nodes"})
+    assert bool(Slurm().refusals(Slurm().with_variables(plan, environ), site)) == refused
+
+
+def test_an_option_wins_over_sbatchs_variable():
+    """sbatch itself has it the other way round, for lines of a script."""
+    set_by_hand = {
+        **dict.fromkeys(("SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SBATCH_MEM_PER_CPU", "SBATCH_SIGNAL"), "x"),
+        **dict.fromkeys(("SBATCH_OPEN_MODE", "SBATCH_NO_REQUEUE", "SBATCH_WAIT", "SBATCH_JOB_NAME"), "x"),
+    }
+    kept = {"SBATCH_ACCOUNT": "mine", "SBATCH_CLUSTERS": "c2", "PATH": "/bin"}
+    plan = job(partition="main", time="30", mem="4G", signal="USR1@60")
+    assert Slurm().submit_environ(plan, set_by_hand | kept) == kept
+    assert "SBATCH_QOS" not in Slurm().submit_environ(job(qos="long"), {"SBATCH_QOS": "short"})
 
 
 def test_what_waits_for_nodes():
@@ -98,6 +137,14 @@ def test_what_waits_for_nodes():
 )
 def test_lengths_of_time(text, length):
     assert minutes(text) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("12", 12), ("64+", 64), ("2-4", 2), ("1K", 1024), ("1.5K", 1536), ("2M+", 2 << 20), ("K", None), ("n1", None)],
+)
+def test_numbers(text, number):
+    assert count(text) == number
 
 
 @pytest.mark.parametrize(("text", "size"), [("64G", 65536), ("4000", 4000), ("1tb", 1048576), ("0", 0), ("512K", 0.5)])

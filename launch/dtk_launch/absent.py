@@ -1,0 +1,77 @@
+"""Finds nodes of a launch that are gone without a word: a power cut, a cable, a kernel that stands still.
+
+Nothing tells the others: their ranks wait in a collective until its timeout. What tells is that the node's entry, which
+its dtk writes every two seconds, stays as it is while no rank of this node makes a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from dtk_launch import nodes
+from dtk_launch.plan import LaunchPlan
+
+PATIENCE = 60.0
+"""Seconds without a word. Network file systems may show an entry of a minute ago."""
+_VARIABLE = "DTK_NODE_TIMEOUT"
+_LOOKS = 6  # into the entries in that time: they may be a thousand files
+
+
+class Absent:
+    """The nodes that this launch has lost, as this node sees it. By its own clock alone."""
+
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        environ: Mapping[str, str],
+        counted: Callable[[], int | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`counted` gives the steps of this node's ranks so far (None: not known)."""
+        self.lost: dict[str, str] = {}
+        """Node -> its host."""
+        self.seconds = seconds_in(environ)
+        self._plan, self._counted, self._clock = plan, counted, clock
+        self._launch = nodes.launch_id(plan)
+        self._steps: int | None = None
+        self._moved = self._next_look = clock()
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the launch cannot go on without those that are lost."""
+        topology = self._plan.topology
+        return bool(self.lost) and topology.nodes - len(self.lost) < topology.min_nodes
+
+    def poll(self) -> list[str]:
+        """The hosts of the nodes that have just turned out to be lost. Looks only while no step is made."""
+        now = self._clock()
+        if not self._plan.topology.on_its_own or self.seconds == 0 or now < self._next_look:
+            return []
+        self._next_look = now + self.seconds / _LOOKS
+        steps = self._counted()
+        if steps != self._steps:
+            self._steps, self._moved = steps, now
+            self._seen.clear()
+            return []
+        found = []
+        for node, entry in nodes.entries(self._plan.run_dir, self._launch).items():
+            if node == self._plan.topology.node or node in self.lost or entry.get("state") != "running":
+                continue
+            stamp, since = self._seen.get(node, (None, now))
+            if stamp != entry.get("time_ns"):
+                self._seen[node] = (entry.get("time_ns", 0), now)
+            elif now - since >= self.seconds:
+                self.lost[node] = str(entry.get("host", node))
+                found.append(self.lost[node])
+        return found
+
+
+def seconds_in(environ: Mapping[str, str]) -> float:
+    """The patience that is asked for, 0 for no end of it; what is no number does not count."""
+    try:
+        asked = float(environ.get(_VARIABLE, ""))
+    except ValueError:
+        return PATIENCE
+    return asked if 0 <= asked < float("inf") else PATIENCE
