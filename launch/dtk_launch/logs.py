@@ -77,12 +77,13 @@ def lines(
     """Whole lines, many at a time. With `follow`, until the run has ended and everything of it has been given."""
     tails: dict[tuple[int, str], Tail] = {}
     tail = _FOLLOWED_TAIL if follow and options.tail is None else options.tail
-    several = read_run(folder).nodes > 1
-    first, over, next_look = True, not follow, 0.0
+    first, over, next_look, several = True, not follow, 0.0, False
     while True:
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + _LOOK_EVERY
-            over = over or ended(read_run(folder))
+            view = read_run(folder)
+            several = view.nodes > 1  # not known of a job in the queue
+            over = over or ended(view)
             for key, path in files(folder, options).items():
                 if key not in tails:  # a rank that comes later is shown from its start
                     tails[key] = Tail(path, start_of_tail(path, tail) if first and tail is not None else 0)

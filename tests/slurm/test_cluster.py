@@ -177,7 +177,7 @@ def test_the_scripts_pass_shellcheck():
     not (shutil.which("apt-get") and shutil.which("shellcheck")), reason="slurm/cluster/install.sh has not run here"
 )
 def test_the_commands_of_the_readme_work(make_cluster):
-    (block,) = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "slurm" / "README.md").read_text(), re.DOTALL)
+    (block,) = re.findall(r"```sh\n(.*?)```", (SCRIPTS / "README.md").read_text(), re.DOTALL)
     with make_cluster(NODES=1) as own:  # only for its directory, and to skip where there can be no cluster
         own.down()
         env = os.environ | {"DTK_CLUSTER_DIR": str(own.directory)}

@@ -159,6 +159,7 @@ def test_an_array_with_a_template_of_the_site_and_lines_of_the_user(cluster, tmp
     assert sorted(line.split()[:2] for line in listed.splitlines()[1:]) == [["task-1", "ended"], ["task-3", "ended"]]
 
 
+@pytest.mark.slow  # test_guide.py trains, too
 def test_the_demo_trains_on_two_nodes(cluster, tmp_path):
     job_id = submitted(cluster, DIGITS, cwd=tmp_path)
     job = cluster.wait_job(job_id, timeout=120)

@@ -17,7 +17,8 @@ def directives(plan: JobPlan) -> list[Directive]:
     found: list[Directive] = [
         ("job-name", plan.name),
         ("nodes", f"{plan.fewest}-{plan.nodes}" if plan.elastic else str(plan.nodes)),
-        ("ntasks-per-node", "1"),
+        # with tasks for each node SLURM gives the fewest nodes, and without as many as there are
+        *([] if plan.elastic else [("ntasks-per-node", "1")]),
         *plan.asked,
         *([("cpus-per-task", str(plan.cpus_per_task))] if plan.cpus_per_task else []),
         *([("array", plan.array)] if plan.array else []),

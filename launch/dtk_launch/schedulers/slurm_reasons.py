@@ -43,6 +43,7 @@ _REASONS = (
     ("InvalidAccount|InvalidQOS", "its account or quality of service is not known any more; cancel it and submit anew"),
     ("Prolog", "the site's prolog prepares its nodes"),
     ("Cleaning", "what is left of its earlier attempt is being ended"),
+    ("JobLaunchFailure", "its script could not be started; often the folder of its log is not there on the node"),
     ("NonZeroExitCode", ""),
     ("TimeLimit", "its time was up; submit again, it goes on from its last checkpoint"),
     ("OutOfMemory", "it used more memory than it had asked for; --mem asks for more"),

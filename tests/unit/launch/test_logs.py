@@ -55,6 +55,25 @@ def test_several_nodes_name_the_host(run):
     assert text(run, tail=1, suffixes=("log",)) == ["[0] out 0 2", "[n2:1] out 1 2", "[10] out 10 2"]
 
 
+def test_following_names_the_host_also_when_it_began_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(logs, "_POLL", 0.0)
+    looks = []
+
+    def over(view):
+        looks.append(view.nodes)
+        if len(looks) == 2:  # it was in the queue until now
+            record = {"rank": 0, "local_rank": 0, "pid": 1, "host": "n1", "restart": 0, "supervisor": None}
+            (tmp_path / "plan.json").write_text(json.dumps({"topology": {"nodes": 2, "nproc": 1}}))
+            (tmp_path / "ranks").mkdir()
+            (tmp_path / "ranks/0.json").write_text(json.dumps(record | {"started_ns": 1}))
+        if len(looks) == 3:
+            (tmp_path / "ranks/0.log").write_text("out\n")
+        return len(looks) > 3
+
+    assert list(lines(tmp_path, LogOptions(), follow=True, ended=over)) == [b"[n1:0] out\n"]
+
+
 @pytest.mark.parametrize("block", [1, 3, 1 << 16])
 def test_a_tail_is_found_from_the_end(tmp_path, monkeypatch, block):
     monkeypatch.setattr(logs, "_BLOCK", block)
