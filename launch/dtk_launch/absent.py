@@ -15,6 +15,7 @@ from dtk_launch.plan import LaunchPlan
 PATIENCE = 60.0
 """Seconds without a word. Network file systems may show an entry of a minute ago."""
 _VARIABLE = "DTK_NODE_TIMEOUT"
+_PAUSE = 0.5
 _LOOKS = 6  # into the entries in that time: they may be a thousand files
 
 
@@ -39,10 +40,28 @@ class Absent:
         self._seen: dict[str, tuple[int, float]] = {}
 
     @property
-    def too_few(self) -> bool:
-        """Whether the launch cannot go on without those that are lost."""
+    def is_over(self) -> bool:
+        """Whether the launch cannot go on without those that are lost: too many, or the one where the nodes meet."""
         topology = self._plan.topology
-        return bool(self.lost) and topology.nodes - len(self.lost) < topology.min_nodes
+        return "0" in self.lost or (bool(self.lost) and topology.nodes - len(self.lost) < topology.min_nodes)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node is the first of those that are left, and was not the first of all."""
+        nodes_left = [number for number in range(self._plan.topology.nodes) if str(number) not in self.lost]
+        return "0" in self.lost and self._plan.topology.node == str(nodes_left[0])
+
+    def look_for_the_first(self) -> None:
+        """After a failure: find out whether the first node is gone, which may be why. Waits until that is known."""
+        deadline, stamp = self._clock() + self.seconds, None
+        while self._plan.topology.node != "0" and self._plan.topology.on_its_own and "0" not in self.lost:
+            entry = nodes.entries(self._plan.run_dir, self._launch).get("0", {})
+            if entry.get("state") != "running" or (stamp is not None and entry.get("time_ns") != stamp):
+                return
+            stamp = entry.get("time_ns")
+            if self._clock() > deadline:
+                self.lost["0"] = str(entry.get("host"))
+            time.sleep(_PAUSE)
 
     def poll(self) -> list[str]:
         """The hosts of the nodes that have just turned out to be lost. Looks only while no step is made."""

@@ -39,7 +39,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int, elastic: bool = 
     """
     environ, began_at, began_ns = dict(os.environ), saved_step(run_dir, command), time.time_ns()
     _take_over(run_dir, environ)
-    job_id = _job_id(environ)
+    job_id = controller.job_id_in(environ)
     look = partial(remains, run_dir, environ, began_ns)
     code, told = _wait(command, look, partial(_say, job_id))
     if job_id is None:
@@ -47,7 +47,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int, elastic: bool = 
     left = look()
     if elastic and code not in (0, _NOT_FOUND) and left.code is not None:
         code = left.code
-    lost = () if code in (0, PREEMPTED) or not left.codes else tuple(filter(controller.is_lost, left.silent))
+    lost = () if code in (0, PREEMPTED, _NOT_FOUND) else controller.lost_among(left.silent)
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     now = Attempt(job_id, restart, code, began_at, saved_step(run_dir, command), False, time.time())
     state = controller.job_state(job_id, partial(_say, job_id)) if code else None
@@ -117,26 +117,15 @@ def _end_of(child: subprocess.Popen[bytes], look: Callable[[], Remains], say: Ca
             return left.code
 
 
-def _job_id(environ: Mapping[str, str]) -> str | None:
-    """What scontrol knows this job by; a task of an array by its number: the id of the array would mean all tasks."""
-    task = _task(environ)
-    return f"{environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else environ.get("SLURM_JOB_ID")
-
-
-def _task(environ: Mapping[str, str]) -> str:
-    """The number of this task of an array, '' outside of one."""
-    return environ.get("SLURM_ARRAY_TASK_ID", "") if environ.get("SLURM_ARRAY_JOB_ID") else ""
-
-
 def _by_hand(run_dir: Path, environ: Mapping[str, str]) -> str:
-    task = _task(environ)
+    task = controller.array_task(environ)
     words = (f"--array={task}", f"{run_dir.parent}/job.sbatch") if task else (str(run_dir / "job.sbatch"),)
     return shlex.join(("sbatch", *words))
 
 
 def _take_over(run_dir: Path, environ: Mapping[str, str]) -> None:
     """The record of the job, where it was submitted by hand: `sbatch job.sbatch` writes none."""
-    folder = run_dir.parent if _task(environ) else run_dir
+    folder = run_dir.parent if controller.array_task(environ) else run_dir
     own, record = environ.get("SLURM_ARRAY_JOB_ID") or environ.get("SLURM_JOB_ID"), JobRecord.read(folder)
     if own and record is not None and record.job_id != own and not record.later_than(own):
         record.of_job(own, time.time()).write(folder)

@@ -11,8 +11,8 @@ from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import LaunchPlan
 
 _OTHERS = (
-    "DTK_CPUS", "DTK_SUPERVISOR", "DTK_VITALS", "DTK_FAULTS", "DTK_DESYNC_GUARD", "DTK_STORAGE_ATTEMPTS",
-    "DTK_STORAGE_SECONDS", "DTK_INIT_METHOD", "DTK_STOP", "DTK_LIVE", "DTK_DEVICE",
+    "DTK_CPUS", "DTK_SUPERVISOR", "DTK_VITALS", "DTK_FAULTS", "DTK_DESYNC_GUARD", "DTK_NODE_TIMEOUT",
+    "DTK_STORAGE_ATTEMPTS", "DTK_STORAGE_SECONDS", "DTK_INIT_METHOD", "DTK_STOP", "DTK_LIVE", "DTK_DEVICE",
 )  # fmt: skip
 """Of docs/wire.md, beside those that set an option."""
 _ALIKE = 0.8

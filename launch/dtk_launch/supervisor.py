@@ -13,14 +13,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from dtk_launch import hostos, prestart
+from dtk_launch import controller, hostos, prestart
 from dtk_launch.absent import Absent
+from dtk_launch.asking import ask
 from dtk_launch.conclusion import conclude
 from dtk_launch.early import stopped_early
 from dtk_launch.faults import Faults
@@ -45,7 +46,7 @@ from dtk_launch.waking import awake_at_once
 _OVERTAKEN = "dtk: SLURM has started this job again, in {}; the ranks of this start were killed"
 _OVERTAKEN_CODE = 1
 _GOES_ON = "the ranks begin again without it, from the last checkpoint"
-_TOO_FEW = "too few nodes are left to go on"
+_ENDS = "the run cannot go on without"
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
 _LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
 
@@ -86,6 +87,8 @@ def supervise(
             with contextlib.suppress(OSError):
                 print(_OVERTAKEN.format(plan.run_dir), file=sys.stderr, flush=True)
             return _OVERTAKEN_CODE
+        if code != 0 and signalled is None and controller.job_id_in(os.environ) is not None:
+            supervisor.absent.look_for_the_first()
         words, hurry, last = supervisor.torchrun_words(), supervisor.interrupted, supervisor.status.facts()
         ending = Ending(
             code,
@@ -93,12 +96,22 @@ def supervise(
             supervisor.stopped_early(),
             supervisor.stalls.found,
             supervisor.others_failed(),
-            tuple(supervisor.absent.lost.values()) if supervisor.absent.too_few else (),
+            tuple(supervisor.absent.lost.values()) if supervisor.absent.is_over else (),
         )
         code = conclude(plan, supervisor.watch, words, ending, supervisor.oom, as_json, hurry, last)
+        if ending.lost and supervisor.absent.leads:
+            _requeue_for_the_batch_host(os.environ)
     for signum in ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
         signal.signal(signum, signal.SIG_IGN)
     return code
+
+
+def _requeue_for_the_batch_host(environ: Mapping[str, str]) -> None:
+    """With --no-kill a job holds its nodes until its time is up when the host of its batch script has died."""
+    job_id = controller.job_id_in(environ)
+    if job_id is not None and (refusal := controller.requeue(job_id)):
+        print(f"dtk: scontrol requeue {job_id}: {refusal}; the job is cancelled", file=sys.stderr, flush=True)
+        ask(("scancel", job_id))
 
 
 class _Supervisor:
@@ -241,13 +254,13 @@ class _Supervisor:
     def _go_on_without(self, lost: list[str], child: subprocess.Popen[bytes]) -> None:
         """Have torchrun start the ranks again, if enough nodes are left: they wait for ranks that are gone."""
         what = f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost: no word for {self.absent.seconds:g} s"
-        goes_on = not self.absent.too_few
+        goes_on = not self.absent.is_over
         with contextlib.suppress(OSError):
-            print(f"dtk: {what}; {_GOES_ON if goes_on else _TOO_FEW}", file=sys.stderr, flush=True)
+            print(f"dtk: {what}; {_GOES_ON if goes_on else _ENDS}", file=sys.stderr, flush=True)
         if goes_on and self.stopping.signalled is None:
             self.watch.signal(signal.SIGKILL, child.pid)
 
     def _to_be_ended(self) -> bool:
         """Whether another node has failed or is lost, or this run hangs and is not to."""
         failed = self._others is not None and self._others.failed()
-        return self.stalls.to_be_ended or self.absent.too_few or failed
+        return self.stalls.to_be_ended or self.absent.is_over or failed

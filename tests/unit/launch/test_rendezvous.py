@@ -91,7 +91,7 @@ def test_what_is_refused(plan, facts, given, seen, words):
         plan(facts(meeting=seen), **given)
 
 
-@pytest.mark.parametrize("given", [{"rdzv": "n1"}, {"node_rank": 1}, {"nodes": "1:2"}])
+@pytest.mark.parametrize("given", [{"rdzv": "n1"}, {"node_rank": 1}, {"nodes": "3:4"}])
 def test_a_step_of_slurm_says_where_its_nodes_meet(plan, facts, step, given):
     with pytest.raises(PlanError, match=r"srun step"):
         plan(facts(allocation=step, meeting=HERE), **given)
