@@ -95,7 +95,7 @@ class Run:
         self.cluster.run(["scontrol", "update", f"jobid={self.job}", f"StartTime=now+{pause}"])
 
     def ended(self, timeout=150):
-        """The job, which has ended well; its steps took the samples that they would have taken if nothing had happened."""
+        """The job, which has ended well, each step with the samples that it would have had without the fault."""
         job = self.cluster.wait_job(self.job, timeout)
         assert (job.state, job.exit_code) == ("COMPLETED", "0:0"), job.log
         taken, again = self.samples()
@@ -140,7 +140,7 @@ def test_a_power_cut(cluster, tmp_path, which):
 def test_a_power_cut_that_the_ranks_notice_first(cluster, tmp_path):
     """Their errors end the run before SLURM knows why."""
     run = Run(cluster, tmp_path, "noticed", "--nodes", "2")
-    first, last = run.trains()
+    _, last = run.trains()
     cluster.run(["pkill", "-9", "-f", "dtk_launch"], node=last)
     cluster.power("stop", last)
     run.requeued()
@@ -172,7 +172,7 @@ def test_slurmstepd_of_the_batch_host_dies(cluster, tmp_path):
 def test_the_first_node_of_a_run_that_may_shrink_dies(cluster, tmp_path):
     """The batch script is gone, and the ranks cannot meet any more: the second node has the job requeued."""
     run = Run(cluster, tmp_path, "headless", "--nodes", "1:2", "--max-restarts", "3")
-    first, last = run.trains()
+    first, _ = run.trains()
     cluster.power("stop", first)
     run.requeued()
     run.ended()
