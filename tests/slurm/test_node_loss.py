@@ -141,7 +141,7 @@ def test_a_power_cut_that_the_ranks_notice_first(cluster, tmp_path):
     """Their errors end the run before SLURM knows why."""
     run = Run(cluster, tmp_path, "noticed", "--nodes", "2")
     _, last = run.trains()
-    cluster.run(["pkill", "-9", "-f", "dtk_launch"], node=last)
+    cluster.run(["pkill", "-9", "-f", "train.py"], node=last)  # the other rank's connection is reset
     cluster.power("stop", last)
     run.requeued()
     job = run.ended()
