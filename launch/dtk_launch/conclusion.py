@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,17 @@ def _decide(
     if (ending.signalled is not None or outcome.code == 0) and not (elsewhere or needed):
         return outcome, [*own, *others]
     signalled = None if elsewhere or needed else ending.signalled
-    return decide(ending.code or 1, signalled, [*own, *others], len(watch.records)), [*own, *others]
+    outcome = decide(ending.code or 1, signalled, [*own, *others], len(watch.records))
+    if outcome.verdict is not None and lost_connection(outcome.verdict.culprit) and not outcome.line:
+        outcome = replace(outcome, line=_silent_words(nodes.silent_hosts(plan.run_dir, launch, topology.node)))
+    return outcome, [*own, *others]
+
+
+def _silent_words(hosts: Sequence[str]) -> str:
+    """Where the cause of a lost connection may be."""
+    if not hosts:
+        return ""
+    return f"nothing is known of {' and '.join(hosts)}: dead, or cut off, which may be the cause of what follows"
 
 
 def _write_verdict(

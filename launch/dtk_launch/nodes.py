@@ -143,6 +143,12 @@ def signalled_nodes(run_dir: Path, launch: str) -> set[str]:
     return {node for node, entry in entries(run_dir, launch).items() if entry.get("signalled") is not None}
 
 
+def silent_hosts(run_dir: Path, launch: str, own: str) -> list[str]:
+    """The hosts of the other nodes that have not said that they ended."""
+    found = entries(run_dir, launch).items()
+    return [str(entry.get("host", node)) for node, entry in found if node != own and entry.get("state") == "running"]
+
+
 class Liveliness:
     """Whether a node that has not ended still writes its entry. By this host's clock alone."""
 

@@ -51,7 +51,7 @@ class Nodes:
         if done.returncode:
             pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
-    def launch(self, node, *options, nproc="1"):
+    def launch(self, node, *options, nproc="1", environ=None):
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DTK_", "PET_", "OMP_"))}
         words = [
             "ip",
@@ -66,11 +66,17 @@ class Nodes:
             nproc,
         ]
         run = subprocess.Popen(
-            [*words, "--env", "GLOO_SOCKET_IFNAME=cable0", *options, "script.py"], cwd=self.folder, env=clean,
+            [*words, "--env", "GLOO_SOCKET_IFNAME=cable0", *options, "script.py"],
+            cwd=self.folder, env=clean | (environ or {}),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self.started.append(run)
         return run
+
+    def cut(self, node):
+        """The power of a node: no packet tells the other."""
+        self._ip("-n", self.names[node], "link", "set", "cable0", "down")
+        os.kill(self.started[node].pid, signal.SIGKILL)
 
     def dtk(self, *words):
         return subprocess.run([self._dtk, *words], cwd=self.folder, capture_output=True, text=True, check=True)
@@ -141,6 +147,22 @@ def test_a_hang_on_the_second_node_is_named_by_both_and_ends_both(nodes, nodes_o
     assert [text.count(words) for text in said] == [1, 1], said
     assert (verdict["exit_code"], verdict["hang"]["odd"], verdict["hang"]["summary"]) == (124, [odd], words)
     assert (verdict["culprit"], len(verdict["ranks"])) == (None, 4)
+
+
+def test_a_node_without_power_ends_the_run(nodes, until):
+    (nodes.folder / "script.py").write_text(
+        MEET.format(then="while True:\n    dist.all_reduce(world)\n    time.sleep(0.05)")
+    )
+    logs = nodes.folder / "runs/script/ranks"
+    first, _ = [nodes.launch(node, "--nodes", "2", environ={"DTK_NODE_TIMEOUT": "5"}) for node in (0, 1)]
+    until(lambda: len([log for log in logs.glob("*.log") if "world 2 of 2" in log.read_text()]) == 2, "both train", 60)
+    nodes.cut(1)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 69, said
+    host = socket.gethostname()
+    assert f"dtk: {host} is lost: no word for 5 s; the run cannot go on without" in said
+    assert f"dtk: ended because {host} is lost; run the same command again" in said
+    assert json.loads((nodes.folder / "runs/script/verdict.json").read_text())["exit_code"] == 69
 
 
 @pytest.mark.slow

@@ -123,8 +123,9 @@ def test_exit_codes_in_the_table():
     from dtk_launch.diagnose.evidence import PREEMPTED
     from dtk_launch.errors import PlanError
     from dtk_launch.outcome import HUNG
+    from dtk_launch.outcome import LOST as NODE_LOST
     from dtk_launch.preempt_report import LOST
 
     codes = [row[0] for row in table("Exit codes of `dtk launch`")]
-    known = ["0", str(PlanError.exit_code), str(LOST), str(PREEMPTED), str(HUNG), "128 + n", "other"]
+    known = ["0", str(PlanError.exit_code), str(NODE_LOST), str(LOST), str(PREEMPTED), str(HUNG), "128 + n", "other"]
     assert codes == known

@@ -148,6 +148,7 @@ def variables(plan: JobPlan) -> dict[str, object]:
         "srun": srun_words(plan),
         "launch": plan.launch,
         "launcher": "torchrun" if plan.plain is not None else "dtk",
+        "fewest": plan.needed,
     }
 
 

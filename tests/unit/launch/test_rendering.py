@@ -51,6 +51,7 @@ SCENARIOS = {
         "max_restarts": 1,
         "args": NASTY,
     },
+    "may-shrink": {"nodes": "2:4", "nproc": "8", "max_restarts": 3, "time": "12:00:00"},
     "placement": {
         "nodes": "4",
         "qos": "high",
