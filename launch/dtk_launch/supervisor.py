@@ -46,7 +46,7 @@ from dtk_launch.waking import awake_at_once
 _OVERTAKEN = "dtk: SLURM has started this job again, in {}; the ranks of this start were killed"
 _OVERTAKEN_CODE = 1
 _GOES_ON = "the ranks begin again without it, from the last checkpoint"
-_ENDS = "the run cannot go on without"
+_ENDS = "the run cannot go on"
 _POLL = 0.05  # seconds between looks at logs and records while ranks start, print or end
 _LONGEST_POLL = 0.1  # and while they do none of it: with 8 ranks the shorter one takes 1 % of a core
 

@@ -160,7 +160,7 @@ def test_a_node_without_power_ends_the_run(nodes, until):
     _, said = first.communicate(timeout=60)
     assert first.returncode == 69, said
     host = socket.gethostname()
-    assert f"dtk: {host} is lost: no word for 5 s; the run cannot go on without" in said
+    assert f"dtk: {host} is lost: no word for 5 s; the run cannot go on" in said
     assert f"dtk: ended because {host} is lost; run the same command again" in said
     assert json.loads((nodes.folder / "runs/script/verdict.json").read_text())["exit_code"] == 69
 
