@@ -237,6 +237,7 @@ class Runtime(Decisions):
             waive=waive,
             background=background,
             signals=self._signals,
+            run_dir=self.run_dir if self.settings.run_dir else None,
         )
         self._signals.leave = self._leave
         self._signals.handle(*STOP_SIGNALS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dist_toolkit.checkpoint.checkpointer import Checkpointer
+from dist_toolkit.checkpoint.goal import note_goal
 from dist_toolkit.checkpoint.layout import parse_dir
 from dist_toolkit.checkpoint.parts import Part, build_parts
 from dist_toolkit.checkpoint.retention import Retention
@@ -19,9 +22,9 @@ from dist_toolkit.storage import Storage
 def build_checkpointer(
     group: Group, storage: Storage, engines: Mapping[str, Any], loaders: Mapping[str, Any],
     state: Mapping[str, Any] | None, rng: Part, *, schedule: Schedule, retention: Retention, waive: Collection[str],
-    background: bool, signals: Signals,
+    background: bool, signals: Signals, run_dir: Path | None,
 ) -> Checkpointer:  # fmt: skip
-    """See `Runtime.checkpointer`.
+    """See `Runtime.checkpointer`. In `run_dir`, if there is one, the goal of the run is noted.
 
     Raises:
         ConfigError: an object has no state, or is a loader that keeps no position; the place is one checkpoint.
@@ -44,6 +47,7 @@ def build_checkpointer(
         background=background,
         stop=StopRequest(group, signals),
         progress=lambda: [engine.steps_taken for engine in engines.values()],
+        **({} if run_dir is None else {"note_goal": partial(note_goal, run_dir)}),
     )
 
 

@@ -54,6 +54,7 @@ class Checkpointer:
         background: bool = True,
         stop: StopSource,
         progress: Callable[[], Sequence[int]] = tuple,
+        note_goal: Callable[[int, int | None], None] = lambda step, until: None,
     ) -> None:
         if isinstance(waive, str):
             raise ConfigError(f"waive={waive!r} is a string; pass a list of names: waive=[{waive!r}]")
@@ -75,6 +76,7 @@ class Checkpointer:
         self._knows_the_run = self._has_restored = self._has_claim = self._in_steps = False
         self._notices = Notices(storage.root, group.world.is_main)
         self._progress, self._kept = progress, list(progress())
+        self._note_goal = note_goal
 
     @property
     def root(self) -> str:
@@ -233,6 +235,8 @@ class Checkpointer:
                 if not self._has_restored:
                     self.restore()
                 self._schedule.start(self.step)
+                if self._group.world.is_main:
+                    self._note_goal(self.step, loop.last)
                 yield from loop.run()
             except GeneratorExit:
                 if not self.is_saved():

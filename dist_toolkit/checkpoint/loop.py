@@ -55,6 +55,11 @@ class Loop:
         self._saves, self._loader, self._epochs = saves, loader, epochs or 0
         self._last = until if epochs is None else _steps_of(loader, epochs)
 
+    @property
+    def last(self) -> int | None:
+        """The last step; None where only reading tells."""
+        return self._last
+
     def run(self) -> Iterator[tuple[int, Any]]:
         """Pairs (step, batch) until the end."""
         if self._last is None:

@@ -168,7 +168,9 @@ def words(view: JobView) -> list[str]:
         lines.append(f"step {view.step}{pace}")
     if view.left is not None:
         fit = f", enough for about {view.steps_left} more steps at this rate" if view.steps_left is not None else ""
-        lines.append(f"{duration(view.left)} left of its time{fit}")
+        eta = view.run.eta if view.run is not None else None
+        short = ", too few to end" if fit and eta is not None and eta > view.left else ""
+        lines.append(f"{duration(view.left)} left of its time{fit}{short}")
     if view.sweep:
         lines.append(f"swept: {view.sweep}")
     lines.append(f"run directory: {view.folder}" + (f", now of job {view.later}" if view.later else ""))

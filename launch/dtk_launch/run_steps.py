@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 _END = 1 << 16  # bytes of metrics.jsonl that are read
@@ -32,6 +33,34 @@ def last_metrics(path: Path) -> tuple[int | None, float, tuple[str, float] | Non
             return step, when, None
         return step, when, (name, math.nan if values[name] is None else float(values[name]))
     return None, 0.0, None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What goal.json says: the run went on from step `begin` at Unix time `time`, and ends with step `until`."""
+
+    begin: int
+    until: int
+    time: float
+
+    def seconds_left(self, step: int, when: float, now: float) -> float | None:
+        """From `now` to the end of the run, which was at `step` at Unix time `when`; None where that is not known yet.
+
+        By the mean pace since it went on, in which evaluations and saves count.
+        """
+        done, took = step - self.begin, when - self.time
+        if done <= 0 or took <= 0 or step > self.until:
+            return None
+        return max(0.0, (self.until - step) * took / done - max(0.0, now - when))
+
+
+def read_goal(folder: Path) -> Goal | None:
+    """The goal of the run's last start that had one."""
+    try:
+        values = json.loads((folder / "goal.json").read_text(encoding="utf-8"))
+        return Goal(int(values["from"]), int(values["until"]), float(values["time"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def last_checkpoint(folder: Path) -> int | None:

@@ -13,7 +13,7 @@ from dtk_launch.job_record import JobRecord
 
 _OURS = re.compile(
     r"plan\.json|plan\.tmp|plans|launcher(-.+)?\.log|job\.(sbatch|json|tmp)|ranks|nodes|hang\.json|verdict\.json|checkpoints"
-    r"|step-[0-9]{8,}|snapshots|requeues\.jsonl|start\.json|metrics\.jsonl|tensorboard|\.reserve-.+"
+    r"|step-[0-9]{8,}|snapshots|requeues\.jsonl|(start|goal)\.json|metrics\.jsonl|tensorboard|\.reserve-.+"
 )
 """The run directory of docs/wire.md, and a folder of checkpoints."""
 _HARMLESS = re.compile(r".*\.(out|err|log)|\.gitkeep|\.gitignore|\.DS_Store|\.nfs.*|lost\+found")

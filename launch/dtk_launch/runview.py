@@ -16,7 +16,7 @@ from typing import Any
 from dtk_launch import nodes
 from dtk_launch.diagnose.evidence import PREEMPTED, signal_name
 from dtk_launch.pace import late, present_rate, slow
-from dtk_launch.run_steps import last_checkpoint, last_metrics
+from dtk_launch.run_steps import Goal, last_checkpoint, last_metrics, read_goal
 
 _SILENT_HERE = 6.0  # seconds without an entry (one comes every two) after which a dtk of this host is looked for
 _SILENT = 90.0  # and after which one elsewhere counts as gone: NFS shows a file as it was up to a minute ago
@@ -50,7 +50,8 @@ class RunView:
     """A run's last launch. `state`: starting, running, dead (no recorded end), ended, failed, stopped or preempted.
 
     `why` says it in words where that is more than the state. `step` and `metric` are those of the last line of
-    metrics.jsonl, `logging` whether this launch wrote it; `seconds` from the start to now, or to the end.
+    metrics.jsonl, `logging` whether this launch wrote it; `seconds` from the start to now, or to the end. `until` is
+    the last step that it is to make, and `eta` the seconds from now to that, while it runs.
     """
 
     name: str
@@ -69,6 +70,8 @@ class RunView:
     logging: bool
     checkpoint: int | None
     ranks: tuple[RankView, ...]
+    until: int | None = None
+    eta: float | None = None
 
     @property
     def stuck(self) -> bool:
@@ -94,6 +97,11 @@ def read_run(folder: Path) -> RunView:
     nproc, most = int(topology.get("nproc", 0)), int(topology.get("nodes", max(1, len(entries))))
     elastic = 0 < int(topology.get("min_nodes", 0)) < most
     expected = nproc * most if state in ("starting", "running") and not elastic else 0
+    ranks = _ranks(entries, expected, state == "running")
+    logging = started is not None and logged >= started
+    goal = read_goal(folder)
+    if goal is not None and (started is None or goal.time < started):  # of an earlier launch
+        goal = None
     return RunView(
         name=str(plan.get("name", folder.name)),
         folder=folder,
@@ -108,10 +116,24 @@ def read_run(folder: Path) -> RunView:
         seconds=max(0.0, max(ends) - started) if started is not None else None,
         step=step,
         metric=metric,
-        logging=started is not None and logged >= started,
+        logging=logging,
         checkpoint=last_checkpoint(folder),
-        ranks=_ranks(entries, expected, state == "running"),
+        ranks=ranks,
+        until=goal.until if goal is not None else None,
+        eta=_eta(goal, (step, logged) if logging else None, ranks) if state == "running" else None,
     )
+
+
+def _eta(goal: Goal | None, logged: tuple[int | None, float] | None, ranks: tuple[RankView, ...]) -> float | None:
+    """Seconds to the end by the last logged step, else by the optimizer's steps since the start."""
+    now = time.time()
+    if goal is None:
+        return None
+    if logged is not None and logged[0] is not None and logged[0] > goal.begin:
+        return goal.seconds_left(logged[0], logged[1], now)
+    beats = [(rank.steps, now - (rank.beat_age or 0.0)) for rank in ranks if rank.steps]
+    steps, when = max(beats, default=(0, now))
+    return goal.seconds_left(goal.begin + steps, when, now)
 
 
 @dataclass(frozen=True)

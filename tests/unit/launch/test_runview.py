@@ -206,6 +206,34 @@ def test_steps_and_loss_are_those_that_this_launch_has_logged(made):
     assert (row["step"], row["loss"]) == ("950", "0.25")
 
 
+@pytest.mark.parametrize(
+    ("goal", "logged", "beats", "eta"),
+    [
+        ({"from": 0, "until": 1000, "time": -99}, (500, 0), None, 100),  # 500 steps took 100 s
+        ({"from": 400, "until": 1000, "time": -50}, (500, 0), None, 250),  # went on from 400
+        ({"from": 400, "until": 1000, "time": -50}, (500, -10), None, 190),  # and that was 10 s ago
+        ({"from": 0, "until": 1000, "time": -50}, None, 200, 200),  # does not log
+        ({"from": 0, "until": 1000, "time": -50}, None, None, None),
+        ({"from": 500, "until": 1000, "time": -50}, (500, 0), None, None),
+        ({"from": 0, "until": 1000, "time": -5000}, (500, 0), None, None),  # of an earlier launch
+        ({"from": 0, "until": None, "time": -50}, (500, 0), None, None),
+        (None, (500, 0), None, None),
+    ],
+)
+def test_the_end_is_foretold_by_the_pace_since_the_start(made, goal, logged, beats, eta):
+    made.plan(nproc=1)
+    now = time.time()
+    row = {"rank": 0, "pid": 7, "state": "running"}
+    made.node(silence=0.0, ranks=[row | ({"steps": beats, "beat_ns": int(now * NS)} if beats else {})])
+    if goal:
+        made.put("goal.json", goal | {"time": now + goal["time"]})
+    if logged:
+        made.put("metrics.jsonl", json.dumps({"step": logged[0], "time": now + logged[1], "loss": 0.2}) + "\n")
+    view = made.read()
+    assert view.eta == (None if eta is None else pytest.approx(eta, abs=2))
+    assert ("step 1000, its last, in about 0:0" in header(view)[1]) == (eta is not None)
+
+
 def test_a_rank_that_is_behind_has_a_step_of_its_own(made):
     made.plan(nproc=3)
     now = made.node()
