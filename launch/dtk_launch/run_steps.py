@@ -49,7 +49,7 @@ class Goal:
         By the mean pace since it went on, in which evaluations and saves count.
         """
         done, took = step - self.begin, when - self.time
-        if done <= 0 or took <= 0 or step > self.until:
+        if done <= 0 or took <= 0 or step >= self.until:
             return None
         return max(0.0, (self.until - step) * took / done - max(0.0, now - when))
 

@@ -23,8 +23,9 @@ def header(view: RunView) -> list[str]:
     facts += [f"for {duration(view.seconds)}"] if view.seconds is not None else []
     facts += [f"{view.restarts} restart{'s' if view.restarts > 1 else ''}"] if view.restarts else []
     facts.append(f"last checkpoint: step {view.checkpoint}" if view.checkpoint is not None else "no checkpoint")
-    facts += [f"{view.until} steps to make"] if view.until is not None and view.eta is None and not view.over else []
-    facts += [f"step {view.until}, its last, in about {duration(view.eta)}"] if view.eta is not None else []
+    if view.until is not None and not view.over:
+        eta = f", in about {duration(view.eta)}" if view.eta is not None else ""
+        facts.append(f"to end at step {view.until}{eta}")
     return [f"{view.name}: {state_of(view)}{': ' + printable(view.why) if view.why else ''}", ", ".join(facts)]
 
 

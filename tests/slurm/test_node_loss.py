@@ -111,7 +111,7 @@ def test_a_run_goes_on_with_fewer_nodes_and_two_writers_do_not_meet(cluster, tmp
     split = Run(cluster, tmp_path, "split", "--nodes", "1", pause=0.7)
     *_, last = shrinks.trains()
     says = cluster.run([sys.executable, "-m", "dtk_launch", "status", str(shrinks.job)], cwd=tmp_path).stdout
-    assert f"step {STEPS}, its last, in about 0:00:" in says
+    assert f"to end at step {STEPS}, in about 0:00:" in says
     cluster.power("stop", last)
     (host,) = split.trains()
     cluster.run(["pkill", "-9", "-x", "slurmd"], node=host)  # its ranks are well, but SLURM does not see them

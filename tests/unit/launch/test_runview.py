@@ -215,6 +215,7 @@ def test_steps_and_loss_are_those_that_this_launch_has_logged(made):
         ({"from": 0, "until": 1000, "time": -50}, None, 200, 200),  # does not log
         ({"from": 0, "until": 1000, "time": -50}, None, None, None),
         ({"from": 500, "until": 1000, "time": -50}, (500, 0), None, None),
+        ({"from": 0, "until": 500, "time": -50}, (500, 0), None, None),  # it saves, or evaluates
         ({"from": 0, "until": 1000, "time": -5000}, (500, 0), None, None),  # of an earlier launch
         ({"from": 0, "until": None, "time": -50}, (500, 0), None, None),
         (None, (500, 0), None, None),
@@ -231,7 +232,7 @@ def test_the_end_is_foretold_by_the_pace_since_the_start(made, goal, logged, bea
         made.put("metrics.jsonl", json.dumps({"step": logged[0], "time": now + logged[1], "loss": 0.2}) + "\n")
     view = made.read()
     assert view.eta == (None if eta is None else pytest.approx(eta, abs=2))
-    assert ("step 1000, its last, in about 0:0" in header(view)[1]) == (eta is not None)
+    assert ("to end at step 1000, in about 0:0" in header(view)[1]) == (eta is not None)
 
 
 def test_a_rank_that_is_behind_has_a_step_of_its_own(made):
