@@ -15,11 +15,11 @@ from dtk_launch.code_paths import folders_in_place
 from dtk_launch.code_snapshot import Code, discard, make, plan_code
 from dtk_launch.errors import PlanError, SubmitError
 from dtk_launch.facts import HostFacts
-from dtk_launch.grace import check_stop, stop_words
-from dtk_launch.hanging import parse_timeout
+from dtk_launch.grace import check_stop
 from dtk_launch.job_record import JobRecord
 from dtk_launch.job_setup import container, dtk_there, setup_lines
 from dtk_launch.job_values import asked, check_forms
+from dtk_launch.job_words import batch_words, launch_words, plain_words
 from dtk_launch.mounts import of_one_host
 from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions, flag_of
@@ -27,11 +27,10 @@ from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.rendezvous import check_restarts
 from dtk_launch.runfolder import check_run_folder
-from dtk_launch.schedulers.base import JobPlan, PerTask, Scheduler, TaskArguments, Torchrun, failure
+from dtk_launch.schedulers.base import JobPlan, Scheduler, Torchrun, failure
 from dtk_launch.schedulers.slurm import Slurm
-from dtk_launch.schedulers.srun import torchrun_words
 from dtk_launch.sweep import sweep_lines, with_sweep
-from dtk_launch.tuning import check_tuning, tuning_words
+from dtk_launch.tuning import check_tuning
 from dtk_launch.values import check_choices, check_topology, parse_env, parse_nodes, parse_nproc, run_folder, run_name
 
 _NOT_PLAIN = (
@@ -71,7 +70,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
     gpus = options.gpus_per_node or (str(nproc) if options.device == "cuda" and counted else "")
     plain = Torchrun(facts.torchrun, options.nproc, options.max_restarts) if options.plain else None
     return JobPlan(
-        launch=_launch_words(options, facts, name, run_dir) if plain is None else _plain(options, plain, nodes),
+        launch=launch_words(options, facts, name, run_dir) if plain is None else plain_words(options, plain, nodes),
         nodes=nodes,
         fewest=fewest if fewest < nodes else 0,
         name=name,
@@ -87,7 +86,7 @@ def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
         plain=plain,
         template=facts.cwd / Path(options.template).expanduser() if options.template else None,
         requeue=not options.no_requeue,
-        batch=_batch_words(options, facts, run_dir),
+        batch=batch_words(options, facts, run_dir),
     )
 
 
@@ -105,61 +104,6 @@ def _check_plain(options: SubmitOptions) -> None:
             f"--plain: torchrun does not notice that a node has died, and --nodes={options.nodes} is there to go on "
             "without it; drop one of the two"
         )
-
-
-def _plain(options: SubmitOptions, torchrun: Torchrun, nodes: int) -> tuple[str, ...]:
-    if options.venv or options.conda or options.container_image:
-        torchrun = replace(torchrun, program=("torchrun",))
-    target = (*(("-m",) if options.module else ()), "--", options.script, *_arguments(options))
-    return torchrun_words(torchrun, nodes, target)
-
-
-def _batch_words(options: SubmitOptions, facts: HostFacts, run_dir: Path) -> tuple[str, ...]:
-    """What requeues the job, on the batch host: that has no dtk of a container."""
-    if options.plain or options.no_requeue:
-        return ()
-    dtk = ("dtk",) if options.venv or options.conda else facts.dtk
-    folder = PerTask(f"{run_dir}/task-") if options.array else str(run_dir)
-    elastic = ("--elastic",) if ":" in options.nodes else ()
-    return (*dtk, "batch-step", "--run-dir", folder, "--max-stalls", str(options.max_stalls), *elastic, "--")
-
-
-def _launch_words(options: SubmitOptions, facts: HostFacts, name: str, run_dir: Path) -> tuple[str, ...]:
-    """The `dtk launch` of each node. Every value is spelt out, so the file of settings is not read again there."""
-    words = [
-        *dtk_there(options, facts.dtk),
-        "launch",
-        "--nodes",
-        options.nodes or "1",
-        "--nproc",
-        options.nproc,
-        "--device",
-        options.device,
-    ]
-    words += [
-        "--cpu-bind",
-        options.cpu_bind,
-        "--strategy",
-        options.strategy,
-        "--max-restarts",
-        str(options.max_restarts),
-    ]
-    words += stop_words(options)
-    words += tuning_words(options)
-    words += ["--hang-timeout", parse_timeout(options.hang_timeout), "--on-hang", options.on_hang]
-    if options.array:  # a run of its own for each task
-        words += ["--name", PerTask(f"{name}-"), "--run-dir", PerTask(f"{run_dir}/task-")]
-    else:
-        words += ["--name", name, "--run-dir", str(run_dir)]
-    if options.quiet_ranks:
-        words += ["--quiet-ranks", options.quiet_ranks]
-    for key, value in parse_env(options.env):
-        words += ["--env", f"{key}={value}"]
-    return (*words, *(("-m",) if options.module else ()), options.script, *_arguments(options))
-
-
-def _arguments(options: SubmitOptions) -> tuple[str, ...]:
-    return (*options.args, *((TaskArguments(),) if options.sweep else ()))
 
 
 def submit(options: SubmitOptions, facts: HostFacts) -> None:
