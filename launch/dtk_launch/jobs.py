@@ -26,6 +26,7 @@ from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.ranklist import parse_ranks
 from dtk_launch.rendezvous import check_restarts
+from dtk_launch.run_taken import check_free
 from dtk_launch.runfolder import check_run_folder
 from dtk_launch.schedulers.base import JobPlan, Scheduler, Torchrun, failure
 from dtk_launch.schedulers.slurm import Slurm
@@ -39,6 +40,7 @@ _NOT_PLAIN = (
     *("grace", "quiet_ranks", "max_stalls"),
 )
 """What dtk does on a node, and torchrun does not."""
+_SOON = 60  # seconds to its start that are not worth a word
 
 
 def build_job(options: SubmitOptions, facts: HostFacts) -> JobPlan:
@@ -120,10 +122,11 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
         return
     program = shutil.which(scheduler.program)
     if program is None:
-        raise SubmitError(
+        raise PlanError(
             f"no {scheduler.program} on PATH, so this host cannot submit; run it on a login node, or add --dry-run "
             "to see the script"
         )
+    check_free(job, scheduler)
     notes = _check(scheduler, job, text)
     if code is not None:
         notes.append(make(code, options, os.environ))
@@ -176,7 +179,16 @@ def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     waits = scheduler.waits(whole, found)
     kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
     apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
-    return [note for note in (waits, apart, f"it could start at {start}" if start else "") if note]
+    expected = f"SLURM expects to start it at {start}" if start and _far(start) else ""
+    return [note for note in (waits, apart, expected) if note]
+
+
+def _far(start: str) -> bool:
+    """Whether that is more than a minute away; True where it cannot be read."""
+    try:
+        return time.mktime(time.strptime(start, "%Y-%m-%d %H:%M:%S")) > time.time() + _SOON
+    except (ValueError, OverflowError):
+        return True
 
 
 def _write(job: JobPlan, text: str) -> Path:

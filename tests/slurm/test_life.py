@@ -86,6 +86,12 @@ def test_a_job_that_runs_and_jobs_that_wait_for_it(cluster, dtk):
     waits = dtk.submit("waits", HELLO, "--nodes", "2", "--exclusive")
     cluster.wait_until(lambda: dtk.state(waits)["why"], "SLURM says why the job waits")
 
+    again = ["submit", "--nproc", "1", "--time", "5", "--name"]
+    refused = dtk(*again, "busy", "busy.py", code=2).stderr
+    assert f"job {busy} still has the run " in refused
+    assert f"(running on n[1-2]); dtk cancel {busy}, " in refused
+    assert f"job {waits} still has the run " in dtk(*again, "waits", "waits.py", code=2).stderr
+
     waiting = dtk("status", "waits").stdout
     assert re.match(rf"job {waits}: pending, 2 nodes; (Resources: it is next, and|Priority: jobs of a higher)", waiting)
     left = dtk("logs", "waits", "-f", code=130, before=[sys.executable, "-c", INTERRUPT, "waiting for its output"])
