@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +106,17 @@ class JobState:
     user: str
     script: Path | None
     log: str
+    most: int | None = None
+    """Nodes that it would take, where it can do with `nodes`."""
+
+    @property
+    def began(self) -> float | None:
+        """When it started (Unix time); None where it has not, or that cannot be read."""
+        if self.ran is None:
+            return None
+        with contextlib.suppress(ValueError, OverflowError):
+            return time.mktime(time.strptime(self.start, "%Y-%m-%d %H:%M:%S"))
+        return None
 
 
 class Scheduler(Protocol):

@@ -10,7 +10,7 @@ _LIMITS = (
 _REASONS = (
     ("Priority", "jobs of a higher priority are before it"),
     ("Resources", "it is next, and waits until nodes are free"),
-    ("BeginTime", "it may not start before {start}: the --begin that was asked for, or two minutes after a requeue"),
+    ("BeginTime", "it may not start before {start}: {begin}"),
     ("DependencyNeverSatisfied", "the job that it waits for has not ended as asked, so it never starts; cancel it"),
     ("Dependency", "it waits for another job ({dependency})"),
     ("JobHeldUser", "you have held it; scontrol release {job} lets it go on"),
@@ -45,20 +45,28 @@ _REASONS = (
     ("Cleaning", "what is left of its earlier attempt is being ended"),
     ("JobLaunchFailure", "its script could not be started; often the folder of its log is not there on the node"),
     ("NonZeroExitCode", ""),
-    ("TimeLimit", "its time was up; submit again, it goes on from its last checkpoint"),
+    ("TimeLimit", "its time was up; submit again: it goes on from its last checkpoint, if it has saved one"),
     ("OutOfMemory", "it used more memory than it had asked for; --mem asks for more"),
     ("RaisedSignal:?.*", "a signal ended it"),
 )
 
 
-def reason_words(reason: str, job: str, start: str = "", dependency: str = "") -> str:
-    """What a reason of SLURM means, and what to do; '' where it is not known, or says nothing."""
+_REQUEUED = "SLURM keeps a requeued job for two minutes"
+_ASKED = "the --begin that was asked for"
+
+
+def reason_words(reason: str, job: str, start: str = "", dependency: str = "", restarts: int | None = None) -> str:
+    """What a reason of SLURM means, and what to do; '' where it is not known, or says nothing.
+
+    `restarts` None: not known.
+    """
     for form, text in _REASONS:
         if re.fullmatch(form, reason.split(",")[0].strip("() "), re.IGNORECASE):
             found = {
                 "job": job,
                 "start": start or "its time",
                 "dependency": dependency or "scontrol show job tells which",
+                "begin": f"{_ASKED}, or {_REQUEUED}" if restarts is None else _REQUEUED if restarts else _ASKED,
             }
             return text.format(limits=_LIMITS, **found)
     return ""

@@ -29,6 +29,10 @@ _MEANINGS = (
     ("Access/permission denied", "you may not use this partition, or not as this user; ask the admin"),
     ("Invalid job id", "SLURM does not know this job, or has forgotten it: some minutes after its end it does"),
     ("Invalid user id", "this user is not known on the cluster; log in there"),
+    (
+        "resolve_ctls_from_dns_srv|establish a configuration source",
+        "this host has SLURM's programs and no slurm.conf, so it is no login node of a cluster; run dtk on one",
+    ),
     ("nable to contact slurm controller", "slurmctld does not answer; scontrol ping, and try again in a minute"),
     ("Unable to open file|No such file", "a file that the job names is not there"),
     ("[Uu]ser's group not permitted", "your groups (id -Gn) may not use this partition; ask the admin"),
