@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch.asking import ask
+from dtk_launch.diagnose.words import printable
 from dtk_launch.errors import SubmitError
 from dtk_launch.jobref import JobRef, find_job, now, of_states, submitted_in
+from dtk_launch.last_start import as_of
+from dtk_launch.runref import run_of
 from dtk_launch.runview import RunView, read_run
 from dtk_launch.schedulers.base import JobState, Scheduler, failure
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.streams import json_text
 from dtk_launch.tables import duration, header, number, plain, run_json, state_of
 
-_COLUMNS = ("job", "run", "state", "nodes", "ran", "left", "step", "steps/s", "why")
+_COLUMNS = ("job", "run", "state", "nodes", "ran", "left", "step", "steps/s")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class JobView:
     @property
     def left(self) -> float | None:
         """Seconds to the time limit, while it runs."""
-        if self.state is None or self.state.over or self.state.limit is None or self.state.ran is None:
+        if self.state is None or self.state.state != "running" or self.state.limit is None or self.state.ran is None:
             return None
         return max(0.0, self.state.limit - self.state.ran)
 
@@ -89,7 +92,7 @@ def views_of(ref: JobRef) -> list[JobView]:
                 state.id,
                 ref.run_dir(state),
                 state,
-                _run(ref, ref.run_dir(state)),
+                _run(ref, ref.run_dir(state), state),
                 state.log or log,
                 ref.later,
                 _sweep(ref, state.id),
@@ -124,11 +127,12 @@ def mine(scheduler: Scheduler) -> list[JobView]:
     return found
 
 
-def _run(ref: JobRef, folder: Path) -> RunView | None:
+def _run(ref: JobRef, folder: Path, state: JobState | None = None) -> RunView | None:
     """The run as its directory tells it; None if nothing of this job has run there."""
     view = read_run(folder)
     since = ref.since if ref.id else 0.0
-    return view if view.started is not None and view.started >= since and not ref.later else None
+    mine = view.started is not None and view.started >= since and not ref.later
+    return as_of(state, view) if mine else None
 
 
 def _table(views: list[JobView], as_json: bool) -> None:
@@ -136,8 +140,8 @@ def _table(views: list[JobView], as_json: bool) -> None:
         print(json_text([values(view) for view in views]))
     elif views:
         swept = any(view.sweep for view in views)
-        rows = [_row(view) + (_metric(view), view.sweep) * swept for view in views]
-        print(plain(_COLUMNS + ("metric", "swept") * swept, rows), end="")
+        rows = [(*_row(view), *((_metric(view), view.sweep) if swept else ()), _reason(view)) for view in views]
+        print(plain((*_COLUMNS, *(("metric", "swept") if swept else ()), "why"), rows), end="")
     else:
         print("no job of dtk submit is in the queue; dtk runs lists the runs in ./runs", file=sys.stderr)
 
@@ -184,11 +188,17 @@ def _job_line(view: JobView) -> str:
             return "no job: this run was started without dtk submit"
         what = "nothing of it has run" if view.run is None else "its run directory says"
         return f"job {view.id}: the scheduler does not tell of it (any more); {what}"
-    place = f" on {state.hosts}" if state.hosts else f", {state.nodes} nodes" if (state.nodes or 0) > 1 else ""
+    place = f" on {state.hosts}" if state.hosts else _asked(state)
     time = f" {'after' if state.over else 'for'} {duration(state.ran)}" if state.ran else ""
     time += f" of {duration(state.limit)}" if time and state.limit else ""
     again = f", {state.restarts} restart{'s' * (state.restarts > 1)}" if state.restarts else ""
     return f"job {state.id}: {_state(state)}{time}{place}{again}{_why(state)}"
+
+
+def _asked(state: JobState) -> str:
+    """The nodes that it waits for; '' for one."""
+    least, most = state.nodes or 1, state.most or state.nodes or 1
+    return f", {least} to {most} nodes" if most > least else f", {least} nodes" if least > 1 else ""
 
 
 def _state(state: JobState) -> str:
@@ -215,15 +225,19 @@ def _metric(view: JobView) -> str:
 
 def _row(view: JobView) -> tuple[str, ...]:
     state, run = view.state, view.run
-    why = (state.reason if state and state.reason != "NonZeroExitCode" else "") or (run.why if run else "")
     return (
         view.id or "-",
-        view.folder.name,
+        run_of(view.folder),
         _state(state) if state else state_of(run) if run else "-",
         "-" if state is None else state.hosts or str(state.nodes or "-"),
         "-" if state is None or state.ran is None else duration(state.ran),
         "-" if view.left is None else duration(view.left),
         "-" if view.step is None else str(view.step),
         number(view.rate),
-        why,
     )
+
+
+def _reason(view: JobView) -> str:
+    """Why it waits, or has ended so, by the scheduler's word or else by the run directory."""
+    said = view.state.reason if view.state is not None and view.state.reason != "NonZeroExitCode" else ""
+    return printable(said or (view.run.why if view.run is not None else ""))

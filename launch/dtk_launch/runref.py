@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from dtk_launch.errors import DtkError, nearest
 
 _SHOWN = 10  # names of runs in an error
+_TASK = re.compile(r"task-(\d+)")
 
 
 class RunNotFound(DtkError):
@@ -20,10 +22,28 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run directories directly in `folder`, by name."""
+    """The run directories in `folder`, by name, after each those of an array's tasks in it, by number."""
     try:
-        return sorted(path for path in folder.iterdir() if is_run(path))
+        return [run for path in sorted(folder.iterdir()) for run in (path, *_tasks(path)) if is_run(run)]
     except OSError:
+        return []
+
+
+def run_of(folder: Path) -> str:
+    """The name of a run directory in the folder of all runs: `digits`, of an array's task `digits/task-3`."""
+    return f"{folder.parent.name}/{folder.name}" if _TASK.fullmatch(folder.name) else folder.name
+
+
+def task_of(folder: Path) -> int:
+    """The number of the array's task whose run directory this is, -1 for none."""
+    match = _TASK.fullmatch(folder.name)
+    return int(match[1]) if match else -1
+
+
+def _tasks(folder: Path) -> list[Path]:
+    try:
+        return sorted((path for path in folder.iterdir() if task_of(path) >= 0), key=task_of)
+    except OSError:  # no folder
         return []
 
 
@@ -36,7 +56,7 @@ def find_run(run: str, cwd: Path) -> Path:
     if os.path.exists(asked):  # noqa: PTH110 - a name may be too long to ask for
         what = "a file" if asked.is_file() else "no run directory: it has neither plan.json nor ranks/"
         raise RunNotFound(f"{asked} is {what}; pass the name of a run in ./runs, or the path of a run directory")
-    known = [path.name for path in runs_in(cwd / "runs")]
+    known = [run_of(path) for path in runs_in(cwd / "runs")]
     guess = nearest(run, known)
     names = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
     there = f"known: {names}" + (f"; did you mean {guess}?" if guess else "") if known else "there are none"

@@ -136,9 +136,9 @@ def test_a_sweep_of_which_one_run_fails(cluster, dtk):
     for task in (0, 1):
         cluster.wait_until(lambda task=task: dtk.state(f"{array}_{task}")["over"], "the task has ended", timeout=90)
     rows = {line.split()[0]: line.split()[1:] for line in dtk("status", "many").stdout.splitlines()}
-    assert rows[f"{array}_0"][:2] == ["task-0", "completed"]
+    assert rows[f"{array}_0"][:2] == ["many/task-0", "completed"]
     assert rows[f"{array}_0"][-5:] == ["loss", "0.5", "--word=it's", "so", "--code=0"]
-    assert rows[f"{array}_1"][:5] == ["task-1", "failed", "(exit", "code", "3)"]
+    assert rows[f"{array}_1"][:5] == ["many/task-1", "failed", "(exit", "code", "3)"]
     failed = dtk("status", "runs/many/task-1").stdout
     assert failed.startswith(f"job {array}_1: failed (exit code 3) after ")
     assert "run many-1: failed (3): rank 0: " in failed
