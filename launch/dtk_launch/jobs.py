@@ -171,6 +171,10 @@ def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     found, whole = site.stdout if site.returncode == 0 else "", scheduler.with_variables(job, os.environ)
     if reasons := scheduler.refusals(whole, found):
         raise PlanError("this job could never start: " + "; ".join(reasons))
+    if container_argv := scheduler.container_argv(job):
+        said = ask(container_argv)
+        if refusal := scheduler.container_refusal(job, said.stdout if said.returncode == 0 else ""):
+            raise PlanError(refusal)
     tested = ask(scheduler.test_argv(), text, environ=scheduler.submit_environ(job, os.environ))
     code = tested.returncode
     refusal, start = ("", "") if code is None else scheduler.read_test(code, tested.stderr)

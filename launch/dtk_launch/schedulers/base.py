@@ -137,6 +137,12 @@ class Scheduler(Protocol):
     def waits(self, plan: JobPlan, site: str) -> str:
         """What keeps it waiting for longer than its turn; '' if nothing is known to."""
 
+    def container_argv(self, plan: JobPlan) -> tuple[str, ...]:
+        """The command that tells whether the job's container can be started, () where nothing has to be asked."""
+
+    def container_refusal(self, plan: JobPlan, said: str) -> str:
+        """Why it cannot, from what that command printed; '' if it can, or if that is not known."""
+
     def test_argv(self) -> tuple[str, ...]:
         """The command that takes a script on stdin and says whether it would be accepted."""
 

@@ -55,6 +55,19 @@ class Slurm:
         """Nodes that are down or drained."""
         return waits(plan, parse_sinfo(site))
 
+    def container_argv(self, plan: JobPlan) -> tuple[str, ...]:
+        """pyxis, a plugin, adds options to srun; of apptainer only the nodes can tell."""
+        return ("srun", "--help") if plan.container is not None and plan.container.runtime == "pyxis" else ()
+
+    def container_refusal(self, plan: JobPlan, said: str) -> str:
+        """Without pyxis srun would end each start with its usage."""
+        if plan.container is None or "--job-name" not in said or "--container-image" in said:
+            return ""
+        return (
+            f"--container-image={plan.container.image} is started by pyxis, but srun has no --container-image here, so "
+            "this cluster has no pyxis; pass a .sif file, or --container-runtime apptainer where the nodes have that"
+        )
+
     def test_argv(self) -> tuple[str, ...]:
         """Submits nothing."""
         return ("sbatch", "--test-only")

@@ -44,3 +44,27 @@ def test_a_host_without_slurm_is_bad_input(facts, tmp_path, monkeypatch):
         submit(SubmitOptions(script="train.py"), replace(facts(), cwd=tmp_path))
     assert caught.value.exit_code == 2
     assert not (tmp_path / "runs").exists()
+
+
+OPTIONS = "echo '  -J, --job-name=jobname     name of job'"
+PYXIS = f"{OPTIONS}; echo '      --container-image=[USER@][REGISTRY#]IMAGE[:TAG]|PATH'"
+
+
+@pytest.mark.parametrize(
+    ("image", "srun", "refused"),
+    [
+        ("foo", f"{OPTIONS}; echo '      --container             Path to OCI container bundle'", True),
+        ("foo", PYXIS, False),
+        ("foo", "exit 1", False),
+        ("foo.sif", OPTIONS, False),
+    ],
+)
+def test_an_image_for_pyxis_where_srun_has_none(submitted, tmp_path, image, srun, refused):
+    if not refused:
+        assert "pyxis" not in submitted(programs={"srun": srun}, container_image=image)
+        return
+    with pytest.raises(
+        PlanError, match=r"--container-image=foo is started by pyxis, .* pass a .sif file, or .*apptainer"
+    ):
+        submitted(programs={"srun": srun}, container_image=image)
+    assert not (tmp_path / "runs").exists()
