@@ -28,7 +28,7 @@ def as_of(state: JobState | None, view: RunView) -> RunView:
     return replace(
         view,
         state="dead",
-        why=f"no end of its last start is on record, and {now}",
+        why=f"no end of its last start is on record{' yet' * (state.state == 'completing')}, and {now}",
         seconds=min(state.ran or 0.0, view.seconds or 0.0) if known else None,
         eta=None,
         ranks=tuple(replace(rank, rate=None, late=False, slower=None) for rank in view.ranks),

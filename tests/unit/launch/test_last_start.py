@@ -68,11 +68,11 @@ def test_a_job_that_runs_has_a_pace_and_time_left(run):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (state_of("TIMEOUT"), "the scheduler says: timeout"),
-        (state_of("CANCELLED"), "the scheduler says: cancelled"),
-        (state_of("COMPLETING"), "the scheduler says: completing"),
-        (state_of("PENDING", ran="00:00:00", restarts=1), "the scheduler says: pending"),
-        (state_of("RUNNING", began=20, ran="00:00:20", restarts=1), "the job has started again"),
+        (state_of("TIMEOUT"), ", and the scheduler says: timeout"),
+        (state_of("CANCELLED"), ", and the scheduler says: cancelled"),
+        (state_of("COMPLETING"), " yet, and the scheduler says: completing"),
+        (state_of("PENDING", ran="00:00:00", restarts=1), ", and the scheduler says: pending"),
+        (state_of("RUNNING", began=20, ran="00:00:20", restarts=1), ", and the job has started again"),
     ],
 )
 def test_a_start_that_is_over_has_none(run, state, said):
@@ -80,7 +80,7 @@ def test_a_start_that_is_over_has_none(run, state, said):
     assert (view.rate, view.steps_left, view.run.eta, view.step) == (None, None, None, 50)
     assert view.left == (580.0 if state.state == "running" else None)
     lines = words(view)
-    assert lines[1] == f"run slow: dead: no end of its last start is on record, and {said}"
+    assert lines[1] == f"run slow: dead: no end of its last start is on record{said}"
     assert lines[3] == "step 50"
     assert "steps/s" not in " ".join(lines)
     assert values(view)["run"]["ranks"][0]["rate"] is None
