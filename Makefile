@@ -56,7 +56,7 @@ chaos: .venv/.dev  ## the long runs: random kills, many times
 slurm-up:  ## a real SLURM cluster on this machine (Debian or Ubuntu, root)
 	slurm/cluster/up.sh
 
-slurm-down:
+slurm-down:  ## end that cluster, and every job in it
 	slurm/cluster/down.sh
 
 clean:  ## remove what make created, runs/ excepted

@@ -293,7 +293,7 @@ class Runtime(Decisions):
         in_order = kind is None or (isinstance(value, SystemExit) and value.code in (None, 0, Preempted.EXIT_CODE))
         alone = isinstance(value, Preempted) and not value.together
         if alone:
-            self.logger.warning("preempted outside the training loop; start the same command again to go on")
+            self.logger.warning("preempted outside the training loop; started again, it goes on")
         self.close(failed=alone or not in_order)
 
     def _leave(self) -> Preempted | None:

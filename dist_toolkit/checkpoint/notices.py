@@ -42,9 +42,9 @@ class Notices:
     def preempted(self, step: int) -> None:
         """The program is left at a step that is saved, or before the first one."""
         if self._is_main and step:
-            _LOG.warning("preempted: step %d is saved in %s; start the same command again to go on", step, self._root)
+            _LOG.warning("preempted: step %d is saved in %s; started again, it goes on from there", step, self._root)
         elif self._is_main:
-            _LOG.warning("preempted before the first step; start the same command again")
+            _LOG.warning("preempted before the first step; started again, it begins")
 
     def differing(self, names: Iterable[str]) -> None:
         """The states of these names are not the same on every rank."""

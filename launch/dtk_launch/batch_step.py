@@ -53,7 +53,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int, elastic: bool = 
     state = controller.job_state(job_id, partial(_say, job_id)) if code else None
     decision = decide(now, state, told, _earlier(run_dir, job_id), max_stalls, lost)
     try:
-        _note(run_dir / _FILE, replace(now, requeued=decision.requeue))
+        _note(run_dir / _FILE, replace(now, requeued=decision.requeue, lost=lost))
     except OSError as error:
         if decision.requeue:
             _say(job_id, f"not requeued, for {run_dir / _FILE}, which counts it, cannot be written: {error.strerror}")

@@ -146,7 +146,11 @@ def submit(given: dict[str, Any]) -> None:
     from dtk_launch import hints, jobs
 
     _warn(hints.unknown_variables(dict(facts.environ)))
-    jobs.submit(settings.options, facts)
+    options = settings.options
+    source = None if options.module else (facts.cwd / options.script).read_text(encoding="utf-8", errors="replace")
+    for name in hints.misplaced(options.args, source):
+        raise PlanError(hints.misplaced_words(name, options.script, "submit"))  # a job may wait for days to tell
+    jobs.submit(options, facts)
 
 
 @app.command("batch-step", hidden=True, context_settings=SCRIPT_SETTINGS)

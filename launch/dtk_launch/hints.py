@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from dtk_launch.config import env_name
@@ -46,18 +46,29 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _misplaced(plan: LaunchPlan, source: str | None) -> Iterator[str]:
-    if source is None:
-        return
     known = {decision.source for decision in plan.decisions}  # who gives it before the script too, knows what is whose
+    for name in misplaced(plan.target.args, source):
+        if f"flag {flag_of(name)}" not in known:
+            yield misplaced_words(name, plan.target.script, "launch")
+            return
+
+
+def misplaced(args: Sequence[str], source: str | None) -> Iterator[str]:
+    """Options of dtk's alone among the script's arguments, which its source (None: not at hand) does not mention."""
     for name in _OURS_ALONE:
         flag = flag_of(name)
-        given = any(word == flag or word.startswith(f"{flag}=") for word in plan.target.args)
-        if given and f"flag {flag}" not in known and flag not in source and name not in source:
-            yield (
-                f"{flag} stands after {plan.target.script} and so is handed to it, which does not mention it; options "
-                f"of dtk stand before the script: dtk launch {flag} ... {plan.target.script}"
-            )
-            return
+        given = any(word == flag or word.startswith(f"{flag}=") for word in args)
+        if given and source is not None and flag not in source and name not in source:
+            yield name
+
+
+def misplaced_words(name: str, script: str, command: str) -> str:
+    """What is wrong with that option, and where it belongs."""
+    flag = flag_of(name)
+    return (
+        f"{flag} stands after {script} and so is handed to it, which does not mention it; options of dtk stand before "
+        f"the script: dtk {command} {flag} ... {script}"
+    )
 
 
 def _port(plan: LaunchPlan) -> Iterator[str]:

@@ -64,7 +64,7 @@ def decide(
     ends = [end for end in ends if end not in unstarted]
     well = bool(ends) and not unstarted and len(ends) == ranks and not any(end.failed for end in ends)
     if early and well:
-        return Outcome(PREEMPTED, line=f"preempted: {early}; run the same command again to go on")
+        return Outcome(PREEMPTED, line=f"preempted: {early}; started again, it goes on")
     if torchrun_code == 0:
         return Outcome(0)
     saved = any(end.code == PREEMPTED for end in ends)
@@ -72,12 +72,12 @@ def decide(
     # torchrun does not say how ranks ended that were told to; where it was killed, they were
     unsaved = [e for e in ends if e.failed and not has_followed(e) and (e.code is not None or torchrun_code < 0)]
     if preempted and not unsaved and len(ends) >= ranks:
-        return Outcome(PREEMPTED, line="preempted and saved; run the same command again to go on")
+        return Outcome(PREEMPTED, line="preempted and saved; started again, it goes on")
     if hung:
         return Outcome(HUNG, line="ended because it hung (--on-hang stop)")
     if lost:
         gone = f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost"
-        return Outcome(LOST, line=f"ended because {gone}; run the same command again to go on from the last checkpoint")
+        return Outcome(LOST, line=f"ended because {gone}; started again, it goes on from the last checkpoint")
     if preempted:
         code = 128 + signalled if signalled else next((end.code for end in unsaved if end.code), 1)
         return Outcome(code, line=_half_saved(ends, unsaved))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 PREEMPTED = 75
@@ -44,6 +44,8 @@ class Attempt:
     saved: int | None
     requeued: bool
     time: float
+    lost: tuple[str, ...] = ()
+    """Nodes that had died, which is why it ended."""
 
     @property
     def advanced(self) -> bool:
@@ -83,14 +85,16 @@ def _time(text: str | None) -> datetime | None:
 def read_attempts(text: str, job: str) -> list[Attempt]:
     """The attempts of one job in requeues.jsonl; a line that was cut short is left out."""
     names = {field.name for field in fields(Attempt)}
+    needed = names - {"lost"}  # which older lines do not have
     found = []
     for line in text.splitlines():
         try:
             values = json.loads(line)
         except ValueError:
             continue
-        if isinstance(values, dict) and values.keys() >= names and values["job"] == job:
-            found.append(Attempt(**{name: values[name] for name in names}))
+        if isinstance(values, dict) and values.keys() >= needed and values["job"] == job:
+            known = {name: values[name] for name in names & values.keys()}
+            found.append(Attempt(**known | {"lost": tuple(known.get("lost") or ())}))
     return found
 
 
@@ -100,12 +104,16 @@ def line_of(attempt: Attempt) -> str:
 
 
 def stalled(attempts: Iterable[Attempt]) -> int:
-    """How many of the last attempts have saved no new checkpoint. Those that the scheduler ended are not counted."""
+    """How many of the last attempts have saved no new checkpoint.
+
+    Those that the scheduler ended and requeued by itself are not counted. Those that have lost a node are: the script
+    may be what brings nodes down.
+    """
     number = 0
     for attempt in attempts:
         if attempt.advanced:
             number = 0
-        elif attempt.exit_code == PREEMPTED and attempt.requeued:
+        elif attempt.requeued and (attempt.exit_code == PREEMPTED or attempt.lost):
             number += 1
     return number
 
@@ -116,7 +124,7 @@ def decide(
     told: bool,
     earlier: Iterable[Attempt],
     most: int,
-    lost: Sequence[str] = (),
+    lost: tuple[str, ...] = (),
 ) -> Decision:
     """What to do when the ranks have ended. `now.requeued` is not read.
 
@@ -129,6 +137,9 @@ def decide(
     if job is not None and job.preempted and running and now.exit_code not in (0, PREEMPTED):
         return Decision(True, "preempted before it had saved anything new; it is requeued")
     if lost and running and now.exit_code not in (0, PREEMPTED):
+        number = stalled((*earlier, replace(now, requeued=True, lost=lost)))
+        if number >= most:
+            return Decision(False, _no_progress(now, number))
         return Decision(True, f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost; it is requeued")
     if now.exit_code != PREEMPTED:
         return Decision(False)
@@ -137,7 +148,7 @@ def decide(
         why = "the job was cancelled" if job is not None else "SLURM has ended the job and does not say why"
         return Decision(False, f"saved, and not requeued: {why}")
     asked_back = job is not None and job.preempted
-    number = stalled((*earlier, Attempt(**{**asdict(now), "requeued": not asked_back})))
+    number = stalled((*earlier, replace(now, requeued=not asked_back)))
     if number >= most and not asked_back:
         return Decision(False, _no_progress(now, number))
     at = f"at step {now.saved}" if now.advanced else "without a new checkpoint"

@@ -24,7 +24,7 @@ _SILENT = 90.0  # and after which one elsewhere counts as gone: NFS shows a file
 
 @dataclass(frozen=True)
 class RankView:
-    """One rank. `state` is starting, running, ended or killed; None stands for what is not known.
+    """One rank. `state` is starting, running, ended, killed or lost (with its node); None stands for what is not known.
 
     `rate` is in steps a second; `beat_age` in seconds, of the last optimizer step; `cpu` percent of a core; `slower`
     how many steps the median rank makes while this one makes one, where that marks it as a straggler.
@@ -97,7 +97,7 @@ def read_run(folder: Path) -> RunView:
     nproc, most = int(topology.get("nproc", 0)), int(topology.get("nodes", max(1, len(entries))))
     elastic = 0 < int(topology.get("min_nodes", 0)) < most
     expected = nproc * most if state in ("starting", "running") and not elastic else 0
-    ranks = _ranks(entries, expected, state == "running")
+    ranks = _ranks(entries, expected, state)
     logging = started is not None and logged >= started
     goal = read_goal(folder)
     if goal is not None and (started is None or goal.time < started):  # of an earlier launch
@@ -194,17 +194,25 @@ def _state(entries: list[_Entry], verdict: Mapping[str, Any]) -> tuple[str, str,
     return state, why if state == "failed" else "", code
 
 
-def _ranks(entries: list[_Entry], expected: int, alive: bool) -> tuple[RankView, ...]:
+def _ranks(entries: list[_Entry], expected: int, state: str) -> tuple[RankView, ...]:
+    """The rows of all nodes. One that says nothing while others do, or did to the end, is lost."""
     rows: dict[int, RankView] = {rank: RankView(rank, "", "starting") for rank in range(expected)}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry.said):  # a rank of a lost node may be another node's by now
+        lost = entry.running and state != "dead" and (entry.gone or state != "running")
         for row in entry.values.get("ranks", ()):
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                rows[int(row["rank"])] = _rank(row, entry, alive)
+                rows[int(row["rank"])] = _lost(row, entry) if lost else _rank(row, entry, state == "running")
     slower = slow({rank: row.rate for rank, row in rows.items()})
     return tuple(
         RankView(**{**vars(rows[rank]), "slower": slower.get(rank)}) if rank in slower else rows[rank]
         for rank in sorted(rows)
     )
+
+
+def _lost(row: Mapping[str, Any], entry: _Entry) -> RankView:
+    since = entry.said - row["beat_ns"] / 1e9 + entry.silence if "beat_ns" in row else None
+    host = str(entry.values.get("host", "?")).partition(".")[0]
+    return RankView(int(row["rank"]), host, "lost", steps=row.get("steps"), beat_age=since)
 
 
 def _rank(row: Mapping[str, Any], entry: _Entry, alive: bool) -> RankView:

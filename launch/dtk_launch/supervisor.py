@@ -28,6 +28,7 @@ from dtk_launch.faults import Faults
 from dtk_launch.fence import Fence
 from dtk_launch.follow import Follower
 from dtk_launch.gathering import Gathering
+from dtk_launch.job_record import JobRecord
 from dtk_launch.leftovers import end_the_rest
 from dtk_launch.nodes import OtherNodes
 from dtk_launch.oom import OomWatch
@@ -100,17 +101,27 @@ def supervise(
         )
         code = conclude(plan, supervisor.watch, words, ending, supervisor.oom, as_json, hurry, last)
         if ending.lost and supervisor.absent.leads:
-            _requeue_for_the_batch_host(os.environ)
+            _requeue_for_the_batch_host(plan.run_dir, os.environ)
     for signum in ENDING:  # Python's own end gives handlers back: SLURM's SIGTERM would then replace the code
         signal.signal(signum, signal.SIG_IGN)
     return code
 
 
-def _requeue_for_the_batch_host(environ: Mapping[str, str]) -> None:
-    """With --no-kill a job holds its nodes until its time is up when the host of its batch script has died."""
-    job_id = controller.job_id_in(environ)
-    if job_id is not None and (refusal := controller.requeue(job_id)):
-        print(f"dtk: scontrol requeue {job_id}: {refusal}; the job is cancelled", file=sys.stderr, flush=True)
+def _requeue_for_the_batch_host(run_dir: Path, environ: Mapping[str, str]) -> None:
+    """With --no-kill a job holds its nodes until its time is up when the host of its batch script has died.
+
+    srun has died there too, and with it the way of this node's output into the job's log: it is written from here.
+    """
+    job_id, record = controller.job_id_in(environ), JobRecord.read(run_dir)
+    if job_id is None:
+        return
+    words = f"dtk: job {job_id}: the node of its batch script is lost; it is requeued"
+    with contextlib.suppress(OSError):
+        if record is not None and not record.array:
+            with open(record.log, "a", encoding="utf-8") as log:
+                print(words, file=log)
+    if refusal := controller.requeue(job_id):
+        print(f"{words}? {refusal}; it is cancelled", file=sys.stderr, flush=True)
         ask(("scancel", job_id))
 
 
@@ -130,7 +141,7 @@ class _Supervisor:
         self.watch = RankWatch(ranks, token, nproc, one_node, pages, faults, lambda record: self.oom.add(record.pid))
         self.stalls = Stalls(plan, self.watch, pages)
         self.status = NodeStatus(plan, self.watch, pages, self.stalls.in_words)
-        self.absent = Absent(plan, os.environ, self.status.counted)
+        self.absent = Absent(plan, {**os.environ, **dict(plan.env)}, self.status.counted)
         quiet = parse_ranks(plan.quiet_ranks, "--quiet-ranks")
         self.follower = Follower(ranks, host, 2 if as_json else 1, 2, dict(os.environ), quiet)
         self._log_start = log.seek(0, os.SEEK_END)

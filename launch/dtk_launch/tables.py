@@ -18,7 +18,9 @@ RUN_COLUMNS = ("run", "state", "started", "duration", "ranks", "step", "checkpoi
 
 def header(view: RunView) -> list[str]:
     """The lines above a run's table."""
+    lost = len({rank.host for rank in view.ranks if rank.state == "lost"})
     nodes = f"{view.nodes} nodes" if view.nodes > 1 else f"1 node ({', '.join(view.hosts) or '?'})"
+    nodes += f" ({lost} lost)" if lost else ""
     facts = [f"{nodes} x {view.nproc} ranks" if view.nproc else nodes]
     facts += [f"for {duration(view.seconds)}"] if view.seconds is not None else []
     facts += [f"{view.restarts} restart{'s' if view.restarts > 1 else ''}"] if view.restarts else []
@@ -41,7 +43,7 @@ def rank_rows(view: RunView) -> list[tuple[str, ...]]:
 
 def _rank_row(view: RunView, rank: RankView) -> tuple[str, ...]:
     state = f"ended {rank.code}" if rank.state == "ended" else rank.state
-    logging = view.logging and rank.state != "starting"
+    logging = view.logging and rank.state not in ("starting", "lost")
     step = _step(view, rank) if logging else rank.steps
     return (
         str(rank.rank),
@@ -60,7 +62,7 @@ def _rank_row(view: RunView, rank: RankView) -> tuple[str, ...]:
 
 def _step(view: RunView, rank: RankView) -> int | None:
     """The step that was logged, less the optimizer steps by which this rank is behind the one that has done most."""
-    most = max((other.steps or 0 for other in view.ranks), default=0)
+    most = max((other.steps or 0 for other in view.ranks if other.state != "lost"), default=0)
     if view.step is None or rank.steps is None:
         return view.step
     return max(0, view.step - (most - rank.steps))

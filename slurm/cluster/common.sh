@@ -53,3 +53,11 @@ take_down() {
   fi
   rm -f "$DIR/init.pid"
 }
+
+no_arguments() { # --help prints the comment at the top of the script; anything else is a mistake
+  case ${1:-} in
+    '') ;;
+    -h | --help) sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;;
+    *) echo "${0##*/} takes no arguments, but variables: ${0##*/} --help" >&2 && exit 2 ;;
+  esac
+}

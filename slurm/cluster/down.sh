@@ -3,6 +3,7 @@
 set -euo pipefail
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+no_arguments "$@"
 [ -d "$DIR" ] || exit 0
 lock
 take_down

@@ -49,7 +49,7 @@ case ${1:-} in
     ;;
   start)
     known "${2:-}"
-    ! pid_here "$2" >/dev/null || refuse "node $2 is running"
+    ! pid_here "$2" >/dev/null || refuse "node $2 is running; if its slurmd has died, stop it first"
     echo "start ${2#n}" >"$DIR/run/ctl"
     exit
     ;;

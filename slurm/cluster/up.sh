@@ -20,6 +20,7 @@ export LC_ALL=C
 started=${EPOCHREALTIME/./}
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+no_arguments "$@"
 export DIR
 export NODES=${DTK_CLUSTER_NODES:-4} CPUS=${DTK_CLUSTER_CPUS:-4} GPUS=${DTK_CLUSTER_GPUS:-2} MEM=${DTK_CLUSTER_MEM:-4000}
 export KILL_WAIT=${DTK_CLUSTER_KILL_WAIT:-5} SLURMD_TIMEOUT=${DTK_CLUSTER_SLURMD_TIMEOUT:-10} GRACE=${DTK_CLUSTER_GRACE:-5}
@@ -44,6 +45,7 @@ check_request() {
   [[ $RATE =~ ^([0-9]+[kmg]?bit)?$ ]] || refuse "DTK_CLUSTER_RATE=$RATE; a rate is 100mbit, 512kbit or 1gbit"
   [[ $DELAY =~ ^[0-9]+(\.[0-9]+)?$ ]] || refuse "DTK_CLUSTER_DELAY=$DELAY is not a number of milliseconds"
   [[ $DELAY =~ ^[0.]+$ ]] && DELAY=
+  ((CPUS >= 1)) || refuse "DTK_CLUSTER_CPUS=$CPUS; a node has at least one"
   ((NODES >= 1 && NODES <= 200)) || refuse "DTK_CLUSTER_NODES=$NODES; 1 to 200 fit on the cluster's network"
   # slurm.conf has no quoting, and a socket's path holds at most 107 bytes
   [[ $DIR =~ ^[A-Za-z0-9/._+-]+$ && ${#DIR} -le 90 ]] ||

@@ -23,7 +23,7 @@ def alive(pid):
         return False
 
 
-def wait_for(question, what, timeout=30.0):
+def wait_for(question, what, timeout=60.0):
     """Poll until the question has an answer and return it."""
     deadline = time.monotonic() + timeout
     while not (answer := question()):

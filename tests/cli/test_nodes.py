@@ -161,7 +161,7 @@ def test_a_node_without_power_ends_the_run(nodes, until):
     assert first.returncode == 69, said
     host = socket.gethostname()
     assert f"dtk: {host} is lost: no word for 5 s; the run cannot go on" in said
-    assert f"dtk: ended because {host} is lost; run the same command again" in said
+    assert f"dtk: ended because {host} is lost; started again, it goes on" in said
     assert json.loads((nodes.folder / "runs/script/verdict.json").read_text())["exit_code"] == 69
 
 

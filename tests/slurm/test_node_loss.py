@@ -151,6 +151,19 @@ def test_a_power_cut_that_the_ranks_notice_first(cluster, tmp_path):
 
 
 @pytest.mark.slow
+def test_slurmd_dies_on_one_of_two_nodes(cluster, tmp_path):
+    """The ranks are well, and are told: they save."""
+    run = Run(cluster, tmp_path, "unseen", "--nodes", "2", pause=0.7)
+    _, last = run.trains()
+    cluster.run(["pkill", "-9", "-x", "slurmd"], node=last)
+    run.requeued()
+    run.ended()
+    assert not cluster.run(["pgrep", "-f", "train.py"], node=last, check=False).stdout, "the old ranks are gone"
+    _, again = run.samples()
+    assert len(again) <= 1, "the one that was being made"
+
+
+@pytest.mark.slow
 def test_slurmstepd_dies(cluster, tmp_path):
     """The ranks do not need it, and nobody else tells srun that they have ended."""
     run = Run(cluster, tmp_path, "stepd", "--nodes", "2")

@@ -303,10 +303,22 @@ def test_the_final_weights_are_those_of_an_uninterrupted_run(cluster, tmp_path, 
         ended = cluster.wait_job(job, timeout=120)
     assert ended.state == "COMPLETED", ended.log
     assert 0 < int(re.search(r"restored step (\d+)", ended.log)[1]) < 40
-    if how not in (
-        "requeue",
-        "no grace",
-    ):  # after KillWait SLURM kills dtk, too, noted or not
+    if how not in ("requeue", "no grace"):  # after KillWait SLURM kills dtk, too, noted or not
         assert attempts(tmp_path / "run")[0]["exit_code"] == 75
     expected, resumed = uninterrupted(), final_weights(tmp_path / "run")
+    assert [name for name in expected.keys() | resumed.keys() if expected[name] != resumed[name]] == []
+
+
+@pytest.mark.slow
+def test_the_final_weights_where_preemption_sends_the_user_signal(make_cluster, tmp_path, uninterrupted):
+    expected = uninterrupted()
+    with make_cluster(GRACE=20, CONF="SlurmctldParameters=preempt_send_user_signal") as cluster:
+        job = submit(cluster, tmp_path, "--exclusive", script=TRAINING, template="")
+        cluster.wait_until((tmp_path / "trains").exists, "it trains", 90)
+        preempt(cluster, tmp_path)
+        requeued(cluster, job, 90)
+        ended = cluster.wait_job(job, timeout=120)
+    assert ended.state == "COMPLETED", ended.log
+    assert 0 < int(re.search(r"restored step (\d+)", ended.log)[1]) < 40
+    resumed = final_weights(tmp_path / "run")
     assert [name for name in expected.keys() | resumed.keys() if expected[name] != resumed[name]] == []

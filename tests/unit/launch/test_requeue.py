@@ -13,7 +13,7 @@ from dtk_launch.job_record import JobRecord
 from dtk_launch.jobs import build_job
 from dtk_launch.notice import notice
 from dtk_launch.options import SubmitOptions
-from dtk_launch.requeue import Attempt, JobState, decide, line_of, read_attempts, read_job, stalled
+from dtk_launch.requeue import Attempt, Decision, JobState, decide, line_of, read_attempts, read_job, stalled
 from dtk_launch.schedulers.slurm import Slurm
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +54,18 @@ STALLED = Attempt("7", 0, 75, 10, 10, requeued=True, time=0.0)
 )
 def test_which_jobs_go_back(code, job, told, again):
     assert decide(replace(SAVED, exit_code=code), job, told, [], 3).requeue == again
+
+
+def test_a_job_that_loses_nodes_again_and_again_without_a_new_checkpoint_ends():
+    """Its script may be what brings them down."""
+    now = replace(STALLED, exit_code=69, requeued=False)
+    known = [replace(now, requeued=True, lost=("n1",))] * 2
+    assert decide(now, RUNNING, False, known[:1], 3, ("n2",)) == Decision(True, "n2 is lost; it is requeued")
+    assert not decide(now, RUNNING, False, known, 3, ("n2",)).requeue
+    assert "no new checkpoint in 3 starts" in decide(now, RUNNING, False, known, 3, ("n2",)).why
+    assert decide(replace(now, saved=20), RUNNING, False, known, 3, ("n2",)).requeue
+    assert not decide(now, ENDING, False, [], 3, ("n2",)).requeue, "cancelled"
+    assert read_attempts("".join(map(line_of, known)), "7") == known
 
 
 @pytest.mark.parametrize(
@@ -229,7 +241,8 @@ def test_the_right_job_is_requeued(batch, tmp_path, environ, job):
     assert (tmp_path / "calls").read_text() == f"show job {job}\nrequeue {job}\n"
     (line,) = (tmp_path / "run/requeues.jsonl").read_text().splitlines()
     assert json.loads(line) | {"time": 0} == {
-        "job": job, "restart": 0, "exit_code": 75, "began_at": None, "saved": 4, "requeued": True, "time": 0
+        "job": job, "restart": 0, "exit_code": 75, "began_at": None, "saved": 4, "requeued": True, "time": 0,
+        "lost": [],
     }  # fmt: skip
 
 

@@ -137,6 +137,22 @@ def test_nodes_that_may_come_are_not_waited_for(made):
     assert ([rank.rank for rank in view.ranks], view.over) == ([0, 1], False)
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_the_ranks_of_a_node_that_says_nothing_are_lost(made, over):
+    made.put("plan.json", {"name": "demo", "topology": {"nodes": 2, "nproc": 1, "min_nodes": 1}})
+    made.node(
+        "1", silence=200.0, host="n2", ranks=[{"rank": 1, "state": "running", "steps": 500, "rss": 5, "beat_ns": 1}]
+    )
+    ends = {"state": "ended", "exit_code": 0} if over else {}
+    made.node("0", ranks=[{"rank": 0, "pid": 1, "state": "running", "steps": 30}], **ends)
+    made.put("metrics.jsonl", json.dumps({"step": 700, "time": time.time(), "loss": 0.2}) + "\n")
+    view = made.read()
+    assert [rank.state for rank in view.ranks] == ["running", "lost"]
+    assert "2 nodes (1 lost) x 1 ranks" in header(view)[1]
+    assert [row[3] for row in rank_rows(view)] == ["700", "500"], "the one that lives is not 470 steps behind"
+    assert view.ranks[1].rss is None
+
+
 def test_entries_of_an_earlier_launch_do_not_count(made):
     made.plan(nodes=1)
     made.node("1", launch="before", state="ended", exit_code=3, silence=50.0, ranks=[{"rank": 9, "state": "running"}])

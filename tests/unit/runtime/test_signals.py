@@ -81,7 +81,7 @@ def test_a_signal(case: str, tmp_path: Path) -> None:
     assert run(tmp_path, body) == (code, out)
     if "save" in case and code == 75:
         assert (tmp_path / "ckpt/step-00000001/manifest.json").exists()
-    assert ("start the same command again" in (tmp_path / "said").read_text()) == (code == 75)
+    assert ("started again, it goes on" in (tmp_path / "said").read_text()) == (code == 75)
 
 
 def test_a_handler_of_the_scripts_own_is_in_charge_outside_the_loop(tmp_path: Path) -> None:
