@@ -171,10 +171,10 @@ def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     found, whole = site.stdout if site.returncode == 0 else "", scheduler.with_variables(job, os.environ)
     if reasons := scheduler.refusals(whole, found):
         raise PlanError("this job could never start: " + "; ".join(reasons))
+    contained = ""
     if container_argv := scheduler.container_argv(job):
         said = ask(container_argv)
-        if refusal := scheduler.container_refusal(job, said.stdout if said.returncode == 0 else ""):
-            raise PlanError(refusal)
+        contained = scheduler.container_note(job, said.stdout if said.returncode == 0 else "")
     tested = ask(scheduler.test_argv(), text, environ=scheduler.submit_environ(job, os.environ))
     code = tested.returncode
     refusal, start = ("", "") if code is None else scheduler.read_test(code, tested.stderr)
@@ -184,7 +184,7 @@ def _check(scheduler: Scheduler, job: JobPlan, text: str) -> list[str]:
     kind = of_one_host(job.run_dir) if job.nodes > 1 else ""
     apart = f"{job.run_dir} is on {kind}, a file system of this host; every node has to see it" if kind else ""
     expected = f"SLURM expects to start it at {start}" if start and _far(start) else ""
-    return [note for note in (waits, apart, expected) if note]
+    return [note for note in (waits, contained, apart, expected) if note]
 
 
 def _far(start: str) -> bool:

@@ -140,8 +140,8 @@ class Scheduler(Protocol):
     def container_argv(self, plan: JobPlan) -> tuple[str, ...]:
         """The command that tells whether the job's container can be started, () where nothing has to be asked."""
 
-    def container_refusal(self, plan: JobPlan, said: str) -> str:
-        """Why it cannot, from what that command printed; '' if it can, or if that is not known."""
+    def container_note(self, plan: JobPlan, said: str) -> str:
+        """What speaks against it, in what that command printed; '' for nothing."""
 
     def test_argv(self) -> tuple[str, ...]:
         """The command that takes a script on stdin and says whether it would be accepted."""

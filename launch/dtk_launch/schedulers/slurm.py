@@ -59,13 +59,13 @@ class Slurm:
         """pyxis, a plugin, adds options to srun; of apptainer only the nodes can tell."""
         return ("srun", "--help") if plan.container is not None and plan.container.runtime == "pyxis" else ()
 
-    def container_refusal(self, plan: JobPlan, said: str) -> str:
-        """Without pyxis srun would end each start with its usage."""
+    def container_note(self, plan: JobPlan, said: str) -> str:
+        """Without pyxis srun ends with its usage. Only the nodes need it, and may have it where this host has not."""
         if plan.container is None or "--job-name" not in said or "--container-image" in said:
             return ""
         return (
-            f"--container-image={plan.container.image} is started by pyxis, but srun has no --container-image here, so "
-            "this cluster has no pyxis; pass a .sif file, or --container-runtime apptainer where the nodes have that"
+            f"--container-image={plan.container.image} is started by pyxis, but srun has no --container-image here; "
+            "unless the nodes have pyxis, pass a .sif file, or --container-runtime apptainer"
         )
 
     def test_argv(self) -> tuple[str, ...]:
