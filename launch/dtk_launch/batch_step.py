@@ -22,7 +22,7 @@ from dtk_launch import controller
 from dtk_launch.early import newest_trainer_state
 from dtk_launch.job_record import JobRecord
 from dtk_launch.plan import Target
-from dtk_launch.remains import Remains, remains
+from dtk_launch.remains import Remains, first_has_ended, remains
 from dtk_launch.requeue import PREEMPTED, Attempt, decide, line_of, read_attempts
 from dtk_launch.run_steps import last_checkpoint
 
@@ -41,7 +41,7 @@ def run(command: Sequence[str], run_dir: Path, max_stalls: int, elastic: bool = 
     _take_over(run_dir, environ)
     job_id = controller.job_id_in(environ)
     look = partial(remains, run_dir, environ, began_ns)
-    code, told = _wait(command, look, partial(_say, job_id))
+    code, told = _wait(command, lambda: look() if first_has_ended(run_dir) else None, partial(_say, job_id))
     if job_id is None:
         return code
     left = look()
@@ -74,7 +74,7 @@ def saved_step(run_dir: Path, command: Sequence[str]) -> int | None:
     return step
 
 
-def _wait(command: Sequence[str], look: Callable[[], Remains], say: Callable[[str], None]) -> tuple[int, bool]:
+def _wait(command: Sequence[str], look: Callable[[], Remains | None], say: Callable[[str], None]) -> tuple[int, bool]:
     """(exit code, whether SIGTERM came). srun gets none of the signals: SLURM tells the ranks without it."""
     told = []
 
@@ -96,14 +96,14 @@ def _wait(command: Sequence[str], look: Callable[[], Remains], say: Callable[[st
     return (128 - code if code < 0 else code), bool(told)
 
 
-def _end_of(child: subprocess.Popen[bytes], look: Callable[[], Remains], say: Callable[[str], None]) -> int:
+def _end_of(child: subprocess.Popen[bytes], look: Callable[[], Remains | None], say: Callable[[str], None]) -> int:
     """Its exit code; of one that waits on though all nodes have ended well before, the run's."""
     over_since: float | None = None
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(_LOOK_EVERY)
         left = look()
-        if left.silent or left.code is None:
+        if left is None or left.silent or left.code is None:
             over_since = None
         elif over_since is None:
             over_since = time.monotonic()

@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,14 @@ class Remains:
         codes = set(self.codes.values())
         failed = sorted(codes - {0, PREEMPTED})
         return failed[0] if failed else PREEMPTED if PREEMPTED in codes else 0 if codes else None
+
+
+def first_has_ended(run_dir: Path) -> bool:
+    """Whether the first node says that it has ended, in this start or an earlier one: one file, and not one a node."""
+    try:
+        return "exit_code" in json.loads((run_dir / "nodes" / "0.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def remains(run_dir: Path, environ: Mapping[str, str], since_ns: int) -> Remains:

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 from dtk_launch import batch_step, controller, nodes
 from dtk_launch.asking import Answer
-from dtk_launch.remains import Remains, remains
+from dtk_launch.remains import Remains, first_has_ended, remains
 
 TWO = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_RESTART_COUNT": "1"}
+
+
+def test_while_the_first_node_runs_the_others_are_not_read(tmp_path: Path) -> None:
+    assert not first_has_ended(tmp_path)
+    nodes.publish(tmp_path, "0", "7-1", state="running")
+    assert not first_has_ended(tmp_path)
+    nodes.publish(tmp_path, "0", "7-1", state="ended", exit_code=0)
+    assert first_has_ended(tmp_path)
 
 
 def test_the_nodes_of_this_start_of_the_job(tmp_path: Path) -> None:
@@ -57,7 +65,7 @@ def test_who_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_srun_that_waits_for_nobody_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_step, "_LOOK_EVERY", 0.02)
     monkeypatch.setattr(batch_step, "_SRUN_PATIENCE", 0.1)
-    looks = iter([Remains(("n1",), {}), *[Remains(("n1",), {"n1": 75})] * 1000])
+    looks = iter([None, Remains(("n1",), {}), *[Remains(("n1",), {"n1": 75})] * 1000])
     said: list[str] = []
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as srun:
         assert batch_step._end_of(srun, lambda: next(looks), said.append) == 75
