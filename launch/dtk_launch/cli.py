@@ -148,8 +148,8 @@ def submit(given: dict[str, Any]) -> None:
     _warn(hints.unknown_variables(dict(facts.environ)))
     options = settings.options
     source = None if options.module else (facts.cwd / options.script).read_text(encoding="utf-8", errors="replace")
-    for name in hints.misplaced(options.args, source):
-        raise PlanError(hints.misplaced_words(name, options.script, "submit"))  # a job may wait for days to tell
+    if name := next(hints.misplaced(options.args, source), ""):
+        _warn([hints.misplaced_words(name, options.script, "submit")])
     jobs.submit(options, facts)
 
 

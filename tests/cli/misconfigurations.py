@@ -247,7 +247,6 @@ CONFLICTS = (
     Case(("explain", "--strategy", "single", "--nproc", "4", S), ("--strategy single", "4 ranks", "pass --nproc 1")),
     Case(("lunch", S), ("lunch", "launch")),
     submit("--nodes", "1:2", S, says=("--nodes=1:2", "--max-restarts is 0", "--max-restarts 3")),
-    submit(S, "--dry-run", says=("--dry-run stands after", "dtk submit --dry-run ...")),
     submit("--nodes", "1:2", "--plain", S, says=("--plain", "--nodes=1:2", "drop one")),
     submit("--nodes", "2", "--rdzv", "n1", S, says=("--rdzv", "drop them")),
     submit("--partition", "a\nb", S, says=("--partition='a\\nb'", "line break")),

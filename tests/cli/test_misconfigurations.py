@@ -306,6 +306,9 @@ def test_what_is_probably_not_meant_is_said(here, typed, monkeypatch):
     code, text, err = typed("launch", "--dry-run", S, "--nproc", "2", "--nodes=3")
     assert (code, text.endswith(f"{S} --nproc 2 --nodes=3\n"), err.count("\n")) == (0, True, 1)
     assert err.startswith("dtk: warning: --nproc stands after script.py and so is handed to it")
+    code, text, err = typed("submit", "--dry-run", S, "--dry-run")
+    assert (code, text[:2]) == (0, "#!")
+    assert err.startswith("dtk: warning: --dry-run stands after script.py and so is handed to it")
 
 
 def test_a_zero_that_was_given_is_not_what_was_left_out(here, typed):

@@ -156,7 +156,10 @@ def test_an_array_with_a_template_of_the_site_and_lines_of_the_user(cluster, tmp
         plan = json.loads((tmp_path / "run" / f"task-{task}" / "plan.json").read_text())
         assert plan["name"] == f"train-{task}"
     listed = cluster.run([sys.executable, "-m", "dtk_launch", "runs", str(tmp_path / "run")], cwd=tmp_path).stdout
-    assert sorted(line.split()[:2] for line in listed.splitlines()[1:]) == [["task-1", "ended"], ["task-3", "ended"]]
+    assert sorted(line.split()[:2] for line in listed.splitlines()[1:]) == [
+        ["run/task-1", "ended"],
+        ["run/task-3", "ended"],
+    ]
 
 
 @pytest.mark.slow  # test_guide.py trains, too
