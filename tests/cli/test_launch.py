@@ -215,7 +215,7 @@ def test_ctrl_c_while_sbatch_answers_leaves_it_open_whether_there_is_a_job(dtk, 
 def test_no_sbatch(dtk, tmp_path):
     (tmp_path / "script.py").touch()
     done = dtk("submit", "script.py", PATH=str(tmp_path))
-    assert (done.returncode, "--dry-run" in done.stderr) == (1, True)
+    assert (done.returncode, "--dry-run" in done.stderr) == (2, True)
     for words, program in ((["status"], "squeue"), (["status", "7"], "scontrol"), (["cancel", "7"], "scontrol")):
         refused = dtk(*words, PATH=str(tmp_path))
         said = f": no {program} on PATH; run this on a login node of the cluster\n"
