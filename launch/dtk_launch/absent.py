@@ -36,7 +36,7 @@ class Absent:
         self._plan, self._counted, self._clock = plan, counted, clock
         self._launch = nodes.launch_id(plan)
         self._steps: int | None = None
-        self._moved = self._next_look = clock()
+        self._next_look = clock()
         self._seen: dict[str, tuple[int, float]] = {}
 
     @property
@@ -53,8 +53,8 @@ class Absent:
 
     def look_for_the_first(self) -> None:
         """After a failure: find out whether the first node is gone, which may be why. Waits until that is known."""
-        deadline, stamp = self._clock() + self.seconds, None
-        while self._plan.topology.node != "0" and self._plan.topology.on_its_own and "0" not in self.lost:
+        deadline, stamp, topology = self._clock() + self.seconds, None, self._plan.topology
+        while self.seconds and topology.node != "0" and topology.on_its_own and "0" not in self.lost:
             entry = nodes.entries(self._plan.run_dir, self._launch).get("0", {})
             if entry.get("state") != "running" or (stamp is not None and entry.get("time_ns") != stamp):
                 return
@@ -71,7 +71,7 @@ class Absent:
         self._next_look = now + self.seconds / _LOOKS
         steps = self._counted()
         if steps != self._steps:
-            self._steps, self._moved = steps, now
+            self._steps = steps
             self._seen.clear()
             return []
         found = []

@@ -82,6 +82,18 @@ def test_without_the_first_node_it_is_over_and_the_next_one_leads(
     assert launch.absent.leads == leads
 
 
+@pytest.mark.parametrize(
+    ("timeout", "state", "lost"), [("0", "running", {}), ("0.2", "running", {"0": "n0"}), ("9", "ended", {})]
+)
+def test_after_a_failure_the_first_node_is_looked_for(tmp_path: Path, timeout: str, state: str, lost: Any) -> None:
+    topology = Topology(2, 1, 1, Rendezvous("n0", 1, "7-0", False, "n1"), 1, on_its_own=True)
+    nodes.publish(tmp_path, "0", "7-0", state=state, host="n0")
+    plan: Any = SimpleNamespace(topology=topology, run_dir=tmp_path)
+    absent = Absent(plan, {"DTK_NODE_TIMEOUT": timeout}, lambda: None)
+    absent.look_for_the_first()
+    assert absent.lost == lost, "0 is for never"
+
+
 def test_what_a_scheduler_looks_after_is_left_to_it(tmp_path: Path) -> None:
     launch = Launch(tmp_path, fewest=4, on_its_own=False)
     launch.run(5)
