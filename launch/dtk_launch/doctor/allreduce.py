@@ -56,7 +56,7 @@ def run(command: Sequence[str], folder: Path, environ: Mapping[str, str], patien
         _end(child, over_nodes)
         child.communicate()
         raise
-    return Said(tuple(read(out)), code, last_words(err), patience)
+    return Said(tuple(read(out)), code, last_words(err if code is not None else _without_srun(err)), patience)
 
 
 def _end(child: subprocess.Popen[str], over_nodes: bool) -> None:
@@ -76,6 +76,11 @@ def read(text: str) -> Iterator[Mapping[str, Any]]:
         with contextlib.suppress(ValueError):
             if mark and isinstance(values := json.loads(rest), dict):
                 yield values
+
+
+def _without_srun(text: str) -> str:
+    """Without what srun says of the tasks that were ended here."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("srun:"))
 
 
 def last_words(text: str) -> str:
@@ -112,7 +117,8 @@ def _judge_result(result: Mapping[str, Any], said: Said, networks: Mapping[str, 
             "look for ECC errors of a GPU or of memory (nvidia-smi -q -d ECC, dmesg); try with NCCL_P2P_DISABLE=1",
         )  # fmt: skip
     rate = result["size"] / result["seconds"] / 1e9
-    speed = f"{size(result['size'])} in {duration(result['seconds'])} ({rate:.2f} GB/s), 8 bytes in {duration(result['latency'])}"
+    large = f"{size(result['size'])} in {duration(result['seconds'])} ({rate:.2f} GB/s)"
+    speed = f"{large}, 8 bytes in {duration(result['latency'])}"
     return Finding(
         CHECK, "ok", f"{backend}{f' by {way}' if way else ''}, {ranks} rank{'s' * (ranks > 1)}: right, {speed}"
     )
@@ -148,7 +154,7 @@ def _judge_failure(said: Said, nodes: Sequence[str], nproc: int) -> Finding:
     elif absent:
         what = f"no rank of {', '.join(absent[:_MOST_NAMED])} has started"
     elif not started:
-        what = f"no rank has started: {said.tail or 'nothing was said'}"
+        what = "no rank has started" + (f": {said.tail}" if said.tail else "")
     else:
         what = _stuck(said, started, len(nodes) * nproc) or said.tail
     return Finding(

@@ -69,7 +69,7 @@ def _over_nodes(
     environ: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> Examined:
-    group = Nodes(nodes, where.folder, options.run_dir, environ)
+    group = Nodes(nodes, where.folder, options.run_dir, environ, options.timeout)
     tell(f"looking at {len(nodes)} nodes ...")
     facts, said = group.look(not options.all_reduce)
     nproc = ranks_of(facts, options.nproc)
@@ -92,9 +92,12 @@ def _over_nodes(
 
 
 def _launch(folder: Path, nproc: int, timeout: float) -> tuple[str, ...]:
-    """The words after Python: the launch of the ranks of a node. On the CPU device GPUs are not counted, but seen."""
+    """The words after Python: the launch of a node's ranks, of which each waits for half of the time.
+
+    On the CPU device GPUs are seen, but not counted.
+    """
     words = ("-m", "dtk_launch", "launch", "--nproc", str(nproc), "--device", "cpu", "--name", "doctor")
-    return (*words, "--run-dir", str(folder / "run"), str(Path(rank.__file__)), f"{timeout:g}")
+    return (*words, "--run-dir", str(folder / "run"), str(Path(rank.__file__)), f"{timeout / 2:g}")
 
 
 def _for_ranks(environ: Mapping[str, str], where: Place) -> dict[str, str]:

@@ -129,12 +129,14 @@ def judge(head: str, hosting: Hosting, contacts: Mapping[str, Contact]) -> Itera
     if hosting.error:
         yield Finding(
             ports, "problem", f"port {hosting.port} of {head} cannot be had: {hosting.error}",
-            "it is where the nodes of a job of this number meet", "end what has it there (ss -ltnp), or submit the job again",
+            "it is where the nodes of a job of this number meet",
+            "end what has it there (ss -ltnp), or submit the job again",
         )  # fmt: skip
         return
     lost = {node: found.error for node, found in contacts.items() if found.error}
     if lost:
-        words = "; ".join(f"{node}: {error}" for node, error in lost.items())
+        words = "; ".join(f"{node} ({error})" for node, error in list(lost.items())[:3])
+        words += f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         yield Finding(
             ports, "problem", f"{at} is not reached by {words}", "the nodes would wait for each other until a timeout",
             f"have the name {head} lead to its address on every node, and all TCP ports open between the nodes",
@@ -160,14 +162,15 @@ def _judge_skew(head: str, contacts: Mapping[str, Contact]) -> Iterator[Finding]
         )  # fmt: skip
     elif skews:
         most = max(map(abs, skews.values()))
-        yield Finding(CHECK, "ok", f"all nodes within {most * 1000:.1f} ms of {head}")
+        yield Finding(CHECK, "ok", f"the clocks of all nodes are within {most * 1000:.1f} ms of that of {head}")
 
 
 def judge_stamps(ahead: float) -> Iterator[Finding]:
     """`ahead`: seconds by which the stamps of the run directory's files are ahead of this host's clock."""
     if abs(ahead) > _SKEW:
         yield Finding(
-            CHECK, "warning", f"the file system's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's",
+            CHECK, "warning",
+            f"the file system's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's",
             "how old a file is, and so a heartbeat, is read from it", "have both set their clocks: chronyc tracking",
         )  # fmt: skip
     else:

@@ -19,7 +19,7 @@ import click
 @click.option("--strict", is_flag=True, help="Exit with 1 for a warning, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: findings, and the facts that they were read from.")
 def doctor(run_dir: str, nproc: str | None, no_run: bool, timeout: str, strict: bool, as_json: bool) -> None:
-    """Say what of this machine, or of a job's nodes, will break a run.
+    """Say what will break a run here, or on the nodes of a job.
 
     Looks at the versions of Python, torch, CUDA and NCCL; the GPUs and their links; host names, interfaces, and which
     of them gloo and nccl take; ports; clocks; the file system of the run directories; limits, /dev/shm and threads; and

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dtk_launch.doctor.findings import Finding
 from dtk_launch.mounts import kind_of, of_one_host
@@ -87,10 +88,10 @@ def _words(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _try(folder: Path, replace: Callable[[str, str], None], sync: Callable[[int], None]) -> dict[str, object]:
+def _try(folder: Path, replace: Callable[[str, str], None], sync: Callable[[int], None]) -> dict[str, Any]:
     """The fields of Filesystem that have to be tried."""
     new, old = folder / f"try-{os.getpid()}.tmp", folder / f"try-{os.getpid()}"
-    said: dict[str, object] = {}
+    said: dict[str, Any] = {}
     try:
         old.write_bytes(b"old")
         with open(new, "wb") as file:
@@ -121,7 +122,7 @@ def _try(folder: Path, replace: Callable[[str, str], None], sync: Callable[[int]
     return said
 
 
-def _sync(descriptor: int, sync: Callable[[int], None]) -> dict[str, object]:
+def _sync(descriptor: int, sync: Callable[[int], None]) -> dict[str, Any]:
     began = time.monotonic()
     try:
         sync(descriptor)
@@ -130,7 +131,7 @@ def _sync(descriptor: int, sync: Callable[[int], None]) -> dict[str, object]:
     return {"sync": "", "sync_seconds": time.monotonic() - began}
 
 
-def _sync_folder(folder: Path, sync: Callable[[int], None]) -> dict[str, object]:
+def _sync_folder(folder: Path, sync: Callable[[int], None]) -> dict[str, Any]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -147,9 +148,7 @@ def judge(facts: Filesystem) -> Iterator[Finding]:
     found = [*_judge_use(facts), *_judge_room(facts)]
     if all(finding.level == "note" for finding in found):
         how = f"rename and fsync work ({facts.sync_seconds * 1000:.1f} ms)"
-        found.append(
-            Finding(CHECK, "ok", f"{facts.path}: {facts.kind or 'unknown kind'}, {size(facts.free)} free, {how}")
-        )
+        found.append(Finding(CHECK, "ok", f"{facts.kind or 'of unknown kind'}, {size(facts.free)} free, {how}"))
     yield from found
 
 
@@ -188,7 +187,7 @@ def _judge_use(facts: Filesystem) -> Iterator[Finding]:
         yield Finding(
             CHECK, "warning", f"{path} is mounted noexec",
             "torch.compile and extensions that are built there cannot be loaded; a --snapshot of your code neither",
-            "set TMPDIR to another folder" if path == facts.temp else "choose another --run-dir, or have it mounted exec",
+            "set TMPDIR to another folder" if path == facts.temp else "choose another --run-dir",
         )  # fmt: skip
 
 
@@ -215,9 +214,14 @@ def judge_shared(path: str, unseen: Mapping[str, tuple[str, ...]]) -> Iterator[F
     if not blind:
         yield Finding(CHECK, "ok", f"{path} is the same on all {len(unseen)} nodes")
         return
-    words = "; ".join(f"{node} does not see what {', '.join(others)} wrote" for node, others in blind.items())
+    words = "; ".join(f"{node} does not see what {_some(others)} wrote" for node, others in list(blind.items())[:3])
+    words += f"; and so on {len(blind) - 3} more" if len(blind) > 3 else ""
     yield Finding(
         CHECK, "problem", f"{path} is not the same on all nodes: {words}",
         "each rank writes its part of a checkpoint there, and each node what the others have to know: no checkpoint "
         "would be complete", "pass a --run-dir on the file system that all nodes share",
     )  # fmt: skip
+
+
+def _some(nodes: tuple[str, ...]) -> str:
+    return ", ".join(nodes) if len(nodes) <= 4 else f"{', '.join(nodes[:3])} and {len(nodes) - 3} more"

@@ -1,150 +1,15 @@
-"""The GPUs of a node, their health, who uses them, and how they are linked: by nvidia-smi."""
+"""The GPUs of a node: their health, who uses them, how they are linked. Pure."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
 
 from dtk_launch.doctor.findings import Finding, differing
-from dtk_launch.errors import PlanError
-from dtk_launch.facts import count_gpus, installed_version
-from dtk_launch.gpus import find_program, parse
+from dtk_launch.doctor.nvidia_smi import Gpus
 
 CHECK = "gpus"
-_PATIENCE = 30.0  # seconds; nvidia-smi takes some where the driver is not kept loaded
 _BUSY = 1 << 10  # MiB in use that is more than a driver's own
 _SLOW_LINKS = ("SYS", "NODE", "PHB")
-_QUERY = {
-    "index": "index",
-    "name": "name",
-    "memory": "memory.total",
-    "used": "memory.used",
-    "mode": "compute_mode",
-    "ecc": "ecc.errors.uncorrected.volatile.total",
-    "mig": "mig.mode.current",
-    "remap_failed": "remapped_rows.failure",
-    "remap_pending": "remapped_rows.pending",
-}
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A row of `nvidia-smi --query-gpu`; memory in MiB. What the driver does not tell is ''."""
-
-    index: str
-    name: str
-    memory: str
-    used: str
-    mode: str = ""
-    ecc: str = ""
-    mig: str = ""
-    remap_failed: str = ""
-    remap_pending: str = ""
-
-
-@dataclass(frozen=True)
-class Gpus:
-    """What nvidia-smi says. `error`: why it says nothing though there is a driver. `visible`: what ranks would see."""
-
-    gpus: tuple[Gpu, ...] = ()
-    error: str = ""
-    visible: int = 0
-    why: str = ""
-    driver: str = ""
-    cuda: str = ""
-    """The newest CUDA that the driver can."""
-    links: tuple[tuple[str, str, str], ...] = ()
-    """(GPU, GPU, kind of the way between them), as `nvidia-smi topo -m` has it."""
-    processes: tuple[int, ...] = ()
-    """Pids that have memory on them."""
-    p2p_disabled: str = ""
-    """NCCL_P2P_DISABLE."""
-
-
-def probe(root: Path = Path("/")) -> Gpus:
-    """Ask nvidia-smi. `root` is where /proc and /dev are found."""
-    p2p = os.environ.get("NCCL_P2P_DISABLE", "")
-    try:
-        count = count_gpus(os.environ, root, installed_version("torch"))
-        visible, why = count.number, count.why
-    except PlanError as error:
-        visible, why = -1, str(error)
-    program = find_program(root)
-    if program is None:
-        driver = (root / "dev/nvidiactl").exists() or (root / "proc/driver/nvidia").is_dir()
-        return Gpus(
-            error="there is an NVIDIA driver, and no nvidia-smi on PATH" if driver else "", visible=visible, why=why
-        )
-    answer, error = _ask(program, f"--query-gpu={','.join(_QUERY.values())}", "--format=csv,noheader,nounits")
-    gpus = parse_gpus(answer)
-    if not gpus and not error:
-        error = "it lists no GPU"
-    about, _ = _ask(program)
-    apps, _ = _ask(program, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
-    topology, _ = _ask(program, "topo", "-m") if len(gpus) > 1 else ("", "")
-    driver, cuda = parse_driver(about)
-    return Gpus(
-        gpus=gpus, error=f"nvidia-smi: {error}" if error else "", visible=visible, why=why, driver=driver, cuda=cuda,
-        links=parse_topology(topology), processes=tuple(sorted(parse(apps))), p2p_disabled=p2p,
-    )  # fmt: skip
-
-
-def _ask(program: str, *words: str) -> tuple[str, str]:
-    """(what it said, why it failed)."""
-    try:
-        done = subprocess.run(
-            [program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_PATIENCE, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return "", f"no answer within {_PATIENCE:g} seconds"
-    except OSError as error:
-        return "", str(error.strerror)
-    if done.returncode != 0:
-        words = tuple((done.stderr.strip() or done.stdout.strip()).splitlines()) or (f"exit code {done.returncode}",)
-        return "", words[0]
-    return done.stdout, ""
-
-
-def parse_gpus(answer: str) -> tuple[Gpu, ...]:
-    """The rows of the query, in the order of `_QUERY`; what is `[N/A]` or not supported is ''."""
-    rows = ([cell.strip() for cell in line.split(",")] for line in answer.splitlines())
-    names = [field.name for field in fields(Gpu)]
-    return tuple(
-        Gpu(
-            **{
-                name: "" if cell.startswith("[") or cell == "N/A" else cell
-                for name, cell in zip(names, row, strict=True)
-            }
-        )
-        for row in rows
-        if len(row) == len(names) and row[0].isdecimal()
-    )
-
-
-def parse_driver(text: str) -> tuple[str, str]:
-    """(driver, CUDA) of the head of nvidia-smi's table; '' for what is not there."""
-    driver = re.search(r"Driver Version:\s*([\d.]+)", text)
-    cuda = re.search(r"CUDA Version:\s*([\d.]+)", text)
-    return driver[1] if driver else "", cuda[1] if cuda else ""
-
-
-def parse_topology(text: str) -> tuple[tuple[str, str, str], ...]:
-    """The pairs of GPUs in `nvidia-smi topo -m`, each once, with NV4, PIX, PXB, PHB, NODE or SYS."""
-    lines = [re.split(r"\t+|\s{2,}", re.sub(r"\x1b\[[\d;]*m", "", line).strip()) for line in text.splitlines()]
-    head: list[str] = next((cells for cells in lines if "GPU1" in cells), [])
-    columns = head[head.index("GPU0") :] if "GPU0" in head else []
-    found = []
-    for row in lines:
-        if row[0].startswith("GPU") and row is not head and len(row) > 1:
-            for column, kind in zip(columns, row[1:], strict=False):
-                if column.startswith("GPU") and column[3:].isdecimal() and int(column[3:]) > int(row[0][3:]):
-                    found.append((row[0], column, kind.strip()))
-    return tuple(found)
 
 
 def judge(facts: Gpus, nproc: int) -> Iterator[Finding]:
@@ -212,7 +77,8 @@ def _judge_use(facts: Gpus, nproc: int) -> Iterator[Finding]:
             who = f" (pids {', '.join(map(str, facts.processes))})" if facts.processes else ""
             yield Finding(
                 CHECK, "warning", f"{gpu.used} of {gpu.memory} MiB of GPU {gpu.index} are in use already{who}",
-                "a run may run out of memory there, and be slow", "wait, end who has it, or hide it: CUDA_VISIBLE_DEVICES",
+                "a run may run out of memory there, and be slow",
+                "wait, end who has it, or hide it: CUDA_VISIBLE_DEVICES",
             )  # fmt: skip
         elif mode.startswith("exclusive"):
             yield Finding(CHECK, "note", f"GPU {gpu.index} is in mode {gpu.mode}: one process at a time may use it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dtk_launch.doctor import allreduce, clock, filesystem, gpus, limits, network, versions
+from dtk_launch.doctor import allreduce, clock, filesystem, gpus, limits, network, ports, versions
 from dtk_launch.doctor.findings import Finding, gather, ordered
 from dtk_launch.doctor.node import NodeFacts
 
@@ -68,11 +68,13 @@ def _with_torch(seen: Examined) -> dict[str, NodeFacts]:
 
 
 def _judge_node(one: NodeFacts, seen: Examined) -> Iterator[Finding]:
-    nodes, number = len(seen.nodes), len(one.gpus.gpus)
+    hidden = bool(one.versions.cuda) and one.gpus.visible == 0  # on purpose, by CUDA_VISIBLE_DEVICES
+    nodes, number = len(seen.nodes), 0 if hidden else len(one.gpus.gpus)
     planned = seen.asked_nproc or max(1, one.gpus.visible)
     yield from versions.judge(one.versions, one.gpus.cuda, number)
     yield from gpus.judge(one.gpus, planned)
     yield from network.judge(one.network, nodes, number)
+    yield from ports.judge(one.network.variable("MASTER_PORT"), one.network.taken)
     yield from filesystem.judge(one.filesystem)
     yield from limits.judge(one.limits, planned, number, bool(one.network.infiniband))
 

@@ -166,9 +166,9 @@ def _judge_memory(facts: Limits, nproc: int, gpus: int) -> Iterator[Finding]:
 def judge_threads(facts: Limits, nproc: int) -> Iterator[Finding]:
     """OMP_NUM_THREADS against the ranks and cores of this node."""
     check, cores = "threads", f"{facts.cores} cores ({facts.cores_why})"
-    each = max(1, facts.cores // nproc)
+    each, ranks = max(1, facts.cores // nproc), f"{nproc} rank{'s' * (nproc > 1)}"
     if not facts.omp:
-        yield Finding(check, "ok", f"OMP_NUM_THREADS is not set: dtk launch sets {each} for {nproc} ranks on {cores}")
+        yield Finding(check, "ok", f"OMP_NUM_THREADS is not set: dtk launch sets {each} for {ranks} on {cores}")
     elif not facts.omp.isdecimal() or int(facts.omp) < 1:
         yield Finding(
             check, "problem", f"OMP_NUM_THREADS={facts.omp!r} is no number of threads", "dtk launch refuses it",
@@ -176,7 +176,7 @@ def judge_threads(facts: Limits, nproc: int) -> Iterator[Finding]:
         )  # fmt: skip
     elif int(facts.omp) * nproc > facts.cores:
         yield Finding(
-            check, "warning", f"OMP_NUM_THREADS={facts.omp} x {nproc} ranks are more than {cores}",
+            check, "warning", f"OMP_NUM_THREADS={facts.omp} x {ranks} are more than {cores}",
             "the threads take turns on the cores, and every step is several times slower",
             f"unset it, or OMP_NUM_THREADS={each}; under SLURM ask for more with --cpus-per-task",
         )  # fmt: skip
@@ -186,7 +186,7 @@ def judge_threads(facts: Limits, nproc: int) -> Iterator[Finding]:
             "what runs on the CPU is slower than it could be", "unset OMP_NUM_THREADS",
         )  # fmt: skip
     else:
-        yield Finding(check, "ok", f"OMP_NUM_THREADS={facts.omp} x {nproc} ranks on {cores}")
+        yield Finding(check, "ok", f"OMP_NUM_THREADS={facts.omp} x {ranks} on {cores}")
 
 
 def compare(by_node: Mapping[str, Limits]) -> Iterator[Finding]:

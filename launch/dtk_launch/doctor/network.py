@@ -12,8 +12,7 @@ from pathlib import Path
 from dtk_launch.doctor.findings import Finding, differing
 from dtk_launch.doctor.interfaces import Interface, named, nccl_takes, of_address
 from dtk_launch.doctor.interfaces import probe as probe_interfaces
-from dtk_launch.given import whole
-from dtk_launch.meeting import DEFAULT_PORT
+from dtk_launch.doctor.ports import taken_ports
 from dtk_launch.reach import gloo_interface
 
 CHECK = "network"
@@ -42,7 +41,7 @@ class Network:
     infiniband: tuple[tuple[str, str], ...] = ()
     """(port, state) of each InfiniBand or RoCE port, the state as the kernel has it: ACTIVE, DOWN."""
     taken: tuple[int, ...] = ()
-    """Those of `PORTS` and MASTER_PORT that another program of this host has."""
+    """Those of ports.py that another program of this host has."""
 
     def variable(self, name: str) -> str:
         """Its value, '' where it is not set."""
@@ -56,13 +55,11 @@ def probe(nodes: Sequence[str] = (), head: str = "", root: Path = Path("/")) -> 
     addresses = _addresses(hostname)
     seconds = time.monotonic() - began
     variables = tuple((name, os.environ[name]) for name in _VARIABLES if os.environ.get(name))
-    master = dict(variables).get("MASTER_PORT", "")
-    ports = {DEFAULT_PORT, *((int(master),) if whole(master) and 0 < int(master) < 65536 else ())}
     return Network(
         hostname, addresses, seconds, probe_interfaces(root), variables,
         told_gloo=gloo_interface(head) if len(nodes) > 1 else "",
         unknown=tuple(name for name in nodes if not _addresses(name)),
-        infiniband=_infiniband(root), taken=tuple(sorted(port for port in ports if _taken(port))),
+        infiniband=_infiniband(root), taken=taken_ports(dict(variables).get("MASTER_PORT", "")),
     )  # fmt: skip
 
 
@@ -72,16 +69,6 @@ def _addresses(name: str) -> tuple[str, ...]:
     except (OSError, UnicodeError):
         return ()
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def _taken(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return True
-        return False
 
 
 def _infiniband(root: Path) -> tuple[tuple[str, str], ...]:
@@ -116,7 +103,6 @@ def judge(facts: Network, nodes: int, gpus: int) -> Iterator[Finding]:
     if all(finding.level == "note" for finding in found):
         found.append(Finding(CHECK, "ok", summary(facts, nodes)))
     yield from found
-    yield from _judge_ports(facts)
 
 
 def summary(facts: Network, nodes: int) -> str:
@@ -141,7 +127,8 @@ def _judge_named(facts: Network, gpus: int) -> Iterator[Finding]:
         for interface in found:
             if not (interface.up and interface.addresses):
                 yield Finding(
-                    CHECK, "problem", f"{GLOO}={asked}, and {interface.name} {'has no address' if interface.up else 'is down'}",
+                    CHECK, "problem",
+                    f"{GLOO}={asked}, and {interface.name} {'has no address' if interface.up else 'is down'}",
                     "gloo cannot listen there", f"name one with an address, or unset {GLOO}",
                 )  # fmt: skip
     asked = facts.variable(NCCL)
@@ -190,7 +177,8 @@ def _judge_links(facts: Network, nodes: int, gpus: int) -> Iterator[Finding]:
         there = ", ".join(interface.name for interface in facts.interfaces if interface.up)
         yield Finding(
             CHECK, "problem", f"no interface leads to other hosts (up: {there or 'none'})",
-            "the ranks of other nodes cannot be reached", "bring the network up; in a container, use the host's: --network host",
+            "the ranks of other nodes cannot be reached",
+            "bring the network up; in a container, use the host's: --network host",
         )  # fmt: skip
     elif nodes > 1 and gloo and gloo not in [interface.name for interface in usable]:
         yield Finding(
@@ -206,7 +194,8 @@ def _judge_links(facts: Network, nodes: int, gpus: int) -> Iterator[Finding]:
     idle = [port for port, state in facts.infiniband if state != "ACTIVE"]
     if idle and gpus:
         yield Finding(
-            CHECK, "warning" if len(idle) == len(facts.infiniband) else "note", f"InfiniBand that is not active: {', '.join(idle)}",
+            CHECK, "warning" if len(idle) == len(facts.infiniband) else "note",
+            f"InfiniBand that is not active: {', '.join(idle)}",
             "NCCL uses what is left, or TCP", "look at the cable and the subnet manager: ibstat",
         )  # fmt: skip
     if facts.infiniband and facts.variable("NCCL_IB_DISABLE") not in ("", "0") and gpus:
@@ -214,28 +203,6 @@ def _judge_links(facts: Network, nodes: int, gpus: int) -> Iterator[Finding]:
             CHECK, "warning", "NCCL_IB_DISABLE is set, and there is InfiniBand", "NCCL uses TCP, several times slower",
             "unset NCCL_IB_DISABLE",
         )  # fmt: skip
-
-
-def _judge_ports(facts: Network) -> Iterator[Finding]:
-    check, master = "ports", facts.variable("MASTER_PORT")
-    if master and not (whole(master) and 0 < int(master) < 65536):
-        yield Finding(
-            check, "problem", f"MASTER_PORT={master!r} is no port", "init_process_group fails", "unset MASTER_PORT"
-        )
-    for port in facts.taken:
-        if str(port) == master:
-            yield Finding(
-                check, "warning", f"another program has MASTER_PORT={master}",
-                "a rank that is started without dtk or torchrun fails: address already in use",
-                "unset MASTER_PORT: dtk launch chooses a free port",
-            )  # fmt: skip
-        else:
-            yield Finding(
-                check, "note", f"another program has port {port}",
-                "it is where the nodes of a --rdzv HOST without a port meet", "pass --rdzv HOST:PORT",
-            )  # fmt: skip
-    if not facts.taken:
-        yield Finding(check, "ok", f"{DEFAULT_PORT}{f' and MASTER_PORT={master}' if master else ''} free")
 
 
 def compare(by_node: Mapping[str, Network]) -> Iterator[Finding]:

@@ -1,10 +1,12 @@
-"""All that one node finds out about itself; in an allocation `python -m dtk_launch.doctor.node ORDER` on each, by srun."""
+"""All that one node finds out about itself; in an allocation each runs this module, by srun."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import zlib
@@ -14,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch.allocation import Allocation
-from dtk_launch.doctor import clock, filesystem, gpus, limits, network, versions
+from dtk_launch.doctor import clock, filesystem, limits, network, nvidia_smi, versions
 from dtk_launch.doctor.plainly import restore
 from dtk_launch.errors import PlanError
 from dtk_launch.reach import addressed
 
 _MARK = "DTK-NODE"
+_MADE = "made"  # a file that says that the folder above was not there
 _CHUNK = 600  # characters of a line: srun keeps lines of less than a kilobyte whole
 
 
@@ -29,7 +32,7 @@ class NodeFacts:
 
     node: str
     versions: versions.Versions
-    gpus: gpus.Gpus
+    gpus: nvidia_smi.Gpus
     network: network.Network
     filesystem: filesystem.Filesystem
     limits: limits.Limits
@@ -56,7 +59,7 @@ def look(node: str, folder: Path, shown: Path, ask_torch: bool, nodes: Sequence[
     if ask_torch and found.torch:
         found = replace(found, asked=versions.ask_torch())
     return NodeFacts(
-        node, found, gpus.probe(), network.probe(nodes, head), replace(filesystem.probe(folder), path=str(shown)),
+        node, found, nvidia_smi.probe(), network.probe(nodes, head), replace(filesystem.probe(folder), path=str(shown)),
         limits.probe(),
     )  # fmt: skip
 
@@ -66,10 +69,8 @@ def look_in_step(order: Order, environ: Mapping[str, str]) -> NodeFacts:
     step = Allocation.from_env(environ)
     if step is None:
         raise PlanError("this is no srun step")
-    try:
+    with contextlib.suppress(PlanError):  # contact() will say so
         step = addressed(step)
-    except PlanError:
-        pass  # contact() will say so
     head, others = step.head_address or step.head, step.nodes[1:]
     port = 20000 + step.job_id % 12000  # where a dtk launch of this job meets
     folder = Path(order.folder)
@@ -94,7 +95,10 @@ def look_in_step(order: Order, environ: Mapping[str, str]) -> NodeFacts:
 def _leave_mark(folder: Path, node: str) -> str:
     """Write a file by which other nodes see that this one has the same folder; why that cannot be, '' if it could."""
     try:
+        made = not folder.parent.exists()
         folder.mkdir(parents=True, exist_ok=True)
+        if made:
+            (folder / _MADE).touch()
         (folder / f"{node}.seen").write_text(node)
     except OSError as error:
         return error.strerror or str(error)
@@ -136,19 +140,25 @@ def unseen(folder: Path, nodes: Sequence[str]) -> tuple[str, ...]:
 
 
 def main(words: Sequence[str]) -> None:
-    """`look ORDER` prints this node's facts; `see ORDER` which nodes' marks it does not see; `leave ORDER` tidies up."""
+    """`look ORDER` prints this node's facts, `see ORDER` whose marks it does not see; `leave ORDER` tidies up."""
     verb, order = words[0], json.loads(words[1])
     if verb == "look":
         for line in lines(look_in_step(restore(Order, order), os.environ)):
             print(line, flush=True)
     elif verb == "see":
-        print(
-            f"{_MARK}-SEES {os.environ.get('SLURMD_NODENAME', '')} {json.dumps(unseen(Path(order['folder']), order['nodes']))}"
-        )
+        names = json.dumps(unseen(Path(order["folder"]), order["nodes"]))
+        print(f"{_MARK}-SEES {os.environ.get('SLURMD_NODENAME', '')} {names}")
     else:
-        import shutil
+        _tidy(Path(order["folder"]))
 
-        shutil.rmtree(order["folder"], ignore_errors=True)
+
+def _tidy(folder: Path) -> None:
+    """Remove the folder, and the one above it if it was made for this."""
+    made = (folder / _MADE).exists()
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # somebody has put something there
+        if made:
+            folder.parent.rmdir()
 
 
 def read_unseen(text: str) -> dict[str, tuple[str, ...]]:

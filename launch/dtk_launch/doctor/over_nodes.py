@@ -16,9 +16,10 @@ from dtk_launch.asking import plain
 from dtk_launch.doctor.node import NodeFacts, Order, read, read_unseen
 from dtk_launch.errors import PlanError
 
-_MEETING = 20.0  # seconds in which the nodes have to reach the first
+_MEETING = 20.0  # seconds in which the nodes have to reach the first, at most
 _START = 120.0  # and until each has looked at itself: nvidia-smi and slow file systems
 _SHORT = 60.0
+_END = 20.0  # for srun to end a step
 
 
 def nodes_of(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -61,14 +62,16 @@ def for_srun(environ: Mapping[str, str]) -> dict[str, str]:
 class Nodes:
     """The nodes of one allocation, and the folder that they should share."""
 
-    def __init__(self, nodes: Sequence[str], folder: Path, shown: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, nodes: Sequence[str], folder: Path, shown: Path, environ: Mapping[str, str], patience: float
+    ) -> None:
         self.nodes, self._folder, self._shown = tuple(nodes), folder, shown
-        self._environ = environ
+        self._environ, self._meeting = environ, min(_MEETING, patience)
 
     def look(self, ask_torch: bool) -> tuple[dict[str, NodeFacts], str]:
         """Node -> its facts, of those that answered, and what srun said."""
-        order = asdict(Order(str(self._folder), str(self._shown), ask_torch, _MEETING))
-        out, err = self._ask("look", order, _START + _MEETING)
+        order = asdict(Order(str(self._folder), str(self._shown), ask_torch, self._meeting))
+        out, err = self._ask("look", order, _START + self._meeting)
         return read(out), err
 
     def unseen(self) -> dict[str, tuple[str, ...]]:
@@ -99,7 +102,7 @@ class Nodes:
         except BaseException as stopped:
             child.terminate()  # srun ends its step
             try:
-                out, err = child.communicate(timeout=_MEETING)
+                out, err = child.communicate(timeout=_END)
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
                 out, err = child.communicate()

@@ -13,6 +13,8 @@ from dtk_launch.streams import json_text
 FORMAT = 1
 _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
 _INDENT = " " * 9
+_MOST_NAMED = 8
+_WIDTH = max(map(len, CHECKS))
 
 
 def verdict(findings: Sequence[Finding], strict: bool) -> str:
@@ -27,22 +29,48 @@ def verdict(findings: Sequence[Finding], strict: bool) -> str:
 
 
 def lines(findings: Sequence[Finding], several: bool) -> Iterator[tuple[str, str]]:
-    """(level, line) of the text: a line for each finding, and below what matters why, and the fix."""
-    width = max(map(len, CHECKS))
-    for found in findings:
-        where = f"{found.node}: " if found.node and several else ""
-        yield found.level, f"{found.level:<8} {found.check:<{width}} {where}{found.what}"
-        if found.why:
-            yield "", f"{_INDENT}{'why:':<{width}} {found.why}"
-        if found.fix:
-            yield "", f"{_INDENT}{'fix:':<{width}} {found.fix}"
+    """(level, line) of the text: one for what is ok of a check, else one for each finding, with its why and its fix."""
+    for check in CHECKS:
+        of_check = [found for found in findings if found.check == check]
+        for found in of_check:
+            if found.level != "ok":
+                where = f"{_named(found.node)}: " if found.node and several else ""
+                yield found.level, f"{found.level:<8} {check:<{_WIDTH}} {where}{found.what}"
+                if found.why:
+                    yield "", f"{_INDENT}{'why:':<{_WIDTH}} {found.why}"
+                if found.fix:
+                    yield "", f"{_INDENT}{'fix:':<{_WIDTH}} {found.fix}"
+        if any(found.level == "ok" for found in of_check):
+            yield (
+                "ok",
+                f"{'ok':<8} {check:<{_WIDTH}} {_fine([found for found in of_check if found.level == 'ok'], several)}",
+            )
+
+
+def _fine(findings: Sequence[Finding], several: bool) -> str:
+    """Those of all nodes, and the first of those that each node has of its own."""
+    own = [found for found in findings if found.node] if several else []
+    texts = [found.what for found in findings if found not in own]
+    if own:
+        others = len(own) - 1 + own[0].node.count(",")
+        also = f" (and so on {others} other node{'s' * (others > 1)})" if others else ""
+        texts.append(f"{own[0].node.partition(',')[0]}: {own[0].what}{also}")
+    return "; ".join(texts)
+
+
+def _named(nodes: str) -> str:
+    names = nodes.split(", ")
+    return (
+        nodes if len(names) <= _MOST_NAMED else f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
+    )
 
 
 def heading(seen: Examined) -> str:
     """What was examined."""
-    if len(seen.nodes) == 1:
-        return f"dtk doctor on {seen.nodes[0]}, run directories in {seen.run_dir}"
-    return f"dtk doctor on {len(seen.nodes)} nodes ({', '.join(seen.nodes[:8])}{', ...' * (len(seen.nodes) > 8)}), run directories in {seen.run_dir}"
+    nodes = seen.nodes[0]
+    if len(seen.nodes) > 1:
+        nodes = f"{len(seen.nodes)} nodes ({_named(', '.join(seen.nodes))})"
+    return f"dtk doctor on {nodes}, run directories in {seen.run_dir}"
 
 
 def show(seen: Examined, findings: Sequence[Finding], strict: bool) -> None:
