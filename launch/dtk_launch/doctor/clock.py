@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -65,7 +66,7 @@ def host(port: int, others: Sequence[str], patience: float, now: Callable[[], fl
     try:
         listener = _listen(port)
     except OSError as error:
-        return Hosting(port, error.strerror or str(error))
+        return Hosting(port, os.strerror(error.errno) if error.errno else str(error))
     with listener:
         listener.settimeout(0.2)
         thread = threading.Thread(target=accept, args=(listener,), daemon=True)

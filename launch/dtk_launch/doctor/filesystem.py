@@ -108,10 +108,11 @@ def _try(folder: Path, replace: Callable[[str, str], None], sync: Callable[[int]
         replace(str(new), str(old))
         if old.read_bytes() != b"new" or new.exists():
             said["rename"] = "the old file is still there after it"
-        moved = folder / f"try-{os.getpid()}.dir"
-        moved.mkdir()
-        replace(str(moved), f"{moved}-2")
-        (folder / f"{moved.name}-2").rmdir()
+        else:
+            moved = folder / f"{old.name}.dir"
+            moved.mkdir()
+            replace(str(moved), f"{moved}-2")
+            (folder / f"{moved.name}-2").rmdir()
     except OSError as error:
         said["rename"] = _words(error)
     if not said["sync"]:

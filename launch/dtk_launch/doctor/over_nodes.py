@@ -33,7 +33,10 @@ def nodes_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     step = environ.get("SLURM_STEP_NODELIST", "")
     if step and len(expand(step)) > 1:
         return ()
-    return expand(listed)
+    try:
+        return expand(listed)
+    except PlanError as error:
+        raise PlanError(str(error).replace("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")) from None
 
 
 def srun_words(environ: Mapping[str, str], nodes: int, folder: Path | None = None) -> tuple[str, ...]:

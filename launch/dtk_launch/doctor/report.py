@@ -53,7 +53,7 @@ def _fine(findings: Sequence[Finding], several: bool) -> str:
     texts = [found.what for found in findings if found not in own]
     if own:
         others = len(own) - 1 + own[0].node.count(",")
-        also = f" (and so on {others} other node{'s' * (others > 1)})" if others else ""
+        also = f" ({others} other node{'s are' if others > 1 else ' is'} ok, too)" if others else ""
         texts.append(f"{own[0].node.partition(',')[0]}: {own[0].what}{also}")
     return "; ".join(texts)
 
