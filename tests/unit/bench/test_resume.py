@@ -26,8 +26,9 @@ def write(folder, *records):
 
 
 def test_the_records_of_an_interrupted_run_are_kept(tmp_path):
-    write(tmp_path, HEAD, block(0), {"kind": "end", "status": "interrupted"})
-    assert resume.kept(tmp_path, HEAD) == [HEAD, block(0)]
+    records = [HEAD, block(0), {"kind": "end", "status": "interrupted"}]
+    write(tmp_path, *records)
+    assert resume.kept(tmp_path, HEAD) == records
 
 
 def test_a_line_that_was_cut_off_is_not_there(tmp_path):
@@ -101,7 +102,9 @@ def test_a_driver_that_is_interrupted_anywhere_and_resumed_measures_each_round_o
     )
     assert main(benchmark, []) == (130 if cut < 5 else 0)
     assert ("--resume goes on with it" in capsys.readouterr().err) == (cut < 5)
-    assert main(benchmark, ["--resume"]) == 0
+    for turn in range(2):
+        assert main(benchmark, ["--resume"]) == 0
+        assert ("is complete: nothing is left" in capsys.readouterr().err) == (turn == 1 or cut == 5)
     records = read_records(tmp_path)
     assert records == [{**HEAD, "benchmark": "made-up"}, *map(block, range(5)), {"kind": "end", "status": "complete"}]
     assert (tmp_path / "report.md").read_text() == "# Made up\n\n7 records\n"
