@@ -42,6 +42,7 @@ class Options:
     out: Path
     seed: int
     json: bool
+    resume: bool = False
 
     def threads(self, strategy: str) -> int:
         """Threads of each process of a strategy: all strategies use the same number of cores in total."""
@@ -96,6 +97,7 @@ def parse(argv: list[str], cores: int | None = None, gpus: int | None = None) ->
         out=given.out,
         seed=given.seed,
         json=given.json,
+        resume=given.resume,
     )
 
 
