@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dtk_launch.doctor.findings import Finding
+from dtk_launch.doctor.findings import Finding, some
 from dtk_launch.doctor.interfaces import of_address
 from dtk_launch.doctor.network import Network
 from dtk_launch.doctor.rank import MARK
@@ -21,7 +21,6 @@ from dtk_launch.tables import size
 CHECK = "all-reduce"
 _END = 10.0  # seconds for srun to end its step
 _TAIL = 400  # characters of what was said last
-_MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _judge_failure(said: Said, nodes: Sequence[str], nproc: int) -> Finding:
         first = failed[0]
         what = f"rank {first['rank']} on {first['host']} failed in {first['doing']}: {first['error']}"
     elif absent:
-        what = f"no rank of {', '.join(absent[:_MOST_NAMED])} has started"
+        what = f"no rank of {some(absent)} has started"
     elif not started:
         what = "no rank has started" + (f": {said.tail}" if said.tail else "")
     else:
@@ -175,9 +174,6 @@ def _stuck(said: Said, started: Mapping[int, str], ranks: int) -> str:
         there = {line["rank"] for line in said.lines if line["stage"] == stage}
         missing = [rank for rank in range(ranks) if rank not in there]
         if missing:
-            names = ", ".join(
-                f"{rank}{f' on {started[rank]}' if rank in started else ''}" for rank in missing[:_MOST_NAMED]
-            )
-            more = " and more" if len(missing) > _MOST_NAMED else ""
-            return f"rank{'s' * (len(missing) > 1)} {names}{more} {'have' if len(missing) > 1 else 'has'} not {doing}"
+            names = some([f"{rank}{f' on {started[rank]}' if rank in started else ''}" for rank in missing])
+            return f"rank{'s' * (len(missing) > 1)} {names} {'have' if len(missing) > 1 else 'has'} not {doing}"
     return ""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 
 from dtk_launch.doctor import allreduce, rank
 from dtk_launch.doctor.findings import Finding
-from dtk_launch.doctor.judging import Examined, cannot_meet, judge, ranks_of
+from dtk_launch.doctor.judging import Examined, cannot_meet, judge, ranks_of, with_torch
 from dtk_launch.doctor.node import NodeFacts, look
 from dtk_launch.doctor.over_nodes import Nodes, for_srun, nodes_of, python_words, srun_words
 from dtk_launch.doctor.place import Place, place
@@ -40,6 +43,7 @@ def examine(
             seen = _here(options, where, environ, tell)
     if where.error:
         seen = replace(seen, facts={node: _unwritable(one, where.error) for node, one in seen.facts.items()})
+    seen = replace(seen, facts=with_torch(seen))
     return seen, judge(seen)
 
 
@@ -104,6 +108,21 @@ def _for_ranks(environ: Mapping[str, str], where: Place) -> dict[str, str]:
     """The environment of a launch without options of dtk in it; it is no run of the project around the folder."""
     kept = {name: value for name, value in environ.items() if not name.startswith("DTK_")}
     return kept | {"GIT_CEILING_DIRECTORIES": str(where.folder.parent)}
+
+
+@contextlib.contextmanager
+def ended_by(*signals: signal.Signals) -> Iterator[None]:
+    """Have each of these leave by SystemExit, so that what was started is ended and what was made is removed."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def say(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def doctor(run_dir: str, nproc: str | None, no_run: bool, timeout: str, strict: 
     input.
     """
     from dtk_launch.doctor import report
-    from dtk_launch.doctor.checkup import CheckupOptions, examine, say
+    from dtk_launch.doctor.checkup import CheckupOptions, ended_by, examine, say
     from dtk_launch.doctor.findings import exit_code
     from dtk_launch.durations import parse_seconds
     from dtk_launch.given import check_value
@@ -43,7 +44,8 @@ def doctor(run_dir: str, nproc: str | None, no_run: bool, timeout: str, strict: 
     options = CheckupOptions(
         folder, parse_nproc(nproc) if nproc is not None else None, not no_run, parse_seconds("--timeout", timeout)
     )
-    seen, findings = examine(options, os.environ, say)
+    with ended_by(signal.SIGTERM, signal.SIGHUP):
+        seen, findings = examine(options, os.environ, say)
     if as_json:
         print(report.as_json(seen, findings, strict))
     else:

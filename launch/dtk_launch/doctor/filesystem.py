@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtk_launch.doctor.findings import Finding
+from dtk_launch.doctor.findings import Finding, some
 from dtk_launch.mounts import kind_of, of_one_host
 from dtk_launch.tables import size
 
@@ -215,14 +215,10 @@ def judge_shared(path: str, unseen: Mapping[str, tuple[str, ...]]) -> Iterator[F
     if not blind:
         yield Finding(CHECK, "ok", f"{path} is the same on all {len(unseen)} nodes")
         return
-    words = "; ".join(f"{node} does not see what {_some(others)} wrote" for node, others in list(blind.items())[:3])
+    words = "; ".join(f"{node} does not see what {some(others)} wrote" for node, others in list(blind.items())[:3])
     words += f"; and so on {len(blind) - 3} more" if len(blind) > 3 else ""
     yield Finding(
         CHECK, "problem", f"{path} is not the same on all nodes: {words}",
         "each rank writes its part of a checkpoint there, and each node what the others have to know: no checkpoint "
         "would be complete", "pass a --run-dir on the file system that all nodes share",
     )  # fmt: skip
-
-
-def _some(nodes: tuple[str, ...]) -> str:
-    return ", ".join(nodes) if len(nodes) <= 4 else f"{', '.join(nodes[:3])} and {len(nodes) - 3} more"

@@ -9,6 +9,7 @@ LEVELS = ("ok", "note", "warning", "problem")
 """From what is as it should be to what will break a run."""
 CHECKS = ("versions", "gpus", "network", "ports", "clock", "filesystem", "limits", "threads", "all-reduce")
 """The families of checks, in the order in which they are shown."""
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,10 @@ def differing(values: Iterable[tuple[str, str]]) -> str:
         nodes.setdefault(value, []).append(node)
     if len(nodes) < 2:
         return ""
-    return "; ".join(f"{value or 'none'} on {', '.join(where)}" for value, where in nodes.items())
+    return "; ".join(f"{value or 'none'} on {some(where)}" for value, where in nodes.items())
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, of many the first."""
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"

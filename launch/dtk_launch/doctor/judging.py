@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dtk_launch.doctor import allreduce, clock, filesystem, gpus, limits, network, ports, versions
-from dtk_launch.doctor.findings import Finding, gather, ordered
+from dtk_launch.doctor.findings import Finding, gather, ordered, some
 from dtk_launch.doctor.node import NodeFacts
 
 
@@ -40,8 +40,7 @@ def ranks_of(facts: Mapping[str, NodeFacts], asked: int | None) -> int:
 
 def judge(seen: Examined) -> list[Finding]:
     """All findings, in the order of the checks."""
-    facts = _with_torch(seen)
-    several = len(seen.nodes) > 1
+    several, facts = len(seen.nodes) > 1, with_torch(seen)
     found = gather((node, list(_judge_node(one, seen))) for node, one in facts.items())
     if several:
         found += _judge_together(seen, facts)
@@ -56,7 +55,7 @@ def judge(seen: Examined) -> list[Finding]:
     return ordered(found)
 
 
-def _with_torch(seen: Examined) -> dict[str, NodeFacts]:
+def with_torch(seen: Examined) -> dict[str, NodeFacts]:
     """The facts, with what torch told in the ranks of the all-reduce."""
     told = {line["host"]: line["torch"] for line in (seen.said.lines if seen.said else ()) if line["stage"] == "torch"}
     facts = {node: seen.facts[node] for node in seen.nodes if node in seen.facts}
@@ -76,14 +75,14 @@ def _judge_node(one: NodeFacts, seen: Examined) -> Iterator[Finding]:
     yield from network.judge(one.network, nodes, number)
     yield from ports.judge(one.network.variable("MASTER_PORT"), one.network.taken)
     yield from filesystem.judge(one.filesystem)
-    yield from limits.judge(one.limits, planned, number, bool(one.network.infiniband))
+    yield from limits.judge(one.limits, planned, number, number > 0 and bool(one.network.infiniband))
 
 
 def _judge_together(seen: Examined, facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
     missing = [node for node in seen.nodes if node not in facts]
     if missing:
         yield Finding(
-            "versions", "problem", f"no answer from {', '.join(missing)}: {seen.srun_words or 'srun said nothing'}",
+            "versions", "problem", f"no answer from {some(missing)}: {seen.srun_words or 'srun said nothing'}",
             "dtk has to run on every node", "see that this Python and dtk are on the file system that all nodes share, "
             "and that srun --overlap hostname answers on each",
         )  # fmt: skip
@@ -107,6 +106,6 @@ def cannot_meet(seen: Examined) -> str:
     """Why an all-reduce would only wait for its limit; '' if it need not."""
     missing = [node for node in seen.nodes if node not in seen.facts]
     if missing:
-        return f"no answer from {', '.join(missing)}"
+        return f"no answer from {some(missing)}"
     graves = [finding for finding in _judge_meeting(seen.nodes, seen.facts) if finding.level == "problem"]
     return graves[0].what if graves and graves[0].check == "ports" else ""

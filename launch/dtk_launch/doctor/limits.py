@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Limits:
     processes: tuple[int, int]
     locked: tuple[int, int]
     shm: tuple[int, int] | None
-    """(size, free) of /dev/shm."""
+    """(size, free) of /dev/shm; zeros where it is missing."""
     memory: int | None
     """Of the machine."""
     memory_limit: int | None
@@ -63,7 +64,7 @@ def _shm(root: Path) -> tuple[int, int] | None:
     try:
         found = os.statvfs(root / "dev/shm")
     except OSError:
-        return None
+        return (0, 0) if sys.platform == "linux" else None
     return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
@@ -105,7 +106,7 @@ def _number(path: Path) -> int | None:
 
 
 def judge(facts: Limits, nproc: int, gpus: int, infiniband: bool) -> Iterator[Finding]:
-    """`nproc`: ranks of this node; `gpus`: that it has; `infiniband`: whether it has such a network."""
+    """`nproc`: ranks of this node; `gpus`: that it has; `infiniband`: whether NCCL will use it."""
     found = [*_judge_ulimits(facts, infiniband), *_judge_memory(facts, nproc, gpus)]
     if not found:
         shm = f"/dev/shm {size(facts.shm[0])}" if facts.shm else "no /dev/shm"
@@ -140,12 +141,12 @@ def _judge_ulimits(facts: Limits, infiniband: bool) -> Iterator[Finding]:
 
 
 def _judge_memory(facts: Limits, nproc: int, gpus: int) -> Iterator[Finding]:
-    if facts.shm is None:
+    if facts.shm == (0, 0):
         yield Finding(
             CHECK, "warning", "there is no /dev/shm", "loader workers and NCCL hand data over through it",
             "mount a tmpfs at /dev/shm",
         )  # fmt: skip
-    elif facts.shm[1] < _FULL_SHM or facts.shm[0] < _SMALL_SHM:
+    elif facts.shm and (facts.shm[1] < _FULL_SHM or facts.shm[0] < _SMALL_SHM):
         total, free = facts.shm
         grave = free < _FULL_SHM or (total <= _DOCKER_SHM and gpus > 1)
         yield Finding(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtk_launch.doctor.findings import Finding, differing
+from dtk_launch.doctor.findings import Finding, differing, some
 from dtk_launch.doctor.interfaces import Interface, named, nccl_takes, of_address
 from dtk_launch.doctor.interfaces import probe as probe_interfaces
 from dtk_launch.doctor.ports import taken_ports
@@ -19,6 +19,7 @@ CHECK = "network"
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 _VARIABLES = (GLOO, NCCL, "NCCL_SOCKET_FAMILY", "NCCL_IB_DISABLE", "MASTER_ADDR", "MASTER_PORT")
 _LONG = 2.0  # seconds for a name
+_LOOKED_UP = 32  # names on each node: all of a large job would be many for a name server
 _SLOW = 1000  # Mb/s
 _FIX_HOSTS = "have the name of each node lead to the address of its network, in DNS or /etc/hosts"
 
@@ -58,7 +59,7 @@ def probe(nodes: Sequence[str] = (), head: str = "", root: Path = Path("/")) -> 
     return Network(
         hostname, addresses, seconds, probe_interfaces(root), variables,
         told_gloo=gloo_interface(head) if len(nodes) > 1 else "",
-        unknown=tuple(name for name in nodes if not _addresses(name)),
+        unknown=tuple(name for name in nodes[:_LOOKED_UP] if not _addresses(name)),
         infiniband=_infiniband(root), taken=taken_ports(dict(variables).get("MASTER_PORT", "")),
     )  # fmt: skip
 
@@ -165,7 +166,7 @@ def _judge_name(facts: Network, nodes: int) -> Iterator[Finding]:
             )  # fmt: skip
     if facts.unknown:
         yield Finding(
-            CHECK, "warning", f"not known here: {', '.join(facts.unknown)}",
+            CHECK, "warning", f"not known here: {some(facts.unknown)}",
             "dtk launch then asks SLURM for the address; other launchers fail", _FIX_HOSTS,
         )  # fmt: skip
 

@@ -23,6 +23,7 @@ from dtk_launch.reach import addressed
 
 _MARK = "DTK-NODE"
 _MADE = "made"  # a file that says that the folder above was not there
+_MOST = 8  # in a line
 _CHUNK = 600  # characters of a line: srun keeps lines of less than a kilobyte whole
 
 
@@ -74,7 +75,7 @@ def look_in_step(order: Order, environ: Mapping[str, str]) -> NodeFacts:
     head, others = step.head_address or step.head, step.nodes[1:]
     port = 20000 + step.job_id % 12000  # where a dtk launch of this job meets
     folder = Path(order.folder)
-    error = _leave_mark(folder, step.node_name)
+    error = leave_mark(folder, step.node_name)
     results: dict[str, Any] = {}
 
     def meet() -> None:
@@ -92,7 +93,7 @@ def look_in_step(order: Order, environ: Mapping[str, str]) -> NodeFacts:
     return replace(facts, **results)
 
 
-def _leave_mark(folder: Path, node: str) -> str:
+def leave_mark(folder: Path, node: str) -> str:
     """Write a file by which other nodes see that this one has the same folder; why that cannot be, '' if it could."""
     try:
         made = not folder.parent.exists()
@@ -131,12 +132,12 @@ def read(text: str) -> dict[str, NodeFacts]:
 
 
 def unseen(folder: Path, nodes: Sequence[str]) -> tuple[str, ...]:
-    """The nodes whose marks are not in `folder`, as this one sees it."""
+    """The nodes whose marks are not in `folder`, as this one sees it; of many the first."""
     try:
         there = set(os.listdir(folder))  # noqa: PTH208
     except OSError:
         there = set()
-    return tuple(node for node in nodes if f"{node}.seen" not in there)
+    return tuple(node for node in nodes if f"{node}.seen" not in there)[:_MOST]
 
 
 def main(words: Sequence[str]) -> None:

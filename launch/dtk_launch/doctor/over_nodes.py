@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dtk_launch.allocation import expand
 from dtk_launch.asking import plain
-from dtk_launch.doctor.node import NodeFacts, Order, read, read_unseen
+from dtk_launch.doctor.node import NodeFacts, Order, leave_mark, read, read_unseen
 from dtk_launch.errors import PlanError
 
 _MEETING = 20.0  # seconds in which the nodes have to reach the first, at most
@@ -40,13 +40,16 @@ def nodes_of(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def srun_words(environ: Mapping[str, str], nodes: int, folder: Path | None = None) -> tuple[str, ...]:
-    """srun and its options: one task on each node of the allocation, beside what runs there already."""
+    """srun and its options: one task on each node of the allocation, beside what runs there already.
+
+    With `folder` they work there together, and end together where one fails.
+    """
     given = environ.get("SLURM_CPUS_PER_TASK", "")
     cpus = (f"--cpus-per-task={given}",) if given else ()  # 22.05 to 23.11 do not hand it on, 24 refuses another
-    place = (f"--chdir={folder}",) if folder is not None else ()
+    together = (f"--chdir={folder}", "--kill-on-bad-exit=1") if folder is not None else ("--kill-on-bad-exit=0",)
     return (
         *("srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL"),
-        *("--kill-on-bad-exit=0", *cpus, *place),
+        *(*cpus, *together),
     )
 
 
@@ -78,8 +81,11 @@ class Nodes:
         return read(out), err
 
     def unseen(self) -> dict[str, tuple[str, ...]]:
-        """Node -> those of whose files it sees nothing."""
-        out, _ = self._ask("see", {"folder": str(self._folder), "nodes": self.nodes}, _SHORT)
+        """Node -> those of whose files it sees nothing; among them this host, if it is none of the nodes."""
+        host = os.uname().nodename.partition(".")[0]
+        leave_mark(self._folder, host)
+        names = tuple(dict.fromkeys((*self.nodes, host)))
+        out, _ = self._ask("see", {"folder": str(self._folder), "nodes": names}, _SHORT)
         found = read_unseen(out)
         return {node: found[node] for node in self.nodes if node in found}
 

@@ -127,8 +127,8 @@ def nccl_words(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def nccl(torch: Any, dist: Any, world: int, limit: timedelta) -> None:
-    """The same by NCCL, for the ranks that have a GPU each. Collective over all ranks."""
+def nccl(torch: Any, dist: Any, world: int, limit: timedelta, folder: str) -> None:
+    """The same by NCCL, which writes to `folder`, for the ranks that have a GPU each. Collective over all ranks."""
     local, rank = int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"])
     has = torch.zeros(world, dtype=torch.int64)
     has[rank] = int(torch.cuda.is_available() and local < torch.cuda.device_count())
@@ -136,19 +136,18 @@ def nccl(torch: Any, dist: Any, world: int, limit: timedelta) -> None:
     ranks = [number for number in range(world) if has[number]]
     if not ranks:
         return
-    with tempfile.TemporaryDirectory(prefix="dtk-doctor-") as folder:
-        os.environ.update({"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": f"{folder}/%h.%p"})
-        group = dist.new_group(ranks, timeout=limit, backend="nccl")
-        if rank in ranks:
-            torch.cuda.set_device(local)
-            reduce_over(torch, dist, "nccl", group, ranks.index(rank), len(ranks), f"cuda:{local}")
-            texts = [open(path, errors="replace").read() for path in glob.glob(f"{folder}/*")]  # noqa: SIM115
-            say("way", backend="nccl", words=nccl_words("\n".join(texts))[:8])
+    group = dist.new_group(ranks, timeout=limit, backend="nccl")
+    if rank in ranks:
+        torch.cuda.set_device(local)
+        reduce_over(torch, dist, "nccl", group, ranks.index(rank), len(ranks), f"cuda:{local}")
+        texts = [open(path, errors="replace").read() for path in glob.glob(f"{folder}/*")]  # noqa: SIM115
+        say("way", backend="nccl", words=nccl_words("\n".join(texts))[:8])
 
 
-def main() -> None:
+def main(folder: str) -> None:
     """Join the others, reduce, and tell. `rank.py SECONDS`: after which a collective is given up."""
     say("started")
+    os.environ.update({"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": f"{folder}/%h.%p"})
     stage = "import torch"
     try:
         torch: Any = importlib.import_module("torch")
@@ -165,7 +164,7 @@ def main() -> None:
         used = sorted({local for inode, local in sockets().items() if inode not in before})
         say("way", backend="gloo", words=used)
         stage = "nccl"
-        nccl(torch, dist, world, limit)
+        nccl(torch, dist, world, limit, folder)
         dist.destroy_process_group()
     except Exception as error:
         say("failed", doing=stage, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
@@ -177,4 +176,5 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--ask"]:
         print(json.dumps(ask()))
     else:
-        main()
+        with tempfile.TemporaryDirectory(prefix="dtk-doctor-") as own:
+            main(own)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dtk_launch.doctor.findings import CHECKS, Finding, exit_code
+from dtk_launch.doctor.findings import CHECKS, Finding, exit_code, some
 from dtk_launch.doctor.judging import Examined
 from dtk_launch.streams import json_text
 
 FORMAT = 1
 _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
 _INDENT = " " * 9
-_MOST_NAMED = 8
 _WIDTH = max(map(len, CHECKS))
 
 
@@ -34,7 +33,7 @@ def lines(findings: Sequence[Finding], several: bool) -> Iterator[tuple[str, str
         of_check = [found for found in findings if found.check == check]
         for found in of_check:
             if found.level != "ok":
-                where = f"{_named(found.node)}: " if found.node and several else ""
+                where = f"{some(found.node.split(', '))}: " if found.node and several else ""
                 yield found.level, f"{found.level:<8} {check:<{_WIDTH}} {where}{found.what}"
                 if found.why:
                     yield "", f"{_INDENT}{'why:':<{_WIDTH}} {found.why}"
@@ -58,18 +57,11 @@ def _fine(findings: Sequence[Finding], several: bool) -> str:
     return "; ".join(texts)
 
 
-def _named(nodes: str) -> str:
-    names = nodes.split(", ")
-    return (
-        nodes if len(names) <= _MOST_NAMED else f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
-    )
-
-
 def heading(seen: Examined) -> str:
     """What was examined."""
     nodes = seen.nodes[0]
     if len(seen.nodes) > 1:
-        nodes = f"{len(seen.nodes)} nodes ({_named(', '.join(seen.nodes))})"
+        nodes = f"{len(seen.nodes)} nodes ({some(seen.nodes)})"
     return f"dtk doctor on {nodes}, run directories in {seen.run_dir}"
 
 

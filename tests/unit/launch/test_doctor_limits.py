@@ -29,7 +29,7 @@ def test_a_good_machine_is_two_lines():
         ({"processes": (512, 512)}, {}, "warning", "(ulimit -u)"),
         ({"pids_limit": 100}, {}, "warning", "100 processes and threads (pids.max of the cgroup)"),
         ({}, {"infiniband": True}, "problem", "8 MiB of locked memory (ulimit -l)"),
-        ({"shm": None}, {}, "warning", "there is no /dev/shm"),
+        ({"shm": (0, 0)}, {}, "warning", "there is no /dev/shm"),
         ({"shm": (64 << 20, 64 << 20)}, {}, "warning", "/dev/shm has 64 MiB"),
         ({"shm": (64 << 20, 64 << 20)}, {"gpus": 8}, "problem", "/dev/shm has 64 MiB"),
         ({"shm": (64 * GIB, 1 << 20)}, {}, "problem", "1 MiB free"),
@@ -70,7 +70,7 @@ def test_the_limits_of_a_container(tmp_path, version):
     (inner / names[0]).write_text(f"{names[1]}\n")
     names[2].write_text("200\n")
     facts = limits.probe(tmp_path)
-    assert (facts.memory, facts.memory_limit, facts.pids_limit, facts.shm) == (GIB, GIB, 200, None)
+    assert (facts.memory, facts.memory_limit, facts.pids_limit, facts.shm) == (GIB, GIB, 200, (0, 0))
 
 
 def test_this_machine_and_nodes_that_differ():
