@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,24 @@ def test_an_all_reduce_that_takes_too_long_is_ended(tmp_path):
     assert "the all-reduce over 2 ranks was not over after 0.3 s: no rank has started" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("1 problem will break a run")
     assert "\x1b" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_runs_leaves_nothing(tmp_path):
+    process = subprocess.Popen([DTK, "doctor"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    records = lambda: list(tmp_path.glob("runs/.dtk-doctor-*/run/ranks/*.json"))  # noqa: E731
+    deadline = time.monotonic() + 60
+    while len(records()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    pids = [json.loads(path.read_text())["pid"] for path in records()]
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert len(pids) == 2
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert list(tmp_path.iterdir()) == []
 
 

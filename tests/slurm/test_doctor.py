@@ -73,3 +73,18 @@ def test_a_step_that_hangs_is_ended_on_all_nodes(cluster, tmp_path):
     assert "the all-reduce over 2 ranks was not over after 2 s" in job.log
     assert job.log.endswith("\n1\n")
     assert not [process for process in cluster.job_processes() if "rank.py" in process.command]
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_named(cluster, tmp_path):
+    """It is stopped while it loads torch; its node answers all the same."""
+    stop = (
+        'until pid=$(pgrep -f "[w]orker.py.*doctor/rank.py" | tail -1) && [ -n "$pid" ]; do sleep 0.05; done; '
+        'sleep 0.2; kill -STOP "$pid"; sleep 60'
+    )
+    script = f"#!/bin/bash\nsrun --overlap -N1 -n1 -w n2 bash -c '{stop}' &\nsleep 1\n{DTK} --timeout 60s\necho $?\n"
+    job = cluster.wait_job(cluster.submit(script, "--nodes=2", cwd=tmp_path), timeout=150)
+    assert re.search(r"rank 0 on n1 failed in join: .*; rank 1 on n2 has not loaded torch$", job.log, re.MULTILINE), (
+        job.log
+    )
+    assert not [process for process in cluster.job_processes() if "rank.py" in process.command]

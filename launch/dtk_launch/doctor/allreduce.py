@@ -21,6 +21,13 @@ from dtk_launch.tables import size
 CHECK = "all-reduce"
 _END = 10.0  # seconds for srun to end its step
 _TAIL = 400  # characters of what was said last
+_STAGES = (
+    ("started", "started"),
+    ("ready", "loaded torch"),
+    ("joined", "joined the others"),
+    ("reduced", "come out of the all-reduce"),
+    ("done", "ended"),
+)
 
 
 @dataclass(frozen=True)
@@ -147,11 +154,14 @@ def _judge_failure(said: Said, nodes: Sequence[str], nproc: int) -> Finding:
     failed = [line for line in said.lines if line["stage"] == "failed"]
     how = f"was not over after {said.patience:g} s" if said.code is None else f"failed (exit code {said.code})"
     absent = [node for node in nodes if node not in started.values()] if started else []
+    nobody = f"no rank of {some(absent)} has started"
     if failed:
         first = failed[0]
         what = f"rank {first['rank']} on {first['host']} failed in {first['doing']}: {first['error']}"
+        late = nobody if absent else _stuck(said, started, len(nodes) * nproc, _STAGES[:2])
+        what += f"; {late}" if late else ""
     elif absent:
-        what = f"no rank of {some(absent)} has started"
+        what = nobody
     elif not started:
         what = "no rank has started" + (f": {said.tail}" if said.tail else "")
     else:
@@ -163,14 +173,9 @@ def _judge_failure(said: Said, nodes: Sequence[str], nproc: int) -> Finding:
     )  # fmt: skip
 
 
-def _stuck(said: Said, started: Mapping[int, str], ranks: int) -> str:
+def _stuck(said: Said, started: Mapping[int, str], ranks: int, stages: Sequence[tuple[str, str]] = _STAGES) -> str:
     """Who has not come where others are, or where all of them wait."""
-    for stage, doing in (
-        ("started", "started"),
-        ("joined", "joined the others"),
-        ("reduced", "come out of the all-reduce"),
-        ("done", "ended"),
-    ):
+    for stage, doing in stages:
         there = {line["rank"] for line in said.lines if line["stage"] == stage}
         missing = [rank for rank in range(ranks) if rank not in there]
         if missing:

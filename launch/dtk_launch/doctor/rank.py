@@ -154,6 +154,7 @@ def main(folder: str) -> None:
         dist: Any = importlib.import_module("torch.distributed")
         if os.environ["LOCAL_RANK"] == "0":
             say("torch", torch=ask())
+        say("ready")
         stage, limit = "join", timedelta(seconds=float(sys.argv[1]))
         store, rank, world = next(iter(dist.rendezvous("env://", timeout=limit)))
         before = sockets().keys()

@@ -26,7 +26,7 @@ def lines(stage, *ranks, **about):
 
 
 RESULT = line("result", 0, backend="gloo", right=True, ranks=4, latency=56e-6, size=16 << 20, seconds=0.0125)
-ALL = tuple(entry for stage in ("started", "joined", "reduced", "done") for entry in lines(stage, 0, 1, 2, 3))
+ALL = tuple(entry for stage in ("started", "ready", "joined", "reduced", "done") for entry in lines(stage, 0, 1, 2, 3))
 
 
 def judged(said):
@@ -57,11 +57,15 @@ def test_both_backends_and_a_wrong_sum():
             Said((), 2, "dtk: error: PET_NNODES=5"),
             "failed (exit code 2): no rank has started: dtk: error: PET_NNODES=5",
         ),
-        (Said((*ALL[:4], *lines("joined", 0, 1, 3)), None, "", 9), "rank 2 on n2 has not joined the others"),
-        (Said((*ALL[:8], *lines("reduced", 3)), None, "", 9), "ranks 0 on n1, 1 on n1, 2 on n2 have not come out of"),
+        (Said((*ALL[:8], *lines("joined", 0, 1, 3)), None, "", 9), "rank 2 on n2 has not joined the others"),
+        (Said((*ALL[:12], *lines("reduced", 3)), None, "", 9), "ranks 0 on n1, 1 on n1, 2 on n2 have not come out of"),
         (
             Said((*ALL[:4], line("failed", 2, doing="join", error="RuntimeError: x")), 1),
             "rank 2 on n2 failed in join: Ru",
+        ),
+        (
+            Said((*ALL[:4], *lines("ready", 0, 1, 3), line("failed", 0, doing="join", error="DistStoreError: x")), 1),
+            "rank 0 on n1 failed in join: DistStoreError: x; rank 2 on n2 has not loaded torch",
         ),
         (Said(ALL[:3], None, "", 9), "rank 3 has not started"),
     ],
