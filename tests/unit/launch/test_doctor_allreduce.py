@@ -3,6 +3,8 @@
 import json
 import sys
 import time
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from dtk_launch.doctor import rank
@@ -139,3 +141,28 @@ def test_what_nccl_says_of_its_ways():
     assert rank.nccl_words(text) == ["NET/IB: mlx5_0, mlx5_1", "NET/IB", "P2P/CUMEM"]
     assert rank.nccl_words("NCCL INFO NET/Socket : Using [0]eth0:10.1.2.3<0>\n") == ["NET/Socket: eth0"]
     assert rank.nccl_words("") == []
+
+
+@pytest.mark.parametrize(("number", "local", "takes_part"), [(0, 0, True), (1, 1, False), (2, 0, True), (3, 1, False)])
+def test_nccl_is_for_the_ranks_that_have_a_gpu_each(monkeypatch, capsys, tmp_path, number, local, takes_part):
+    """Two nodes of one GPU and two ranks each, torch played: all ranks make the group, two are in it."""
+    made, reduced, devices = [], [], []
+
+    def all_reduce(has):
+        assert has == [int(takes_part and at == number) for at in range(4)]
+        has[:] = [1, 0, 1, 0]
+
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, set_device=devices.append)
+    torch = SimpleNamespace(zeros=lambda count, dtype: [0] * count, int64=int, cuda=cuda)
+    dist = SimpleNamespace(
+        all_reduce=all_reduce, new_group=lambda ranks, **about: made.append((ranks, about["backend"]))
+    )
+    monkeypatch.setattr(rank, "reduce_over", lambda *words: reduced.append(words[4:]))
+    monkeypatch.setenv("RANK", str(number))
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    (tmp_path / "n1.7").write_text("NCCL INFO NET/Socket : Using [0]eth0:10.1.2.3<0>\n")
+    rank.nccl(torch, dist, 4, timedelta(seconds=1), str(tmp_path))
+    assert made == [([0, 2], "nccl")]
+    assert reduced == ([([0, 2].index(number), 2, "cuda:0")] if takes_part else [])
+    assert devices == ([0] if takes_part else [])
+    assert ("NET/Socket: eth0" in capsys.readouterr().out) is takes_part
