@@ -28,8 +28,8 @@ from .tables import BACKENDS, DTYPES, OPERATIONS, SOURCE
 _TEXT = f"""\
 Time, algorithm bandwidth and bus bandwidth of collective operations over sizes, as nccl-tests has them:
 algbw = S/t, busbw = algbw x a factor of the operation and the number of ranks ({SOURCE}).
-All operations and sizes take turns in rounds, in an order that is drawn anew (from --seed) in each. Reported are medians
-over rounds with quartiles. The time of an operation is that of the slowest rank. Every result is checked once."""
+All operations and sizes take turns in rounds, in an order that is drawn anew (from --seed) in each. Reported are
+medians over rounds with quartiles. The time of an operation is that of the slowest rank. Every result is checked."""
 
 _MORE = """\
 operations, and whose size S is:
@@ -38,8 +38,8 @@ operations, and whose size S is:
 backends:
 {backends}
 
-With several nodes, the ranks of one node and all ranks are measured in turn: within and across nodes. --nodes N needs an
-allocation of SLURM; add --slurm, and dtk submits this benchmark as a job."""
+With several nodes, the ranks of one node and all ranks are measured in turn: within and across nodes. --nodes N needs
+an allocation of SLURM; with --slurm, dtk submits this benchmark as a job."""
 
 _MEMORY_SHARE = 0.5
 _BUFFERS = 4  # of the largest size, on a rank: sent, received, and what gloo keeps
@@ -169,7 +169,7 @@ def _backends(text: str, gpus: int) -> tuple[str, ...]:
 def _iterations(text: str) -> int:
     if text == "auto":
         return 0
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) and len(text) < 9):
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0 and len(text) < 9):
         raise UsageError(f"--iterations {text} is neither auto nor a positive number")
     return int(text)
 
