@@ -21,7 +21,7 @@ from dtk_launch.errors import PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.given import with_source
 from dtk_launch.job_setup import dtk_there, setup_lines
-from dtk_launch.job_values import asked, check_forms
+from dtk_launch.job_values import Asked, asked, check_forms
 from dtk_launch.jobs import deliver
 from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
@@ -52,6 +52,7 @@ REFUSED = {
 HERE = ("compare", "report")
 """What measures nothing."""
 CHECK = "BENCHMARK_CHECK"  # benchmarks/bench_parts/elsewhere.py
+_NOTICE = "B:TERM@60"  # seconds; B: the batch script, which is the driver, and not the ranks
 _MANY_CORES = 1 << 16  # of nodes of which nothing is known
 
 _OWN_WORDS = {
@@ -146,6 +147,12 @@ def checked(
     raise PlanError(f"dtk bench {name}: {said}")
 
 
+def _asked(options: SubmitOptions) -> Asked:
+    """With a notice to the driver before the time is up, so that it can write the report."""
+    found = asked(options, options.gpus_per_node)
+    return found if "signal" in dict(found) else (*found, ("signal", _NOTICE))
+
+
 def build(
     name: str, args: Sequence[str], options: SubmitOptions, facts: HostFacts, nodes: int, needs: Mapping[str, Any]
 ) -> JobPlan:
@@ -162,7 +169,7 @@ def build(
         run_dir=out,
         output_dir=facts.cwd / Path(options.output_dir or out).expanduser(),
         workdir=facts.cwd,
-        asked=asked(options, options.gpus_per_node),
+        asked=_asked(options),
         cpus_per_task=options.cpus_per_task or (0 if options.exclusive else int(needs["cores"])),
         setup=(*setup_lines(options, facts.cwd, dict(facts.environ)), *exports),
         template=facts.cwd / Path(options.template).expanduser() if options.template else None,
