@@ -41,6 +41,7 @@ backends:
 With several nodes, the ranks of one node and all ranks are measured in turn: within and across nodes. --nodes N needs
 an allocation of SLURM; with --slurm, dtk submits this benchmark as a job."""
 
+_SIZES = "1K:64M"
 _MEMORY_SHARE = 0.5
 _BUFFERS = 4  # of the largest size, on a rank: sent, received, and what gloo keeps
 
@@ -130,7 +131,7 @@ def parse(
     (dtype, *others) = split_names("--dtype", "dtype", given.dtype, DTYPES)
     if others:
         raise UsageError(f"--dtype {given.dtype} names several; pass one of {', '.join(DTYPES)}")
-    sizes = parse_sizes(given.sizes)
+    sizes = parse_sizes(given.sizes or _SIZES)
     check_few(sizes)
     backends = _backends(given.backend, gpus)
     check_numbers(given, "rounds", "nproc", "nodes")
@@ -139,7 +140,12 @@ def parse(
     given.device = "cuda" if "nccl" in backends else "cpu"
     nproc = choose_nproc(given, cores, gpus if "nccl" in backends else 0)
     _check_world(given.nodes, nproc, backends)
-    _check_sizes(given, sizes, nproc, environ)
+    least = DTYPES[dtype] * given.nodes * nproc
+    if given.sizes is None:
+        sizes = tuple(size for size in sizes if size >= least)
+    _check_sizes(given.sizes or _SIZES, sizes, least, dtype)
+    if not is_elsewhere(environ):
+        _check_memory(given.sizes or _SIZES, sizes[-1], nproc)
     return Options(
         operations=operations,
         sizes=sizes,
@@ -181,20 +187,20 @@ def _check_world(nodes: int, nproc: int, backends: tuple[str, ...]) -> None:
     raise UsageError(f"--nproc {nproc} on one node is one rank, which has nobody to send to by gloo; {more}")
 
 
-def _check_sizes(given: argparse.Namespace, sizes: tuple[int, ...], nproc: int, environ: Mapping[str, str]) -> None:
-    itemsize, ranks = DTYPES[given.dtype], given.nodes * nproc
-    if sizes[0] < itemsize * ranks:
+def _check_sizes(text: str, sizes: tuple[int, ...], least: int, dtype: str) -> None:
+    if not sizes or sizes[0] < least:
         raise UsageError(
-            f"--sizes {given.sizes}: {binary(sizes[0])} is less than one {given.dtype} for each of {ranks} ranks; "
-            f"begin with {binary(itemsize * ranks)}"
+            f"--sizes {text}: {binary(sizes[0] if sizes else least)} is less than one {dtype} for each of "
+            f"{least // DTYPES[dtype]} ranks; begin with {binary(least)}"
         )
-    if is_elsewhere(environ):
-        return
+
+
+def _check_memory(text: str, largest: int, nproc: int) -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    needed = _BUFFERS * sizes[-1] * nproc
+    needed = _BUFFERS * largest * nproc
     if needed > _MEMORY_SHARE * memory:
         most = binary(_MEMORY_SHARE * memory / _BUFFERS / nproc)
         raise UsageError(
-            f"--sizes {given.sizes}: {nproc} ranks need {binary(needed)} for {binary(sizes[-1])}, and this machine "
-            f"has {binary(memory)}; end at {most} or less"
+            f"--sizes {text}: {nproc} ranks need {binary(needed)} for {binary(largest)}, and this machine has "
+            f"{binary(memory)}; end at {most} or less"
         )

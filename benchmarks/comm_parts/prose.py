@@ -10,7 +10,7 @@ from bench_parts.statistics import QUIET
 from bench_parts.words import binary, number
 
 from .summary import CaseSummary, Part, Summary
-from .tables import OPERATIONS, SCOPES, SOURCE
+from .tables import SCOPES, SOURCE
 
 _FEW = 10  # rounds, below which a median says little
 
@@ -37,21 +37,19 @@ def headlines(summary: Summary, setup: Mapping[str, Any]) -> list[str]:
 
 def _headline(part: Part, setup: Mapping[str, Any]) -> str:
     if part.ranks == 1:
-        best = max(part.cases, key=lambda case: case.algorithm.median)
-        return (
-            f"- {title(part, setup)}: one rank sends nothing. {OPERATIONS[best.operation].title} of "
-            f"{binary(best.size)} copies {number(best.algorithm.median)} GB/s, and the cheapest call takes "
-            f"{number(min(case.time_us.median for case in part.cases))} µs."
-        )
+        copies = ", ".join(f"{name} {_rate(part.best(name).algorithm.median, part.best(name))}" for name in part.moving)
+        least = min(case.time_us.median for case in part.cases)
+        least_words = f"The cheapest call takes {number(least)} µs."
+        return f"- {title(part, setup)}: {copies or 'nothing'}; one rank sends nothing. {least_words}"
     fastest = {name: part.best(name) for name in part.operations}
-    bus = ", ".join(f"{OPERATIONS[name].title} {_rate(case)}" for name, case in fastest.items())
+    bus = ", ".join(f"{name} {_rate(case.bus.median, case)}" for name, case in fastest.items())
     small = part.sizes[0]
-    times = ", ".join(f"{OPERATIONS[name].title} {number(part.of(name)[0].time_us.median)}" for name in part.operations)
+    times = ", ".join(f"{name} {number(part.of(name)[0].time_us.median)}" for name in part.operations)
     return f"- {title(part, setup)}: bus bandwidth up to {bus}. Latency in µs, at {binary(small)}: {times}."
 
 
-def _rate(case: CaseSummary) -> str:
-    return f"{number(case.bus.median)} GB/s (at {binary(case.size)})"
+def _rate(bandwidth: float, case: CaseSummary) -> str:
+    return f"{number(bandwidth)} GB/s (at {binary(case.size)})"
 
 
 def _compared(within: Part, across: Part) -> str:
@@ -60,7 +58,7 @@ def _compared(within: Part, across: Part) -> str:
         if name in within.operations:
             small = across.of(name)[0].time_us.median / within.of(name)[0].time_us.median
             large = across.best(name).bus.median / within.best(name).bus.median
-            found.append(f"{OPERATIONS[name].title} {number(small)} times the latency, {number(large)} times the bus "
+            found.append(f"{name} {number(small)} times the latency, {number(large)} times the bus "
                          "bandwidth")  # fmt: skip
     return f"- {across.backend}, across nodes against within a node: {'; '.join(found)}."
 
@@ -97,11 +95,14 @@ def limits(summary: Summary, setup: Mapping[str, Any]) -> str:
     """What is not to be concluded."""
     lines = ["- Training: there, communication overlaps with computing, and buckets have sizes of their own."]
     if any(part.ranks == 1 for part in summary.parts):
-        lines.append("- Communication: there was one rank, so nothing went over a link, and there is no bus bandwidth.")
+        lines.append(
+            "- Communication: there was one rank, so nothing went over a link, and there is no bus bandwidth. "
+            "all-reduce and broadcast work in place and have nothing to do then; their time is that of the call."
+        )
     if setup["nodes"] == 1:
         lines.append("- A network: all ranks were on one node.")
     if setup["device"] == "cpu":
-        lines.append("- GPUs: none was used. nccl between GPUs is faster by orders of magnitude.")
+        lines.append("- GPUs: none was used, and nccl was not measured.")
     lines.append("- The backend alone: the time holds the call from Python, a few µs, which matters at small sizes.")
     if summary.others_cores is not None and summary.others_cores.median >= QUIET:
         lines.append(

@@ -10,7 +10,7 @@ from bench_parts.records import Record, Records
 from bench_parts.statistics import Spread, status_of
 from bench_parts.words import binary
 
-from .tables import bandwidths
+from .tables import OPERATIONS, bandwidths
 
 Key = tuple[str, str, str, int]
 """Backend, scope, operation, size."""
@@ -60,9 +60,14 @@ class Part:
         """Its cases, by size."""
         return sorted((case for case in self.cases if case.operation == operation), key=lambda case: case.size)
 
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """Operations that move something: with one rank, those that copy from one buffer into another."""
+        return tuple(name for name in self.operations if self.ranks > 1 or not OPERATIONS[name].in_place)
+
     def best(self, operation: str) -> CaseSummary:
-        """The case of the largest bus bandwidth; with one rank there is none, and it is that of the algorithm."""
-        return max(self.of(operation), key=lambda case: (case.bus.median, case.algorithm.median))
+        """The case of the largest bandwidth."""
+        return max(self.of(operation), key=lambda case: case.algorithm.median)
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,20 @@ SOURCE = "https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md"
 class Operation:
     """A collective operation of torch.distributed."""
 
-    title: str
     of: str
     """Whose size is S."""
     formula: str
     factor: Callable[[int], float]
     """From the number of ranks to bus bandwidth over algorithm bandwidth."""
+    in_place: bool = False
+    """Whether one buffer is sent from and received in: then one rank alone has nothing to do, not even to copy."""
 
 
 OPERATIONS = {
-    "all-reduce": Operation("all-reduce", "each rank's buffer", "2(n-1)/n", lambda n: 2 * (n - 1) / n),
-    "all-gather": Operation("all-gather", "the gathered buffer", "(n-1)/n", lambda n: (n - 1) / n),
-    "reduce-scatter": Operation(
-        "reduce-scatter", "the buffer before it is scattered", "(n-1)/n", lambda n: (n - 1) / n
-    ),
-    "broadcast": Operation("broadcast", "the buffer", "1", lambda n: 1.0),
+    "all-reduce": Operation("each rank's buffer", "2(n-1)/n", lambda n: 2 * (n - 1) / n, in_place=True),
+    "all-gather": Operation("the gathered buffer", "(n-1)/n", lambda n: (n - 1) / n),
+    "reduce-scatter": Operation("the buffer before it is scattered", "(n-1)/n", lambda n: (n - 1) / n),
+    "broadcast": Operation("the buffer", "1", lambda n: 1.0, in_place=True),
 }
 
 BACKENDS = {

@@ -8,7 +8,7 @@ from bench_parts.words import binary, number
 
 from .arguments import Options
 from .summary import summarise
-from .tables import OPERATIONS, SCOPES
+from .tables import SCOPES
 
 _EVERY = 10  # rounds between two lines where they cannot be overwritten
 
@@ -46,10 +46,10 @@ def show(records: Records) -> None:
             table.add_row(
                 part.backend,
                 SCOPES[part.scope] if part.ranks > 1 else "one device",
-                OPERATIONS[case.operation].title,
+                case.operation,
                 binary(case.size),
                 number(case.time_us.median),
-                number(case.algorithm.median),
+                number(case.algorithm.median) if case.operation in part.moving else "",
                 f"[bold]{number(case.bus.median)}[/]" if part.ranks > 1 else "",
                 "" if case.right else "[bold red]wrong[/]",
             )
