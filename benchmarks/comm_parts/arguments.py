@@ -93,9 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--operations", default=",".join(OPERATIONS), metavar="A,B", help="which (default: %(default)s)")
-    add(
-        "--sizes", default="1K:64M", metavar="MIN:MAX", help="in bytes; MIN:MAX:FACTOR, or A,B (default: %(default)s:4)"
-    )
+    add("--sizes", metavar="MIN:MAX", help=f"in bytes; MIN:MAX:FACTOR, or A,B (default: {_SIZES}:4)")
     add("--backend", default="auto", metavar="A,B", help="gloo, nccl or both (default: nccl with GPUs, else gloo)")
     add("--nproc", type=int, metavar="N", help="ranks on each node (default: every GPU; 2 without GPUs)")
     add("--nodes", type=int, default=1, metavar="N", help="nodes of a SLURM allocation (default: %(default)s)")
