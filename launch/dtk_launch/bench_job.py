@@ -26,6 +26,7 @@ from dtk_launch.jobs import deliver
 from dtk_launch.options import SubmitOptions, flag_of
 from dtk_launch.plan import check_torch
 from dtk_launch.schedulers.base import JobPlan
+from dtk_launch.schedulers.site import minutes
 from dtk_launch.schedulers.slurm import Slurm
 from dtk_launch.values import parse_env, parse_nodes, run_name
 
@@ -53,6 +54,7 @@ HERE = ("compare", "report")
 """What measures nothing."""
 CHECK = "BENCHMARK_CHECK"  # benchmarks/bench_parts/elsewhere.py
 _NOTICE = "B:TERM@60"  # seconds; B: the batch script, which is the driver, and not the ranks
+_LONG_ENOUGH = 5  # minutes
 _MANY_CORES = 1 << 16  # of nodes of which nothing is known
 
 _OWN_WORDS = {
@@ -148,9 +150,14 @@ def checked(
 
 
 def _asked(options: SubmitOptions) -> Asked:
-    """With a notice to the driver before the time is up, so that it can write the report."""
+    """With a notice to the driver before the time is up, so that it can write the report, where there is time for it.
+
+    SLURM may give it up to a minute early.
+    """
     found = asked(options, options.gpus_per_node)
-    return found if "signal" in dict(found) else (*found, ("signal", _NOTICE))
+    limit = minutes(options.time) if options.time else None
+    short = limit is not None and 0 < limit < _LONG_ENOUGH
+    return found if short or "signal" in dict(found) else (*found, ("signal", _NOTICE))
 
 
 def build(

@@ -100,6 +100,8 @@ def test_the_cores_are_those_that_the_ranks_need_unless_they_are_given(script):
 
 def test_the_driver_is_told_before_the_time_is_up_unless_it_is_to_be_told_otherwise(script):
     assert "#SBATCH --signal=B:TERM@60\n" in script()
+    assert "--signal" not in script("--time", "00:04:00"), "it may come two minutes before the end"
+    assert "--signal" in script("--time", "0"), "without a limit"
     assert script("--sbatch", "signal=B:TERM@300").count("--signal") == 1
 
 
