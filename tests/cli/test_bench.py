@@ -351,7 +351,7 @@ def test_collectives_that_give_the_right_results(tmp_path, mark):
 @needs_two_cores
 @needs_proc
 def test_an_interrupted_comm_run_goes_on_where_it_ended(tmp_path, mark):
-    argv = ["--sizes", "1K,4K", "--operations", "all-reduce,broadcast", "--rounds", "60", "--nproc", "2"]
+    argv = ["--sizes", "1K,4K", "--operations", "all-reduce,broadcast", "--rounds", "30", "--nproc", "2"]
     argv += ["--backend", "gloo", "--out", "out"]
     process = start(argv, mark, tmp_path, COMM)
     wait_for_blocks(process, tmp_path / "out", 6)
@@ -366,6 +366,6 @@ def test_an_interrupted_comm_run_goes_on_where_it_ended(tmp_path, mark):
     records = records_of(tmp_path / "out")
     blocks = [r for r in records if r["kind"] == "block"]
     assert blocks[: len(before)] == before, "what was measured is kept"
-    assert len({(r["round"], r["operation"], r["size"]) for r in blocks}) == len(blocks) == 60 * 4
+    assert len({(r["round"], r["operation"], r["size"]) for r in blocks}) == len(blocks) == 30 * 4
     assert len({(r["operation"], r["size"], r["iterations"]) for r in blocks}) == 4, "blocks are as long as they were"
     assert [r["kind"] for r in records if r["kind"] not in ("block", "idle", "case")] == ["machine", "setup", "end"]

@@ -42,7 +42,7 @@ def test_collectives_across_nodes_to_their_report(cluster, tmp_path):
 @pytest.mark.slow
 def test_a_cancelled_job_keeps_what_it_measured_and_another_goes_on(cluster, tmp_path):
     words = ["bench", "comm", "--slurm", "--nodes", "2", "--nproc", "2", "-c", "2", "--sizes", "1K"]
-    words += ["--operations", "broadcast", "--rounds", "60", "--time", "5", "--out", "out"]
+    words += ["--operations", "broadcast", "--rounds", "30", "--time", "5", "--out", "out"]
     out = tmp_path / "out"
     first = int(dtk(cluster, *words, cwd=tmp_path).stdout.splitlines()[0])
     cluster.wait_until(
@@ -65,7 +65,7 @@ def test_a_cancelled_job_keeps_what_it_measured_and_another_goes_on(cluster, tmp
     blocks = [r for r in records_of(out) if r["kind"] == "block"]
     assert blocks[: len(before)] == before
     assert {r["scope"] for r in blocks} == {"within", "across"}
-    assert len({(r["round"], r["scope"]) for r in blocks}) == len(blocks) == 2 * 60
+    assert len({(r["round"], r["scope"]) for r in blocks}) == len(blocks) == 2 * 30
 
 
 @pytest.mark.slow
