@@ -115,7 +115,13 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def clean_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The caller's, without what would make a process part of another run, and with its number of threads."""
-    kept = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN) and k not in ("RANK", "WORLD_SIZE")}
+def clean_environment(environ: Mapping[str, str], threads: int, slurm: bool = False) -> dict[str, str]:
+    """The caller's, without what would make a process part of another run, and with its number of threads.
+
+    Args:
+        slurm: leave it what srun has to know of the job.
+    """
+    foreign = tuple(prefix for prefix in _FOREIGN if not (slurm and prefix == "SLURM_"))
+    names = ("RANK", "WORLD_SIZE", *(["SLURM_EXPORT_ENV"] if slurm else []))  # that one leaves the ranks without PATH
+    kept = {k: v for k, v in environ.items() if not k.startswith(foreign) and k not in names}
     return kept | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}

@@ -437,6 +437,15 @@ OTHERS = (
     ),
     Case(("logs", "r", "-r", "1-7"), ("--rank=1-7", "rank 0 alone"), {}, {"runs/r/ranks/0.log": ""}),
     Case(("bench", "lunch"), ("'lunch'", "did you mean launch?")),
+    Case(("bench", "comm", "--nodes", "2"), ("--nodes 2", "no allocation of SLURM", "--slurm")),
+    Case(("bench", "comm", "--sizes", "1K:"), ("--sizes '1K:'", "1K:64M")),
+    Case(("bench", "comm", "--slurm", "--operations", "all-redcue"), ("'all-redcue'", "did you mean all-reduce?")),
+    Case(("bench", "comm", "--slurm", "--nodes", "1:2"), ("--nodes=1:2", "pass --nodes 2")),
+    Case(("bench", "comm", "--slurm", "--time", "soon"), ("--time='soon'", "HH:MM:SS")),
+    Case(("bench", "comm", "--slurm", "--array", "1-3"), ("--array", "one job", "drop it")),
+    Case(("bench", "comm", "--slurm", "--time"), ("--time", "requires an argument")),
+    Case(("bench", "overhead", "--slurm", "--nodes", "2"), ("--nodes=2", "one node", "drop it")),
+    Case(("bench", "compare", "--slurm"), ("measures nothing", "drop --slurm")),
     Case(("completion", "tcsh"), ("tcsh", "zsh")),
 )
 
