@@ -38,7 +38,7 @@ def step_of(milliseconds: float) -> "tuple[torch.optim.Optimizer, object]":
         rows = max(rows + 1, int(rows * 1.2))
 
 
-def main(rounds: int, steps: int, milliseconds: float) -> None:
+def main(first: int, rounds: int, steps: int, milliseconds: float) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
     hooks = sys.modules["torch.optim.optimizer"]._global_optimizer_post_hooks
@@ -51,7 +51,7 @@ def main(rounds: int, steps: int, milliseconds: float) -> None:
     for _ in range(_CALLS):
         hook(optimizer, (), {})
     print(json.dumps({"kind": "call", "microseconds": (time.perf_counter() - began) / _CALLS * 1e6}), flush=True)
-    for number in range(rounds):
+    for number in range(first, rounds):
         times: dict[str, list[float]] = {"with": [], "without": []}
         for turn in range(2 * steps):
             mode = "with" if turn % 2 else "without"
@@ -67,4 +67,4 @@ def main(rounds: int, steps: int, milliseconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(*map(int, sys.argv[1:4]), float(sys.argv[4]))

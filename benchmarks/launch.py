@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench_parts import machine
-from bench_parts.arguments import Parser, UsageError, split_names, usable_cores
+from bench_parts.arguments import Parser, UsageError, add_output, split_names, usable_cores
 from bench_parts.driver import Benchmark, main
-from bench_parts.records import Record
+from bench_parts.records import Record, Records
 from bench_parts.terminal import Progress
 from launch_parts import answers, idle, report, starts
 
@@ -33,6 +33,7 @@ class Options:
     parts: tuple[str, ...]
     out: Path
     json: bool
+    resume: bool = False
 
 
 def parse(argv: list[str]) -> Options:
@@ -40,15 +41,13 @@ def parse(argv: list[str]) -> Options:
     parser = Parser(prog="dtk bench launch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="of each command (default: %(default)s)")
     parser.add_argument("--parts", default=",".join(PARTS), metavar="A,B", help="of: %(default)s (default: all)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-launch"), metavar="DIR",
-        help="results.jsonl and report.md go here, over older ones (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_output(parser, "launch")
     given = parser.parse_args(argv)
     if given.rounds < 2:
         raise UsageError(f"--rounds {given.rounds}: quartiles need 2 or more")
-    return Options(given.rounds, split_names("--parts", "part", given.parts, PARTS), given.out, given.json)
+    return Options(
+        given.rounds, split_names("--parts", "part", given.parts, PARTS), given.out, given.json, given.resume
+    )
 
 
 def describe(options: Options) -> Mapping[str, Any]:
@@ -57,19 +56,26 @@ def describe(options: Options) -> Mapping[str, Any]:
     return {**machine.describe(usable_cores()), "libraries": {"click": version("click")}, "options": shown}
 
 
-def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None]) -> None:
+def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None], done: Records) -> None:
     """All parts, one after the other."""
+    there = {_place(record) for record in done}
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts:
             rounds = _IDLE_ROUNDS if part == "idle" else options.rounds
             say(f"{part}: {rounds} rounds ...")
-            for record in PARTS[part](Path(folder), rounds):
+            for record in PARTS[part](Path(folder), rounds, lambda kind, name, number: (kind, name, number) in there):
                 add(record)
 
 
+def _place(record: Record) -> tuple[str, str | None, int | None]:
+    """Kind, what of it, round."""
+    return record["kind"], record.get("command", record.get("ranks")), record.get("round")
+
+
 BENCHMARK = Benchmark(
-    "launch", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show
-)
+    "launch", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show,
+    report.quantities,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))

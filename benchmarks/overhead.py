@@ -15,11 +15,12 @@ from bench_parts import machine
 from bench_parts.driver import Benchmark, main
 from bench_parts.markdown import count
 from bench_parts.ranks import running
-from bench_parts.records import Record
+from bench_parts.records import Record, Records
+from bench_parts.rounds import next_round, of_kind, whole_rounds
 from overhead_parts import report, terminal
 from overhead_parts.arguments import Options, parse
 from overhead_parts.ranks import command
-from overhead_parts.summary import as_json
+from overhead_parts.summary import as_json, quantities
 from overhead_parts.tables import LOOPS
 
 Add, Say = Callable[[Record], None], Callable[[str], None]
@@ -36,17 +37,26 @@ def describe(options: Options) -> Mapping[str, Any]:
     }
 
 
-def measure(options: Options, add: Add, say: Say) -> None:
+def measure(options: Options, add: Add, say: Say, done: Records) -> None:
     """All loops, in ranks that are started once."""
-    for loop, package in options.left_out:
+    for loop, package in () if done else options.left_out:
         add({"kind": "left_out", "loop": loop, "why": f"{package} is not installed"})
     say(f"starting {count(options.nproc, 'rank')} with {', '.join(options.loops)} ...")
-    with running(partial(command, options), options.threads, options.out / "failed") as seen:
+    begun = bool(of_kind(done, "setup"))
+    with running(partial(command, options, next_round(done)), options.threads, options.out / "failed") as seen:
         for record in seen:
-            add(record)
+            if record["kind"] != "setup" or not begun:
+                add(record)
 
 
-BENCHMARK = Benchmark("overhead", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show)
+def keep(records: Records) -> Records:
+    """Whole rounds; weights are compared anew at the end."""
+    return whole_rounds([record for record in records if record["kind"] not in ("weights", "guard")])
+
+
+BENCHMARK = Benchmark(
+    "overhead", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show, quantities, keep
+)
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))

@@ -11,12 +11,12 @@ from typing import Any
 
 from bench_parts import machine
 from bench_parts.driver import Benchmark, main
-from bench_parts.records import Record
+from bench_parts.records import Record, Records
 from throughput_parts import report, terminal
 from throughput_parts.arguments import Options, parse
 from throughput_parts.modes import running
 from throughput_parts.rounds import calibrate, measure
-from throughput_parts.summary import as_json
+from throughput_parts.summary import as_json, quantities
 
 Add, Say = Callable[[Record], None], Callable[[str], None]
 
@@ -27,7 +27,7 @@ def describe(options: Options) -> Mapping[str, Any]:
     return {**machine.describe(options.cores), "options": {name: getattr(options, name) for name in shown}}
 
 
-def measure_all(options: Options, add: Add, say: Say) -> None:
+def measure_all(options: Options, add: Add, say: Say, done: Records) -> None:
     """One model after the other: all strategies on it are started together, measured in turn, ended together."""
     for model in options.models:
         say(f"{model}: starting {', '.join(options.strategies)} ...")
@@ -41,7 +41,7 @@ def measure_all(options: Options, add: Add, say: Say) -> None:
 
 
 BENCHMARK = Benchmark(
-    "throughput", parse, describe, terminal.Progress, measure_all, report.render, as_json, terminal.show
+    "throughput", parse, describe, terminal.Progress, measure_all, report.render, as_json, terminal.show, quantities
 )
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench_parts import machine
-from bench_parts.arguments import Parser, UsageError, usable_cores
+from bench_parts.arguments import Parser, UsageError, add_output, usable_cores
 from bench_parts.driver import Benchmark, main
-from bench_parts.records import Record
+from bench_parts.records import Record, Records
 from bench_parts.terminal import Progress
 from verdict_parts import report, runs
 from verdict_parts.scenarios import Scenario, scenarios
@@ -29,6 +29,7 @@ class Options:
     only: str
     out: Path
     json: bool
+    resume: bool = False
 
     def scenarios(self) -> list[Scenario]:
         """Those asked for."""
@@ -42,15 +43,11 @@ def parse(argv: list[str]) -> Options:
         "--seeds", type=int, default=2, metavar="N", help="draws of each cascade (default: %(default)s)"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name holds this text")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-verdict"), metavar="DIR",
-        help="results.jsonl and report.md go here, over older ones (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_output(parser, "verdict")
     given = parser.parse_args(argv)
     if given.seeds < 1:
         raise UsageError(f"--seeds {given.seeds} is not a positive number")
-    options = Options(given.seeds, given.only, given.out, given.json)
+    options = Options(given.seeds, given.only, given.out, given.json, given.resume)
     if not options.scenarios():
         raise UsageError(f"--only {given.only!r} is in no scenario's name; try --only cascade")
     return options
@@ -62,11 +59,13 @@ def describe(options: Options) -> Mapping[str, Any]:
     return {**machine.describe(usable_cores()), "options": shown}
 
 
-def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None]) -> None:
-    """Every scenario once, one after the other."""
+def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None], done: Records) -> None:
+    """Every scenario once, one after the other, but for those that are there."""
     failed = options.out / "wrong"
-    runs.clear(failed)
-    todo = options.scenarios()
+    if not done:
+        runs.clear(failed)
+    there = {(record.get("group"), record["name"]) for record in done if record["kind"] in ("run", "left_out")}
+    todo = [each for each in options.scenarios() if not {(each.group, each.name), (None, each.name)} & there]
     for number, scenario in enumerate(todo, 1):
         say(f"{number} of {len(todo)}: {scenario.group}: {scenario.name}")
         try:
@@ -80,8 +79,9 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
 
 
 BENCHMARK = Benchmark(
-    "verdict", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show
-)
+    "verdict", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show,
+    report.quantities,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))

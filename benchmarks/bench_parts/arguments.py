@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 def add_common(
     parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str, *, devices: bool = True
 ) -> None:
-    """--nproc, --device, --rounds, --out, --seed and --json of `dtk bench NAME`.
+    """--nproc, --device, --rounds, --seed, --out, --resume and --json of `dtk bench NAME`.
 
     Args:
         nproc: what it is the number of.
@@ -41,12 +41,21 @@ def add_common(
     else:
         parser.set_defaults(device="cpu")
     add("--rounds", type=int, default=rounds, metavar="N", help=f"blocks of each {rounds_of} (default: %(default)s)")
-    add(
-        "--out", type=Path, default=Path(f"runs/bench-{name}"), metavar="DIR",
-        help="results.jsonl and report.md go here, over older ones (default: %(default)s)",
-    )  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: %(default)s)")
-    add("--json", action="store_true", help="print the summary as JSON")
+    add_output(parser, name)
+
+
+def add_output(parser: argparse.ArgumentParser, name: str) -> None:
+    """--out, --resume and --json of `dtk bench NAME`."""
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"runs/bench-{name}"), metavar="DIR",
+        help="results.jsonl, report.md, report.html and its plots go here, over older ones (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on with the interrupted run in --out; the other options must be those it was started with",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def split_names(flag: str, kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:

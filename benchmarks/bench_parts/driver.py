@@ -1,26 +1,34 @@
-"""What a benchmark of training does from its arguments to its exit code.
+"""What a benchmark does from its arguments to its exit code.
 
-Writes DIR/results.jsonl, one JSON object a line, and DIR/report.md, which is rendered from those lines alone.
+Writes DIR/results.jsonl, one JSON object a line, and from those lines alone DIR/report.md, report.html and its plots.
 Exit codes: 0 measured; 1 what was started failed; 2 the arguments or the machine do not fit, and nothing was started;
-128 + n ended by signal n, with what was measured until then kept.
+128 + n ended by signal n, with what was measured until then kept: the same command with --resume goes on.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import resume
 from .arguments import UsageError
+from .figures import Figure
 from .interrupt import Interrupted, interruptible
 from .processes import ProcessFailed
+from .publish import publish
+from .quantities import Quantity
 from .records import Record, RecordFile, Records, read_records
 from .terminal import Progress
 
 Options = Any
-"""Of a benchmark; all have `out`, a folder, and `json`, a bool."""
+"""Of a benchmark; all have `out`, a folder, `json` and `resume`, each a bool."""
+
+
+def _all(records: Records) -> Records:
+    return records
 
 
 @dataclass(frozen=True)
@@ -33,32 +41,38 @@ class Benchmark:
     describe: Callable[[Options], Mapping[str, Any]]
     """The first record."""
     progress: Callable[[Options], Progress]
-    measure: Callable[[Options, Callable[[Record], None], Callable[[str], None]], None]
-    """From options, where each record goes as soon as there is one, and where words of progress go."""
-    render: Callable[[Records], str]
-    """The report."""
+    measure: Callable[[Options, Callable[[Record], None], Callable[[str], None], Records], None]
+    """From options, where each record goes as soon as there is one, where words of progress go, and what an interrupted
+    run has already measured (nothing, unless it is resumed), which is not to be measured again."""
+    render: Callable[[Records], Sequence[str | Figure]]
+    """The report: blocks of Markdown, and figures where they are to stand."""
     as_json: Callable[[Records], Any]
     """The report's numbers as plain values."""
     show: Callable[[Records], None]
     """The report's main table, on the terminal."""
+    quantities: Callable[[Records], Sequence[Quantity]]
+    """What `dtk bench compare` compares."""
+    keep: Callable[[Records], Records] = _all
+    """Of an interrupted run (without its end), the records that stand: a round that was cut off may have to go."""
 
 
 def main(benchmark: Benchmark, argv: list[str]) -> int:
     """Parse, measure, report; the exit code."""
     try:
         options = benchmark.parse(argv)
-        file = RecordFile(options.out)
+        machine = {**benchmark.describe(options), "benchmark": benchmark.name}
+        done = benchmark.keep(resume.kept(options.out, machine)) if options.resume else []
+        file = RecordFile(options.out, done or [machine])
     except UsageError as error:
         print(f"dtk bench {benchmark.name}: error: {error}", file=sys.stderr)
         return 2
     with file:
-        file.add(benchmark.describe(options))
-        code = _run(benchmark, options, file)
+        code = _run(benchmark, options, file, done)
     _report(benchmark, options)
     return code
 
 
-def _run(benchmark: Benchmark, options: Options, file: RecordFile) -> int:
+def _run(benchmark: Benchmark, options: Options, file: RecordFile, done: Records) -> int:
     """Measure everything and write how it ended; the exit code."""
     end: dict[str, Any] = {"kind": "end", "status": "complete"}
     code = 0
@@ -70,12 +84,12 @@ def _run(benchmark: Benchmark, options: Options, file: RecordFile) -> int:
 
         try:
             with interruptible():
-                benchmark.measure(options, add, progress.update)
+                benchmark.measure(options, add, progress.update, done)
         except ProcessFailed as error:
             progress.line(str(error))
             end, code = {"kind": "end", "status": "failed", **error.where}, 1
         except Interrupted as error:
-            progress.line(f"ended by {error.name}; what was measured until here is kept")
+            progress.line(f"ended by {error.name}; what was measured until here is kept, and --resume goes on with it")
             end, code = {"kind": "end", "status": "interrupted"}, 128 + error.signum
     file.add(end)
     return code
@@ -84,10 +98,9 @@ def _run(benchmark: Benchmark, options: Options, file: RecordFile) -> int:
 def _report(benchmark: Benchmark, options: Options) -> None:
     """Write the report from the file of records, and show the result."""
     records = read_records(options.out)
-    path = options.out / "report.md"
-    path.write_text(benchmark.render(records), encoding="utf-8")
+    written = publish(options.out, benchmark.render(records))
     if options.json:
         print(json.dumps(benchmark.as_json(records), indent=2))
     else:
         benchmark.show(records)
-    print(f"report: {path}", file=sys.stderr)
+    print(f"report: {written}", file=sys.stderr)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .figures import Figure
+from .words import in_words
+
 _ENDED = {"interrupted": "The run was interrupted", "failed": "The run failed", "unfinished": "The run did not finish"}
+
+
+def text(report: Sequence[str | Figure]) -> str:
+    """A whole report; figures are files beside it."""
+    parts = (part if isinstance(part, str) else f"![{in_words(part)}]({part.name}.svg)" for part in report)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def status(ended: str, where: str = "") -> str:

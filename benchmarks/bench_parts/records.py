@@ -18,13 +18,22 @@ Records = Sequence[Record]
 
 
 class RecordFile:
-    """The file, emptied and open for writing. The first record is of kind `machine`, the last of kind `end`."""
+    """The file, open for writing. The first record is of kind `machine`, the last of kind `end`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, first: Records) -> None:
+        """Create the folder if need be, and put a file with the records `first` in the place of an older one.
+
+        Raises:
+            UsageError: that cannot be.
+        """
+        new = folder / f"{NAME}.new"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "report.md").touch()
-            self._file = open(folder / NAME, "w", encoding="utf-8")  # noqa: SIM115  # closed in __exit__
+            self._file = open(new, "w", encoding="utf-8")  # noqa: SIM115  # closed in __exit__
+            for record in first:
+                self.add(record)
+            new.replace(folder / NAME)
         except OSError as error:
             raise UsageError(f"cannot write to --out {folder} ({error.strerror}); pass another --out") from None
 
@@ -43,6 +52,16 @@ class RecordFile:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run."""
-    with open(folder / NAME, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """All records of a run; a last line that was not written to its end is left out.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it holds something else.
+    """
+    lines = (folder / NAME).read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    records = [json.loads(line) for line in lines]
+    if not records or any(not isinstance(r, dict) or "kind" not in r for r in records):
+        raise ValueError(f"{folder / NAME} is not the result of a benchmark")
+    return records

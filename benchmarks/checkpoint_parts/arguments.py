@@ -64,6 +64,7 @@ class Options:
     seed: int
     quick: bool
     json: bool
+    resume: bool = False
 
     @property
     def threads(self) -> int:
@@ -137,7 +138,7 @@ def parse(
         cores=cores,
         **{
             name: getattr(given, name)
-            for name in ("rounds", "mib", "tensors", "settle", "out", "seed", "quick", "json")
+            for name in ("rounds", "mib", "tensors", "settle", "out", "seed", "quick", "json", "resume")
         },
         dir=given.dir.absolute(),
     )

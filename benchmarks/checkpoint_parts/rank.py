@@ -77,15 +77,22 @@ def _measure(ranks: Ranks, cases: list[Turns], given: argparse.Namespace, send: 
         for turns in cases:
             order = [*turns.methods, COPY]
             draw.shuffle(order)
+            if 0 < number < given.first:
+                continue
+            report = send if number >= given.first else _nowhere  # what is gone on with needs a warm-up, too
             for position, name in enumerate(order):
                 mark += 1
                 found = {"kind": "block", "case": turns.case, "method": name, "round": number, "warmup": number == 0,
                          "position": position}  # fmt: skip
                 if name == COPY:
-                    send({**found, "phase": "copy", **_copy(ranks, turns.copy)})
+                    report({**found, "phase": "copy", **_copy(ranks, turns.copy)})
                 else:
                     for record in _block(ranks, turns, name, float(mark), given.settle):
-                        send({**found, **record})
+                        report({**found, **record})
+
+
+def _nowhere(record: Mapping[str, Any]) -> None:
+    pass
 
 
 def _copy(ranks: Ranks, copy: Copy) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for flag in ("--methods", "--cases", "--folder"):
         parser.add_argument(flag, required=True)
-    for flag in ("--mib", "--tensors", "--seed", "--rounds", "--threads"):
+    for flag in ("--mib", "--tensors", "--seed", "--first", "--rounds", "--threads"):
         parser.add_argument(flag, type=int, required=True)
     parser.add_argument("--settle", type=float, required=True)
     return parser.parse_args(argv)

@@ -1,10 +1,11 @@
-"""Records -> report.md. Pure: the report says nothing that is not in results.jsonl."""
+"""Records -> the report. Pure: the report says nothing that is not in results.jsonl."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import count, machine_table, row, status
 from bench_parts.records import Records
 from bench_parts.statistics import QUIET, Paired
@@ -20,25 +21,25 @@ _PHASES = {
 }
 
 
-def render(records: Records) -> str:
+def render(records: Records) -> list[str | Figure]:
     """The report of one run."""
     summary = summarise(records)
     machine = next(r for r in records if r["kind"] == "machine")
     setup = next((r for r in records if r["kind"] == "setup"), None)
     missing = [f"- Left out: {r['method']} ({r['why']})." for r in records if r["kind"] == "left_out"]
-    parts = ["# Saving and loading checkpoints", status(summary.status)]
+    parts: list[str | Figure] = ["# Saving and loading checkpoints", status(summary.status)]
     if machine["options"]["quick"]:
         parts.append("**This was a `--quick` run: the times mean nothing.**")
     if summary.cases and setup is not None:
         parts += [_damage(summary), "\n".join([*_headlines(summary), *missing])]
         for case in summary.cases:
-            parts += [f"## {_heading(case, setup)}", *_tables(case)]
+            parts += [f"## {_heading(case, setup)}", *_figures(case), *_tables(case)]
         parts += ["## The methods", _remarks(summary), "## How it was measured", _method(machine, setup)]
         parts += ["## What this does not show", _limits(summary)]
     else:
         parts += ["Nothing was measured.", "\n".join(missing)]
     parts += ["## Machine", machine_table(machine, filesystem=machine["filesystem"])]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [part for part in parts if part]
 
 
 def _heading(case: CaseSummary, setup: Mapping[str, Any]) -> str:
@@ -84,6 +85,34 @@ def _findings(method: MethodSummary) -> list[str]:
 
 def _interval(value: Paired) -> str:
     return f"{value.spread.median:.2f} ({value.low:.2f} to {value.high:.2f})"
+
+
+def _figures(case: CaseSummary) -> list[Figure]:
+    """Rates of all methods; no figure without one."""
+    shown = {"save": "save", "load": "load", "cold": "load from disk"}
+    phases = [phase for phase in shown if any(m.phases[phase].rate for m in case.methods if phase in m.phases)]
+    if not phases:
+        return []
+
+    def value(method: MethodSummary, phase: str) -> Value | None:
+        rate = method.phases[phase].rate if phase in method.phases else None
+        return None if rate is None else Value(rate.spread.median, rate.low, rate.high)
+
+    return [
+        Bars(
+            name=f"checkpoint-{case.case}",
+            title=f"Rate of {case.case} checkpoints, in that of bare files",
+            unit="of the bare files' rate, and 95 % of the median",
+            categories=tuple(shown[phase] for phase in phases),
+            series=tuple(
+                (method.method, tuple(value(method, phase) for phase in phases))
+                for method in case.methods
+                if method.method != BASELINE
+            ),
+            better="higher",
+            baseline=1.0,
+        )
+    ]
 
 
 def _tables(case: CaseSummary) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Paired, Spread, ratios, spread_of_others, status_of
 
@@ -73,6 +74,18 @@ def summarise(records: Records) -> Summary:
 def as_json(records: Records) -> dict[str, Any]:
     """The summary as plain values."""
     return asdict(summarise(records))
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """The time of each phase of each method, and how long a save in the background holds training up."""
+    blocks = [r for r in records if r["kind"] == "block" and not r["warmup"]]
+    found: dict[tuple[str, ...], list[float]] = {}
+    for block in blocks:
+        name = (block["case"], block["method"], block["phase"])
+        found.setdefault(name, []).append(1000 * block["seconds"])
+        if "stall" in block:
+            found.setdefault((*name[:2], "stall"), []).append(1000 * block["stall"])
+    return [Quantity(name, "ms", "lower", tuple(values)) for name, values in found.items()]
 
 
 def _case(name: str, blocks: Sequence[Record]) -> CaseSummary:

@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import machine_table, row, status
+from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 
 from . import answers, idle, starts
@@ -62,12 +64,60 @@ def as_json(records: Records) -> dict[str, Any]:
     }
 
 
-def render(records: Records) -> str:
+def render(records: Records) -> list[str | Figure]:
     """The whole report."""
     end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
-    parts = [_HEAD, status(end), machine_table(records[0])]
+    parts: list[str | Figure] = [_HEAD, status(end), *_headline(records), *_figures(records)]
     parts += ["\n".join(section) for section in _sections(records) if len(section) > 4]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    parts += ["## Machine", machine_table(records[0])]
+    return [part for part in parts if part]
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """The seconds of each command, and the share of a core of each supervisor."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for record in records:
+        if record["kind"] == "start":
+            found.setdefault(("first line", record["command"]), []).append(record["seconds"])
+            found.setdefault(("end", record["command"]), []).append(record["total"])
+        elif record["kind"] == "answer":
+            found.setdefault(("answer", record["command"]), []).append(record["seconds"])
+        elif record["kind"] == "idle":
+            found.setdefault(("of a core", record["ranks"], "dtk"), []).append(record["dtk"])
+            found.setdefault(("of a core", record["ranks"], "torchrun"), []).append(record["torchrun"])
+    units = {name: "cores" if name[0] == "of a core" else "s" for name in found}
+    return [Quantity(name, units[name], "lower", tuple(values)) for name, values in found.items()]
+
+
+def _headline(records: Records) -> list[str]:
+    numbers = as_json(records)
+    lines = []
+    for what, title in (("first_line", "first line of the script"), ("to_the_end", "end of that run")):
+        values = numbers[what].get("dtk launch")
+        if values:
+            lines.append(f"- To the {title}, `dtk launch` takes {values['ratio'][0]:.2f}x the time of torchrun.")
+    for kind, shares in numbers["idle"].items():
+        lines.append(
+            f"- While {idle.RANKS} ranks run ({kind}), it uses {shares['dtk'][0]:.2%} of a core "
+            f"(torchrun alone: {shares['torchrun'][0]:.2%})."
+        )
+    return ["\n".join(lines)]
+
+
+def _figures(records: Records) -> list[Figure]:
+    """The seconds of each kind of start."""
+    kinds = (
+        ("launch-start", "From the command to the first line of the script", "start", "seconds", starts.BASELINE),
+        ("launch-answer", "From the command to its answer", "answer", "seconds", answers.BASELINE),
+    )
+    figures: list[Figure] = []
+    for name, title, kind, value, baseline in kinds:
+        found = sorted(compared(records, kind, value, baseline).items(), key=lambda item: item[1]["seconds"])
+        if found:
+            bars = tuple(Value(*values["seconds"]) for _, values in found)
+            commands = tuple(command for command, _ in found)
+            figures.append(Bars(name, title, "seconds", commands, (("seconds", bars),), better="lower"))
+    return figures
 
 
 def _sections(records: Records) -> Iterator[list[str]]:

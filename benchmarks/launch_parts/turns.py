@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+Done = Callable[[str, str, int], bool]
+"""Whether an interrupted run has the record of this kind, of this command or kind of ranks, and of this round."""
 
 
 def turns(things: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:

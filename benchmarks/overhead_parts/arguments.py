@@ -62,6 +62,7 @@ class Options:
     seed: int
     quick: bool
     json: bool
+    resume: bool = False
 
     @property
     def threads(self) -> int:
@@ -132,6 +133,7 @@ def parse(
         seed=given.seed,
         quick=given.quick,
         json=given.json,
+        resume=given.resume,
     )
 
 

@@ -73,9 +73,14 @@ def _measure(
     gc.freeze()  # what all loops hold together is not to be searched in the turn of one of them
     turns = random.Random(given.seed)
     for number in range(given.rounds + 1):
-        for position, key in enumerate(_order(list(loops), turns)):
+        order = _order(list(loops), turns)
+        if 0 < number < given.first:
+            continue
+        for position, key in enumerate(order):
             seen = _block(ranks, loops[key], given.steps)
             feed, name = key
+            if number < given.first:  # what is gone on with needs a warm-up, too
+                continue
             send(
                 {"kind": "block", "feed": feed, "loop": name, "round": number, "warmup": number == 0,
                  "position": position, "steps": given.steps, **seen}
@@ -140,6 +145,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for flag in ("--loops", "--feeds", "--device"):
         parser.add_argument(flag, required=True)
-    for flag in ("--batch", "--width", "--seed", "--rounds", "--steps", "--threads"):
+    for flag in ("--batch", "--width", "--seed", "--first", "--rounds", "--steps", "--threads"):
         parser.add_argument(flag, type=int, required=True)
     return parser.parse_args(argv)

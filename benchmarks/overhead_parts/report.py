@@ -1,10 +1,11 @@
-"""Records -> report.md. Pure: the report says nothing that is not in results.jsonl."""
+"""Records -> the report. Pure: the report says nothing that is not in results.jsonl."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import count, machine_table, row, status
 from bench_parts.records import Records
 from bench_parts.statistics import QUIET, Paired
@@ -15,23 +16,28 @@ from .tables import BASELINE, FEEDS, LOOPS, SAME_OPTIONS
 _FEW = 10  # rounds, below which a median says little
 
 
-def render(records: Records) -> str:
+def render(records: Records) -> list[str | Figure]:
     """The report of one run."""
     summary = summarise(records)
     machine = next(r for r in records if r["kind"] == "machine")
     setup = next((r for r in records if r["kind"] == "setup"), None)
     missing = [f"- Left out: {r['loop']} ({r['why']})." for r in records if r["kind"] == "left_out"]
-    parts = ["# Overhead of a training step", status(summary.status)]
+    parts: list[str | Figure] = ["# Overhead of a training step", status(summary.status)]
     if machine["options"]["quick"]:
         parts.append("**This was a `--quick` run: the times mean nothing.**")
     if summary.feeds and setup is not None:
-        parts += ["\n".join([*_headlines(summary), *missing]), "## Results", *(_table(feed) for feed in summary.feeds)]
+        parts += [
+            "\n".join([*_headlines(summary), *missing]),
+            "## Results",
+            *_figures(summary),
+            *(_table(feed) for feed in summary.feeds),
+        ]
         parts += [_guard(summary), "## How it was measured", _method(machine, setup)]
         parts += ["## What this does not show", _limits(summary, setup)]
     else:
         parts += ["Nothing was measured.", "\n".join(missing)]
     parts += ["## Machine", machine_table(machine, device="-" if setup is None else setup["device"])]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [part for part in parts if part]
 
 
 def verdict(value: Paired, than: str) -> str:
@@ -59,6 +65,28 @@ def _headlines(summary: Summary) -> list[str]:
                     found += f"; it {verdict(loop.wrapper, 'one with the same DDP options')}"
                 lines.append(found + ".")
     return lines
+
+
+def _figures(summary: Summary) -> list[Figure]:
+    names = list(dict.fromkeys(loop.loop for feed in summary.feeds for loop in feed.loops if loop.ratio is not None))
+    if not names:
+        return []
+
+    def value(feed: FeedSummary, name: str) -> Value | None:
+        ratio = next((loop.ratio for loop in feed.loops if loop.loop == name), None)
+        return None if ratio is None else Value(ratio.spread.median, ratio.low, ratio.high)
+
+    return [
+        Bars(
+            name="overhead",
+            title=f"A step, in times of the same step {LOOPS[BASELINE].title.partition(',')[0]}",
+            unit="times, and 95 % of the median",
+            categories=tuple(feed.feed for feed in summary.feeds),
+            series=tuple((name, tuple(value(feed, name) for feed in summary.feeds)) for name in names),
+            better="lower",
+            baseline=1.0,
+        )
+    ]
 
 
 def _table(feed: FeedSummary) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Paired, Spread, ratios, spread_of_others, status_of
 
@@ -75,6 +76,16 @@ def summarise(records: Records) -> Summary:
 def as_json(records: Records) -> dict[str, Any]:
     """The summary as plain values."""
     return asdict(summarise(records))
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """The time of a step of each loop."""
+    blocks = [r for r in records if r["kind"] == "block" and not r["warmup"]]
+    keys = dict.fromkeys((b["feed"], b["loop"]) for b in blocks)
+    return [
+        Quantity((*key, "step"), "ms", "lower", tuple(1000 * seconds for seconds in _times(blocks, *key).values()))
+        for key in keys
+    ]
 
 
 def _feed(feed: str, blocks: list[Record], weights: Mapping[tuple[str, str], Record]) -> FeedSummary:

@@ -1,10 +1,11 @@
-"""Records -> report.md. Pure: the report says nothing that is not in results.jsonl."""
+"""Records -> the report. Pure: the report says nothing that is not in results.jsonl."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench_parts.figures import Figure
 from bench_parts.markdown import count, machine_table, row, status
 from bench_parts.records import Records
 from bench_parts.statistics import QUIET, Spread
@@ -14,13 +15,13 @@ from .summary import ModelSummary, ModeSummary, summarise
 from .tables import MODELS, STRATEGIES
 
 
-def render(records: Records) -> str:
+def render(records: Records) -> list[str | Figure]:
     """The report of one run."""
     summary = summarise(records)
     machine = next(r for r in records if r["kind"] == "machine")
     end = next((r for r in records if r["kind"] == "end"), {"status": "unfinished"})
     failed = f"{end['strategy']} on {end['model']} did not work" if "strategy" in end else ""
-    parts = ["# Training throughput", status(end["status"], where=failed), *_shared(summary)]
+    parts: list[str | Figure] = ["# Training throughput", status(end["status"], where=failed), *_shared(summary)]
     if summary:
         parts += ["\n".join(f"- {line}" for line in _headlines(summary, machine))]
         parts += ["## Results", *(_table(model) for model in summary)]
@@ -29,7 +30,7 @@ def render(records: Records) -> str:
     else:
         parts += ["Nothing was measured."]
     parts += ["## Machine", machine_table(machine, **{"GPUs used": str(machine["options"]["gpus"])})]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [part for part in parts if part]
 
 
 def _headlines(summary: Sequence[ModelSummary], machine: Mapping[str, Any]) -> list[str]:

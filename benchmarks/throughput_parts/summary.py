@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import QUIET, Spread, others_cores, spread_of_others, status_of
 
@@ -55,6 +56,15 @@ def summarise(records: Records) -> tuple[ModelSummary, ...]:
     setups = {(r["model"], r["strategy"]): r for r in records if r["kind"] == "setup"}
     models = dict.fromkeys(r["model"] for r in measured)
     return tuple(_model(m, [r for r in measured if r["model"] == m], setups) for m in models)
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """The samples/s of each strategy on each model."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for record in records:
+        if record["kind"] == "block" and not record["warmup"]:
+            found.setdefault((record["model"], record["strategy"]), []).append(record["samples_per_s"])
+    return [Quantity(name, "samples/s", "higher", tuple(values)) for name, values in found.items()]
 
 
 def _model(model: str, blocks: list[Record], setups: Mapping[tuple[str, str], Record]) -> ModelSummary:

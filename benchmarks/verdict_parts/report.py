@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import machine_table, row, status
+from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 
 from .runs import right
@@ -44,16 +46,55 @@ def as_json(records: Records) -> dict[str, Any]:
     }
 
 
-def render(records: Records) -> str:
+def render(records: Records) -> list[str | Figure]:
     """The whole report."""
     machine = records[0]
     end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
-    parts = [_HEAD, status(end), machine_table(machine), "## Accuracy\n\n" + _table(records)]
+    parts: list[str | Figure] = [_HEAD, status(end), *_headline(records), *_figures(records)]
+    parts.append("## Accuracy\n\n" + _table(records))
     left_out = [f"- {record['name']}: {record['why']}" for record in records if record["kind"] == "left_out"]
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(left_out))
     parts.append("## Runs\n\n" + "\n".join(_runs(runs_of(records))))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    parts += ["## Machine", machine_table(machine)]
+    return [part for part in parts if part]
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """Of each group, the answers: 1 for a right one, 0 for a wrong one."""
+    found: dict[str, list[tuple[bool, bool]]] = {}
+    for record in runs_of(records):
+        for group in (record["group"], "all"):
+            found.setdefault(group, []).append(right(dict(record)))
+    return [
+        Quantity((group, name), "right", "higher", tuple(float(answer[place]) for answer in answers))
+        for group, answers in found.items()
+        for place, name in enumerate(("dtk", "torchrun"))
+    ]
+
+
+def _headline(records: Records) -> list[str]:
+    runs, dtk, torchrun = summarise(records)["all"]
+    if not runs:
+        return []
+    return [f"- Of {runs} runs, dtk named the rank that failed first in {dtk}, torchrun in {torchrun}."]
+
+
+def _figures(records: Records) -> list[Figure]:
+    found = {name: counts for name, counts in summarise(records).items() if counts[0]}
+    if not found:
+        return []
+    shares = [tuple(Value(100 * counts[place] / counts[0]) for counts in found.values()) for place in (1, 2)]
+    return [
+        Bars(
+            name="verdict",
+            title="How often the rank that failed first is named",
+            unit="% of the runs",
+            categories=tuple(f"{name} ({counts[0]})" for name, counts in found.items()),
+            series=(("dtk", shares[0]), ("torchrun", shares[1])),
+            better="higher",
+        )
+    ]
 
 
 def _table(records: Records) -> str:

@@ -77,9 +77,15 @@ def test_the_states_have_the_sizes_that_are_asked_for(ranks):
 
 def test_the_ranks_are_started_with_every_option(tmp_path: Path):
     given = options("--nproc", "3", "--methods", "dtk", "--mib", "7", "--settle", "0.25")
-    words = command(given, tmp_path / "files", tmp_path / "run")
+    words = command(given, tmp_path / "files", 4, tmp_path / "run")
     assert words[:4] == [sys.executable, "-m", "dtk_launch", "launch"]
-    for flag, value in {"--nproc": "3", "--methods": "plain,dtk", "--mib": "7", "--settle": "0.25"}.items():
+    for flag, value in {
+        "--nproc": "3",
+        "--methods": "plain,dtk",
+        "--mib": "7",
+        "--settle": "0.25",
+        "--first": "4",
+    }.items():
         assert words[words.index(flag) + 1] == value
     assert words[words.index("--folder") + 1] == str(tmp_path / "files")
 

@@ -1,8 +1,13 @@
 import pytest
-from checkpoint_parts.report import render
+from bench_parts import markdown
+from checkpoint_parts import report as made
 from checkpoint_parts.terminal import show
 
 from tests.unit.bench.checkpoint_records import CHECKPOINT, SETUP, phase, run
+
+
+def render(records):
+    return markdown.text(made.render(records))
 
 
 def measured(status="complete"):

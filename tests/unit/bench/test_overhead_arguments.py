@@ -79,11 +79,12 @@ def test_a_quick_run_is_the_same_run_but_small():
 
 
 def test_the_ranks_are_started_with_every_option(tmp_path: Path):
-    words = command(options("--nproc", "3", "--loops", "dtk", "--width", "7"), tmp_path / "run")
+    words = command(options("--nproc", "3", "--loops", "dtk", "--width", "7"), 4, tmp_path / "run")
     assert words[:4] == [sys.executable, "-m", "dtk_launch", "launch"]
     assert words[words.index("--nproc") + 1] == "3"
     assert words[words.index("--loops") + 1] == "hand,dtk"
     assert words[words.index("--width") + 1] == "7"
+    assert words[words.index("--first") + 1] == "4"
 
 
 def test_nothing_of_another_run_reaches_the_ranks():

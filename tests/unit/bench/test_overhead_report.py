@@ -1,6 +1,8 @@
 import pytest
+from bench_parts import markdown
 from bench_parts.statistics import Paired
-from overhead_parts.report import render, verdict
+from overhead_parts import report as made
+from overhead_parts.report import verdict
 from overhead_parts.terminal import show
 
 from tests.unit.bench.overhead_records import OVERHEAD, SETUP, run
@@ -8,6 +10,10 @@ from tests.unit.bench.overhead_records import OVERHEAD, SETUP, run
 HAND = [9.0] + [5.0] * 12
 SLOWER = [9.0] + [5.5] * 12
 SAME = [9.0] + [4.95, 5.05] * 6
+
+
+def render(records):
+    return markdown.text(made.render(records))
 
 
 def test_a_difference_is_named_where_the_interval_shows_one():

@@ -89,7 +89,7 @@ def test_only_strategies_with_ranks_are_launched(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write to --out"):
-        RecordFile(tmp_path / "file" / "out")
+        RecordFile(tmp_path / "file" / "out", [])
 
 
 def test_the_driver_needs_no_torch():

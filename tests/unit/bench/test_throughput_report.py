@@ -1,7 +1,12 @@
 import pytest
-from throughput_parts.report import render
+from bench_parts import markdown
+from throughput_parts import report as made
 
 DP, DDP = [50.0, 1000.0, 1010.0, 990.0, 1000.0, 1005.0], [50.0, 1200.0, 1190.0, 1210.0, 1205.0, 1195.0]
+
+
+def render(records):
+    return markdown.text(made.render(records))
 
 
 def test_the_report_of_a_quiet_machine_without_gpus(run_of, golden):

@@ -1,0 +1,59 @@
+"""`--resume`: the records of an interrupted run that are kept, and whether it can be gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .arguments import UsageError
+from .records import Record, read_records
+
+_SAME = (
+    "options", "cpu", "cores", "gpus", "memory_gib", "system", "python", "torch", "dist_toolkit", "libraries",
+    "environment", "filesystem", "commit", "uncommitted_changes",
+)  # fmt: skip
+
+
+def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
+    """The records of the run in `folder`, without its end.
+
+    Args:
+        machine: the first record of a run with the options and on the machine of today.
+
+    Raises:
+        UsageError: there is no such run, or it was made with other options, on another machine or of other code.
+    """
+    try:
+        records = read_records(folder)
+    except OSError:
+        raise UsageError(
+            f"--resume, but {folder} holds no results.jsonl; leave --resume out, or pass its --out"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"--resume: {error}; leave --resume out, or pass another --out") from None
+    found = list(differences(records[0], json.loads(json.dumps(machine))))
+    if found:
+        raise UsageError(
+            f"--resume: {folder} was measured with {'; '.join(found)}. Make them equal, or leave --resume out"
+        )
+    return [record for record in records if record["kind"] != "end"]
+
+
+def differences(then: Record, now: Record) -> Iterator[str]:
+    """What two records of kind `machine` do not share, in words."""
+    for name in _SAME:
+        if name == "options":
+            before, after = then.get(name, {}), now.get(name, {})
+            for option in sorted({*before, *after}):
+                if before.get(option) != after.get(option):
+                    yield f"--{option.replace('_', '-')} {_show(before.get(option))}, now {_show(after.get(option))}"
+        elif then.get(name) != now.get(name):
+            yield f"{name.replace('_', ' ')} {_show(then.get(name))}, now {_show(now.get(name))}"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return str(value)

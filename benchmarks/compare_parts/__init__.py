@@ -1,0 +1,1 @@
+"""The parts of `dtk bench compare`: results (read two runs) -> changes (pure) -> terminal."""
