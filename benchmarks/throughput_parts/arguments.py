@@ -79,8 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of models and samples; auto: full on GPUs, small on the CPU",
     )  # fmt: skip
     add("--precision", default="fp32", metavar="A,B", help=f"of {', '.join(PRECISIONS)} (default: %(default)s)")
-    add("--scaling", choices=("strong", "weak"), default="strong",
-        help="whether more ranks share the same batch, or each has one of the same size (default: %(default)s)")  # fmt: skip
+    add(
+        "--scaling", choices=("strong", "weak"), default="strong",
+        help="whether more ranks share the same batch, or each has one of the same size (default: %(default)s)",
+    )  # fmt: skip
     add("--global-batch-size", metavar="N,M", help="samples a step, over all ranks (default: the model's)")
     add("--batch-per-rank", metavar="N,M", help="samples a step of each rank, for --scaling weak")
     add("--block-seconds", type=float, default=1.5, metavar="S", help="length of a block (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""What each rank of each strategy runs: build models and data once, then do what it is told, until it is told to stop."""
+"""What each rank of each strategy runs: build models and data once, then do what it is told, until told to stop."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def main(argv: list[str]) -> None:
         gpus = _gpus(rt, strategy.launched, given.gpus)
         if len(gpus) == 1:
             waits.watch_stream(gpus[0])
+        optimizer = OPTIMIZERS[model.optimizer]
         engines = [
-            rt.setup(make, OPTIMIZERS[model.optimizer], strategy=_strategy(given.strategy, gpus), precision=precision.engine)
+            rt.setup(make, optimizer, strategy=_strategy(given.strategy, gpus), precision=precision.engine)
             for make in factories(model, size)
-        ]  # fmt: skip
+        ]
         data = _data(model, size, given.global_batch_size, given.seed)
         batches = _endless(rt.loader(data, global_batch_size=given.global_batch_size))
         trainer = Trainer(rt, strategy, model, size, engines, batches, given.global_batch_size, gpus, waits)

@@ -17,7 +17,10 @@ def available_gib(root: Path = Path("/")) -> float:
     """
     found = _free(root)
     group = root / "sys/fs/cgroup"
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         with suppress(OSError, ValueError):
             allowed = int((group / limit).read_text()) - int((group / used).read_text())
             found = min(found, max(0, allowed))

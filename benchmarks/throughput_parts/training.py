@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -148,8 +149,7 @@ def _timed(spans: Spans, part: str, call: Any) -> Any:
 
 def quantile(values: Sequence[float], of: float) -> float:
     """By the nearest rank; of at least one value."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(of * len(ordered) + 0.5) - 1))]
+    return sorted(values)[max(0, math.ceil(of * len(values)) - 1)]
 
 
 def middle(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
