@@ -9,7 +9,8 @@ from bench_parts.markdown import count
 from bench_parts.records import Record
 from bench_parts.statistics import QUIET
 
-from .names import rate, title, who, work_name
+from .cases import label
+from .names import rate, who, work_name
 from .summary import ModeSummary, WorkSummary
 
 _ALL = 3  # comparisons of a workload that are told one by one; of more, the fastest and the slowest
@@ -26,15 +27,16 @@ def _where(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
     if machine["options"]["gpus"]:
         return f"On {machine['options']['gpus']} x {modes[0].device}."
     found = f"On CPU, without a GPU, {count(machine['cores'], 'core')}"
-    for mode in modes:
-        if mode.strategy == "dp":
-            cores = count(mode.threads, "core")
-            return f"{found}. DataParallel is here one process with the same {cores} as {count(mode.nproc, 'rank')}."
-    return f"{found}."
+    parallel = max((mode for mode in modes if mode.strategy == "dp"), key=lambda mode: mode.nproc, default=None)
+    if parallel is None:
+        return f"{found}."
+    cores = count(parallel.threads, "core")
+    return f"{found}. DataParallel is here one process with the same {cores} as {count(parallel.nproc, 'rank')}."
 
 
 def _line(work: WorkSummary, name: str, machine: Mapping[str, Any]) -> str:
-    compared = [mode for mode in work.modes if mode.ratio is not None]
+    most = max(mode.nproc for mode in work.modes)
+    compared = [mode for mode in work.modes if mode.ratio is not None and mode.nproc == most]
     found = [*_comparisons(work, compared), *_scaling(work)]
     if not found:
         best = max(work.modes, key=lambda mode: mode.samples_per_s.median)
@@ -93,11 +95,11 @@ def _in_quiet(compared: Sequence[ModeSummary]) -> str:
     return " No round was free of other programs."
 
 
-def fit_lines(found: Sequence[Record], on_gpus: bool) -> list[str]:
+def fit_lines(found: Sequence[Record]) -> list[str]:
     """The largest batches, a line each."""
     lines = []
     for fit in found:
-        name = f"{title(fit['strategy'], fit['nproc'], on_gpus)} on {fit['model']} ({fit['precision']})"
+        name = f"{label(fit['strategy'], fit['nproc'])} on {fit['model']} ({fit['precision']})"
         if fit["per_process"] is None:
             lines.append(f"{name}: not even the smallest batch fits.")
             continue

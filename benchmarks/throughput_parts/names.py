@@ -12,16 +12,11 @@ from .tables import STRATEGIES
 
 
 def who(mode: ModeSummary) -> str:
-    """`DDP on 2 ranks`, `DataParallel on 2 GPUs`, `one process`."""
-    return title(mode.strategy, mode.nproc, on_gpus=mode.device != "cpu")
-
-
-def title(strategy: str, nproc: int, on_gpus: bool) -> str:
-    """Of a mode, in a sentence."""
-    spec = STRATEGIES[strategy]
+    """`DDP on 2 ranks`, `DataParallel on 2 GPUs`, `one process on 1 core`."""
+    spec = STRATEGIES[mode.strategy]
     if spec.launched:
-        return f"{spec.title} on {count(nproc, 'rank')}"
-    return f"{spec.title} on {count(nproc, 'GPU')}" if on_gpus and not spec.one_share else spec.title
+        return f"{spec.title} on {count(mode.ranks, 'rank')}"
+    return f"{spec.title} on {count(mode.nproc, 'GPU') if mode.device != 'cpu' else count(mode.threads, 'core')}"
 
 
 def work_name(work: WorkSummary, among: Sequence[WorkSummary], weak: bool) -> str:

@@ -39,19 +39,19 @@ def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
 
 def _work(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
     optimizers = {MODELS[work.model].optimizer for work in summary}
-    named = [f"{name} ({words})" for name, words in _OPTIMIZERS.items() if name in optimizers]
+    named = [words for name, words in _OPTIMIZERS.items() if name in optimizers]
     losses = "cross-entropy" + (" (DCGAN: two engines, binary cross-entropy)" if "adam" in optimizers else "")
     precisions = [f"{name}: {PRECISIONS[name].words}" for name in dict.fromkeys(work.precision for work in summary)]
     return (
         f"A step is the next batch of dist_toolkit's loader, forward, {losses}, backward and an optimizer step, "
-        f"through dist_toolkit's Engine for every strategy, with its default options; ranks are started by `dtk launch`. "
+        f"through dist_toolkit's Engine for every strategy, with its default options; `dtk launch` starts ranks. "
         f"Optimizers: {', '.join(named)}. {'; '.join(precisions)}. Every strategy starts from the same weights (seed "
         f"{machine['options']['seed']}) and sees the same global batches: synthetic samples, shuffled, in memory, "
         "fetched by the training process itself."
     )
 
 
-_OPTIMIZERS = {"sgd": "SGD with momentum", "adamw": "AdamW, language models", "adam": "Adam, DCGAN"}
+_OPTIMIZERS = {"sgd": "SGD with momentum", "adamw": "AdamW for language models", "adam": "Adam for DCGAN"}
 
 
 def _shares(machine: Mapping[str, Any]) -> str:

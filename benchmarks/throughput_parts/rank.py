@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(count(model, size)))
         return
     waits = Waits()
+    waits.install()
     strategy, precision = STRATEGIES[given.strategy], PRECISIONS[given.precision]
     torch.set_num_threads(given.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision.tf32

@@ -26,7 +26,7 @@ def render(records: Records) -> list[str | Figure]:
     lost = failures(records)
     parts: list[str | Figure] = ["# Training throughput", _status(end, lost), *_shared(summary)]
     lines = headlines(summary, machine) if summary else []
-    lines += fit_lines(found, bool(machine["options"]["gpus"]))
+    lines += fit_lines(found)
     if lines:
         parts.append("\n".join(f"- {line}" for line in lines))
     if summary:

@@ -28,37 +28,42 @@ _COUNTED = ("forward", "backward", "optimizer")
 
 
 class Waits:
-    """Watches collectives from now on, until the process ends; counts them while it is `spans` that are recorded.
-
-    Make it before DeepSpeed is imported, which keeps some of the functions.
-    """
+    """Counts waits for collectives while there are `spans` to record them in."""
 
     def __init__(self) -> None:
         self.spans: Spans | None = None
         """Where waits are recorded as parts of the step; None: nowhere."""
         self._stream: Any = None
         self._within = threading.local()
+
+    def install(self) -> None:
+        """Watch the collectives of this process from now on, until it ends.
+
+        Before DeepSpeed is imported, which keeps some of the functions.
+        """
         places: tuple[Any, ...] = (dist, dist.distributed_c10d)
         for name in _COLLECTIVES:
             for place in places:
                 if hasattr(place, name):
-                    setattr(place, name, self._watched(getattr(place, name)))
+                    setattr(place, name, self.watched(getattr(place, name)))
         work: Any = dist.Work
-        work.wait = self._watched(work.wait)
+        work.wait = self.watched(work.wait)
 
     def watch_stream(self, gpu: int) -> None:
         """Count only what the stream waits for that computes on this GPU now."""
         self._stream = torch.cuda.current_stream(gpu)
         kind: Any = torch.cuda.Stream
         wait_event = kind.wait_event
-        counted = self._watched(wait_event)
+        counted = self.watched(wait_event)
 
         def wait(stream: Any, event: Any) -> None:
             (counted if stream == self._stream else wait_event)(stream, event)
 
         kind.wait_event = wait
 
-    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, whose time is that of a wait, within a part of a step."""
+
         def watched(*args: Any, **kwargs: Any) -> Any:
             spans = self.spans
             if spans is None or spans.current not in _COUNTED or getattr(self._within, "call", False):
