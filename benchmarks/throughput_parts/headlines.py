@@ -35,8 +35,8 @@ def _where(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
 
 
 def _line(work: WorkSummary, name: str, machine: Mapping[str, Any]) -> str:
-    most = max(mode.nproc for mode in work.modes)
-    compared = [mode for mode in work.modes if mode.ratio is not None and mode.nproc == most]
+    compared = [mode for mode in work.modes if mode.ratio is not None]
+    compared = [mode for mode in compared if mode.nproc == max(other.nproc for other in compared)]
     found = [*_comparisons(work, compared), *_scaling(work)]
     if not found:
         best = max(work.modes, key=lambda mode: mode.samples_per_s.median)
