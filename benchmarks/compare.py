@@ -65,9 +65,9 @@ def compare(a: Result, b: Result) -> list[Change]:
     Raises:
         UsageError: they share nothing.
     """
-    if a.benchmark != b.benchmark:
-        raise UsageError(f"{a.label} is of dtk bench {a.benchmark}, {b.label} of dtk bench {b.benchmark}")
-    pairs = shared(a.quantities, b.quantities)
+    if a.benchmark.name != b.benchmark.name:
+        raise UsageError(f"{a.label} is of dtk bench {a.benchmark.name}, {b.label} of dtk bench {b.benchmark.name}")
+    pairs = shared(*(each.benchmark.quantities(each.records) for each in (a, b)))
     if not pairs:
         raise UsageError(f"{a.label} and {b.label} have no number in common; measure the same models and strategies")
     return [change(*pair) for pair in pairs]
@@ -75,7 +75,7 @@ def compare(a: Result, b: Result) -> list[Change]:
 
 def _as_json(a: Result, b: Result, changes: list[Change]) -> dict[str, object]:
     return {
-        "benchmark": a.benchmark,
+        "benchmark": a.benchmark.name,
         "a": {"path": a.label, "status": a.status},
         "b": {"path": b.label, "status": b.status},
         "differences": list(differences(a.machine, b.machine)),
@@ -87,7 +87,7 @@ def _show(a: Result, b: Result, changes: list[Change]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    print(f"dtk bench {a.benchmark}: A is {a.label}, B is {b.label}")
+    print(f"dtk bench {a.benchmark.name}: A is {a.label}, B is {b.label}")
     for name, result in (("A", a), ("B", b)):
         if result.status != "complete":
             print(f"  {name} is {result.status}: it has fewer rounds than were asked for")

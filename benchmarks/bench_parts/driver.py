@@ -61,13 +61,19 @@ def main(benchmark: Benchmark, argv: list[str]) -> int:
     try:
         options = benchmark.parse(argv)
         machine = {**benchmark.describe(options), "benchmark": benchmark.name}
-        done = benchmark.keep(resume.kept(options.out, machine)) if options.resume else []
-        file = RecordFile(options.out, done or [machine])
+        found = resume.kept(options.out, machine) if options.resume else []
+        if not resume.is_complete(found):
+            done = benchmark.keep([record for record in found if record["kind"] != "end"])
+            file = RecordFile(options.out, done or [machine])
     except UsageError as error:
         print(f"dtk bench {benchmark.name}: error: {error}", file=sys.stderr)
         return 2
-    with file:
-        code = _run(benchmark, options, file, done)
+    code = 0
+    if resume.is_complete(found):
+        print(f"{options.out} is complete: nothing is left to measure", file=sys.stderr)
+    else:
+        with file:
+            code = _run(benchmark, options, file, done)
     _report(benchmark, options)
     return code
 

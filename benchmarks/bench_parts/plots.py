@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -42,8 +43,13 @@ def draw(figure: Figure) -> str:
 def _canvas(height: float, title: str) -> tuple[Canvas, Any]:
     canvas = Canvas(figsize=(_WIDE, height), layout="constrained", facecolor="white")
     axes = canvas.add_subplot()
-    canvas.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", wrap=True)
+    canvas.suptitle(textwrap.fill(title, 56), x=0.01, ha="left", fontsize=10, fontweight="bold")
     return canvas, axes
+
+
+def _label(axes: Any, text: str) -> None:
+    """Under the axis, in lines that fit."""
+    axes.set_xlabel(textwrap.fill(text, 48))
 
 
 def _legend(canvas: Canvas, axes: Any, names: int) -> None:
@@ -82,14 +88,15 @@ def _bars(figure: Bars) -> Canvas:
         ticks.append((first + position - 1) / 2)
         position += 0.6
     axes.set_yticks(ticks, figure.categories)
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.14 * most)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_xlabel(f"{figure.unit} ({figure.better} is better)" if figure.better else figure.unit)
+    _label(axes, f"{figure.unit} ({figure.better} is better)" if figure.better else figure.unit)
     if figure.baseline is not None:
-        axes.axvline(figure.baseline, color="#222222", lw=0.9, ls="--")
+        axes.axvline(figure.baseline, color="#222222", lw=0.9, ls="--", zorder=0.5)
     _legend(canvas, axes, len(figure.series))
     return canvas
 
@@ -103,11 +110,12 @@ def _stacks(figure: Stacks) -> Canvas:
         left = [start + value for start, value in zip(left, values, strict=True)]
     for index, total in enumerate(left):
         axes.text(total + 0.012 * max(left), index, number(total), va="center", fontsize=8.5)
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.12 * (max(left, default=1.0) or 1.0))
-    axes.set_xlabel(figure.unit)
+    _label(axes, figure.unit)
     _legend(canvas, axes, len(figure.parts))
     return canvas
 
@@ -136,7 +144,7 @@ def _lines(figure: Lines) -> Canvas:
     else:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_xlabel(figure.x)
+    _label(axes, figure.x)
     axes.set_ylabel(figure.y)
     _legend(canvas, axes, len(figure.series) + bool(figure.ideal))
     return canvas

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import UsageError
-from .records import Record, read_records
+from .records import Record, Records, read_records
 
 _SAME = (
     "options", "cpu", "cores", "gpus", "memory_gib", "system", "python", "torch", "dist_toolkit", "libraries",
@@ -17,7 +17,7 @@ _SAME = (
 
 
 def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
-    """The records of the run in `folder`, without its end.
+    """The records of the run in `folder`.
 
     Args:
         machine: the first record of a run with the options and on the machine of today.
@@ -38,7 +38,12 @@ def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
         raise UsageError(
             f"--resume: {folder} was measured with {'; '.join(found)}. Make them equal, or leave --resume out"
         )
-    return [record for record in records if record["kind"] != "end"]
+    return records
+
+
+def is_complete(records: Records) -> bool:
+    """Whether they are those of a run that has nothing left to measure."""
+    return bool(records) and records[-1].get("status") == "complete"
 
 
 def differences(then: Record, now: Record) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench_parts.driver import Benchmark
 from bench_parts.quantities import Quantity
-from bench_parts.records import Record
+from bench_parts.records import Record, Records
 from bench_parts.registry import read_result
 from bench_parts.statistics import status_of
 
@@ -17,16 +18,23 @@ class Result:
     """One run of a benchmark."""
 
     label: str
-    benchmark: str
-    machine: Record
-    status: str
-    quantities: tuple[Quantity, ...]
+    benchmark: Benchmark
+    records: Records
+
+    @property
+    def machine(self) -> Record:
+        """Its first record."""
+        return self.records[0]
+
+    @property
+    def status(self) -> str:
+        """How it ended."""
+        return status_of(self.records)
 
 
 def read(path: Path) -> Result:
     """The run whose folder, or results.jsonl, this is. Raises UsageError where there is none."""
-    benchmark, records = read_result(path)
-    return Result(str(path), benchmark.name, records[0], status_of(records), tuple(benchmark.quantities(records)))
+    return Result(str(path), *read_result(path))
 
 
 def shared(a: Sequence[Quantity], b: Sequence[Quantity]) -> list[tuple[Quantity, Quantity]]:

@@ -1,0 +1,116 @@
+import json
+
+import compare
+import pytest
+from bench_parts.quantities import Quantity
+from compare_parts.changes import change
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def rates(*values, better="higher"):
+    return Quantity(("mlp", "ddp"), "samples/s", better, values)
+
+
+STEADY = (100.0, 101.0, 99.0, 100.5, 99.5, 100.2)
+
+
+@pytest.mark.parametrize(
+    ("after", "better", "verdict"),
+    [
+        ([120, 121, 119, 120, 122, 118], "higher", "better"),
+        ([120, 121, 119, 120, 122, 118], "lower", "worse"),
+        ([80, 81, 79, 80, 82, 78], "higher", "worse"),
+        ([100.1, 99.8, 100.9, 99.2, 100.4, 100.0], "higher", "no change seen"),
+        ([50, 200, 90, 110, 100, 130], "higher", "no change seen"),
+        ([120, 121], "higher", "too few rounds"),
+    ],
+)
+def test_a_change_is_named_where_it_is_more_than_the_noise(after, better, verdict):
+    found = change(rates(*STEADY, better=better), rates(*after, better=better))
+    assert found.verdict == verdict
+    assert (found.worse_by > 0) == (verdict == "worse")
+
+
+def test_how_much_worse_is_the_near_end_of_the_interval():
+    found = change(rates(*STEADY), rates(*(0.8 * value for value in STEADY)))
+    assert found.ratio == pytest.approx(0.8)
+    assert found.low <= 0.8 <= found.high
+    assert found.worse_by == pytest.approx(1 - found.high)
+    assert 0.18 < found.worse_by < 0.2
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=5, max_size=30), st.floats(0.01, 100))
+def test_nothing_is_seen_in_the_same_numbers_and_a_factor_is_found(values, factor):
+    assert change(rates(*values), rates(*values)).verdict == "no change seen"
+    found = change(rates(*values), rates(*(factor * value for value in values)))
+    assert found.ratio == pytest.approx(factor)
+    assert found.low <= found.ratio * (1 + 1e-9)
+    assert found.high >= found.ratio * (1 - 1e-9)
+
+
+@pytest.fixture
+def folder(tmp_path, run_of):
+    def write(name, machine=None, **rates):
+        records = run_of(**rates)
+        records[0] = {**records[0], "benchmark": "throughput", **(machine or {})}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        return str(tmp_path / name)
+
+    return write
+
+
+SLOW, FAST = [1.0, *STEADY], [1.0, *(1.5 * value for value in STEADY)]
+
+
+def test_two_results(folder, capsys):
+    a = folder("a", dp=SLOW, ddp=FAST)
+    b = folder("b", {"torch": "2.15.0", "commit": "ffff"}, dp=FAST, ddp=FAST)
+    assert compare.main([a, b + "/results.jsonl"]) == 0
+    shown = capsys.readouterr().out
+    assert "torch 2.14.1, now 2.15.0" in shown
+    assert "commit 0123456789ab, now ffff" in shown
+    lines = {line.split()[1]: line.rstrip() for line in shown.splitlines() if line.startswith("mlp")}
+    assert lines["dp"].endswith("better")
+    assert "1.500 (" in lines["dp"]
+    assert lines["ddp"].endswith("no change seen")
+
+
+def test_exit_codes_and_json(folder, capsys):
+    a, b = folder("a", dp=FAST, ddp=FAST), folder("b", dp=SLOW, ddp=FAST)
+    assert compare.main([a, b]) == 0
+    assert compare.main([a, b, "--fail-if-worse", "40"]) == 0
+    capsys.readouterr()
+    assert compare.main([a, b, "--fail-if-worse", "25", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "worse by more than 25 %: mlp dp\n"
+    assert [each["verdict"] for each in json.loads(shown.out)["changes"]] == ["worse", "no change seen"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        ({"benchmark": "overhead"}, "is of dtk bench throughput"),
+        ({"benchmark": "nothing"}, "does not say which benchmark made it"),
+        ({"benchmark": "../x"}, "does not say which benchmark made it"),
+    ],
+)
+def test_what_cannot_be_compared(folder, capsys, machine, message):
+    a, b = folder("a", dp=SLOW), folder("b", machine, dp=SLOW)
+    assert compare.main([a, b]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_results_that_are_none(folder, tmp_path, capsys):
+    a = folder("a", dp=SLOW)
+    assert compare.main([a, str(tmp_path / "none")]) == 2
+    assert "none holds no results.jsonl; pass the --out of a benchmark" in capsys.readouterr().err
+    other = folder("other", ddp=SLOW)
+    assert compare.main([a, other]) == 2
+    assert "no number in common" in capsys.readouterr().err
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.jsonl").write_text('{"a": 1}\n')
+    assert compare.main([a, str(tmp_path / "bad")]) == 2
+    assert "is not the result of a benchmark" in capsys.readouterr().err
+    assert compare.main([a, a, "--fail-if-worse", "-1"]) == 2

@@ -1,0 +1,112 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from bench_parts import resume
+from bench_parts.arguments import UsageError
+from bench_parts.driver import Benchmark, main
+from bench_parts.interrupt import Interrupted
+from bench_parts.records import NAME, RecordFile, read_records
+from bench_parts.rounds import next_round, whole_rounds
+from bench_parts.terminal import Progress
+
+from tests.unit.bench.machine_record import MACHINE
+
+HEAD = {**MACHINE, "options": {"rounds": 3, "models": ["mlp"]}}
+
+
+def block(number, name="a"):
+    return {"kind": "block", "round": number, "name": name}
+
+
+def write(folder, *records):
+    with RecordFile(folder, records):
+        pass
+
+
+def test_the_records_of_an_interrupted_run_are_kept(tmp_path):
+    records = [HEAD, block(0), {"kind": "end", "status": "interrupted"}]
+    write(tmp_path, *records)
+    assert resume.kept(tmp_path, HEAD) == records
+
+
+def test_a_line_that_was_cut_off_is_not_there(tmp_path):
+    write(tmp_path, HEAD, block(0))
+    with open(tmp_path / NAME, "a") as file:
+        file.write('{"kind": "blo')
+    assert resume.kept(tmp_path, HEAD) == [HEAD, block(0)]
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (
+            {"options": {"rounds": 5, "models": ["mlp", "resnet18"]}},
+            "--models mlp, now mlp,resnet18; --rounds 3, now 5",
+        ),
+        ({"commit": "ffff"}, "commit 0123456789ab, now ffff"),
+        ({"cores": 4}, "cores 2, now 4"),
+        ({"torch": "2.15.0"}, "torch 2.14.1, now 2.15.0"),
+    ],
+)
+def test_a_run_is_gone_on_with_by_the_same_command_on_the_same_machine(tmp_path, now, message):
+    write(tmp_path, HEAD, block(0))
+    with pytest.raises(UsageError) as caught:
+        resume.kept(tmp_path, {**HEAD, **now})
+    assert message in str(caught.value)
+
+
+def test_nothing_to_go_on_with(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no results.jsonl; leave --resume out"):
+        resume.kept(tmp_path, HEAD)
+    (tmp_path / NAME).write_text("words\n")
+    with pytest.raises(UsageError, match="leave --resume out, or pass another"):
+        resume.kept(tmp_path, HEAD)
+
+
+def test_a_round_that_was_cut_off_is_measured_again():
+    whole = [HEAD, *(block(number, name) for number in range(3) for name in "ab")]
+    assert whole_rounds([*whole, block(3, "b")]) == whole
+    assert whole_rounds(whole) == whole
+    assert next_round(whole) == 3
+    assert whole_rounds([HEAD, block(0)]) == [HEAD], "a warm-up alone may be cut off, too"
+    assert next_round([HEAD]) == 0
+
+
+@dataclass
+class Options:
+    out: Path
+    resume: bool
+    json: bool = False
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_a_driver_that_is_interrupted_anywhere_and_resumed_measures_each_round_once(tmp_path, capsys, cut):
+    def measure(options, add, say, done):
+        for number in range(next_round(done), 5):
+            if not options.resume and number == cut:
+                raise Interrupted(2)
+            add(block(number))
+
+    benchmark = Benchmark(
+        "made-up",
+        lambda argv: Options(tmp_path, "--resume" in argv),
+        lambda options: HEAD,
+        lambda options: Progress(),
+        measure,
+        lambda records: ["# Made up", f"{len(records)} records"],
+        len,
+        lambda records: None,
+        lambda records: [],
+    )
+    assert main(benchmark, []) == (130 if cut < 5 else 0)
+    assert ("--resume goes on with it" in capsys.readouterr().err) == (cut < 5)
+    for turn in range(2):
+        assert main(benchmark, ["--resume"]) == 0
+        assert ("is complete: nothing is left" in capsys.readouterr().err) == (turn == 1 or cut == 5)
+    records = read_records(tmp_path)
+    assert records == [{**HEAD, "benchmark": "made-up"}, *map(block, range(5)), {"kind": "end", "status": "complete"}]
+    assert (tmp_path / "report.md").read_text() == "# Made up\n\n7 records\n"
+    assert not list(tmp_path.glob("*.new"))
+    assert json.loads((tmp_path / NAME).read_text().splitlines()[0])["benchmark"] == "made-up"
