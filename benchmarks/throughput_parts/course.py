@@ -46,7 +46,8 @@ class Course:
                     self._find(mode)
         if self._failed:
             names = ", ".join(self._failed)
-            raise ProcessFailed(f"failed: {names}; the rest of {self._total} was measured", failed=names)
+            number = f"{len(self._failed)} of {self._total}"
+            raise ProcessFailed(f"{number} failed: {names}; all others were measured", failed=names)
 
     def _count(self, workload: Workload) -> None:
         model = workload.model
@@ -84,13 +85,14 @@ class Course:
         self._say(str(error))
         text = str(error)
         self._add({"kind": "failed", **mode.key, "why": reason(text)})
-        self._failed.append(mode.name)
+        if mode.name not in self._failed:
+            self._failed.append(mode.name)
 
 
 def reason(text: str) -> str:
-    """One line of the end of a failed mode's output: the exception, where one can be told."""
+    """One line of the end of a failed mode's output: the exception, else the launcher's verdict, else the first."""
     lines = [line.strip() for line in text.splitlines()]
-    named = [line for line in lines if _is_exception(line)]
+    named = [line for line in lines if _is_exception(line)] or [line for line in lines if line.startswith("dtk: rank")]
     return (named[-1] if named else lines[0])[:300]
 
 

@@ -152,16 +152,15 @@ def test_an_interrupted_run_is_gone_on_with(tmp_path, mark):
 @pytest.mark.slow
 @needs_two_cores
 @needs_proc
+@pytest.mark.timeout(500)
 def test_the_largest_batch_below_a_limit(tmp_path, mark):
-    limit = ["--find-batch", "--memory-limit", "2.2"]
+    limit = ["--strategies", "ddp", "--find-batch", "--memory-limit", "1.7"]
     process = start([*TINY, *SMALL[4:], *limit, "--json"], mark, tmp_path)
-    stdout, stderr = process.communicate(timeout=240)
+    stdout, stderr = process.communicate(timeout=400)
     assert process.returncode == 0, stderr
-    found = {fit["strategy"]: fit for fit in json.loads(stdout)["largest_batches"]}
-    assert set(found) == {"dp", "ddp"}
-    for fit in found.values():
-        assert fit["per_process"] is None or fit["mib"] <= 2.2 * 1024
-    assert found["dp"]["per_process"] > 64
+    (fit,) = json.loads(stdout)["largest_batches"]
+    assert fit["strategy"] == "ddp"
+    assert fit["per_process"] is None or (fit["per_process"] >= 1 and fit["mib"] <= 1.7 * 1024)
     assert "### The largest batch that fits" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -192,10 +191,11 @@ def test_a_strategy_that_dies_leaves_the_others_to_be_measured(tmp_path, mark):
     assert "rank 1" in stderr, "the launcher's own words are shown"
     kept = tmp_path / "out" / "failed" / "ddp-x2-on-mlp-fp32-32"
     assert (kept / "run" / "ranks" / "1.err").exists()
-    assert f"its log: out/failed/{kept.name}/run/ranks/1.err" in stderr
+    assert f"its output: out/failed/{kept.name}/run/ranks/1.err" in stderr
     records = records_of(tmp_path / "out")
     assert records[-1] == {"kind": "end", "status": "failed", "failed": "ddp x2 on mlp fp32 32"}
-    assert [r["strategy"] for r in records if r["kind"] == "failed"] == ["ddp"]
+    (failed,) = (r for r in records if r["kind"] == "failed")
+    assert (failed["strategy"], failed["why"]) == ("ddp", "dtk: rank 1 failed first: killed by SIGKILL")
     assert {r["round"] for r in records if r["kind"] == "block" and r["strategy"] == "dp"} == set(range(13))
     report = (tmp_path / "out" / "report.md").read_text()
     assert "**Not all could be measured**: 1 failed, see below." in report
