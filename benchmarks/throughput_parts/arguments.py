@@ -92,10 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-limit", type=float, metavar="GIB",
         help=f"of all processes that are alive at once (default: {_SHARE:.0%} of what is free)".replace("%", "%%"),
     )  # fmt: skip
-    add_common(parser, "throughput", "ranks of ddp, and GPUs of dp; several, N,M, for scaling", 15, "strategy")
-    for action in parser._actions:
-        if action.dest == "nproc":
-            action.type, action.metavar = None, "N,M"
+    nproc = "ranks of ddp, fsdp and zero, and GPUs of dp; several for scaling"
+    add_common(parser, "throughput", nproc, rounds=15, rounds_of="strategy", several=True)
     return parser
 
 
