@@ -41,10 +41,15 @@ class Progress(terminal.Progress):
         self._tell()
         super().__exit__(kind, value, trace)
 
+    def update(self, text: str) -> None:
+        """Show what happens now, behind the round that is over."""
+        self._tell()
+        super().update(text)
+
     def _tell(self) -> None:
         if self._rates and not self.live:
-            self.update(self._text())
-        self._rates = {}
+            rates, self._rates = self._text(), {}
+            super().update(rates)
 
     def _text(self) -> str:
         model, precision, batch, number = self._round

@@ -1,6 +1,8 @@
 import pytest
 from bench_parts import markdown
 from throughput_parts import report as made
+from throughput_parts.arguments import parse
+from throughput_parts.terminal import Progress, show
 
 from tests.unit.bench.conftest import mode_key
 
@@ -86,3 +88,23 @@ def test_a_setting_of_the_environment_is_told(run_of):
     records = run_of(dp=DP, ddp=DDP)
     records[0] = {**records[0], "environment": {"OMP_WAIT_POLICY": "passive"}}
     assert "- Default settings: `OMP_WAIT_POLICY=passive` was set." in render(records)
+
+
+def test_progress_is_a_line_a_round(run_of, capsys):
+    with Progress(parse([], cores=2, gpus=0)) as progress:
+        for record in run_of(dp=[1.0, 2.0, 3.0], ddp=[4.0, 5.0, 6.0], status=None):
+            progress.record(record)
+        progress.update("the next ...")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in lines[:2]] == [
+        "warm-up   dp x2 1   ddp x2 4   samples/s",
+        "round 1 of 15   dp x2 2   ddp x2 5   samples/s",
+    ]
+    assert [line[-12:] for line in lines[2:]] == ["   samples/s", "the next ..."]
+
+
+def test_the_table_on_the_terminal(run_of, capsys):
+    show(run_of(dp=DP, ddp=DDP))
+    out = capsys.readouterr().out
+    assert "1,200 (1,195 - 1,205)" in out
+    assert "1.20 of dp x2" in out
