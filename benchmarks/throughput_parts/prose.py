@@ -150,6 +150,7 @@ def _shared(others: Spread, machine: Mapping[str, Any]) -> str:
         f"{others.median:.2f} of the {machine['cores']} cores busy in the median block (middle half: {others.low:.2f} "
         f"to {others.high:.2f}). Samples/s are too low by an unknown amount, and the ratios shift too, in favour of "
         "ranks: the threads of one process wait for the slowest of them in every operation, and by default spin while "
-        "they do, on the cores that the slowest needs; ranks wait for each other once a step. With "
+        "they do, on the cores that the slowest needs; ranks wait for each other once a step. Scaling looks worse than "
+        "it is: `single` leaves cores to other programs, what uses all of them cannot. With "
         f"`OMP_WAIT_POLICY=passive` threads do not spin and this is less; in this run it was {policy}."
     )
