@@ -26,18 +26,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_common(
-    parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str, *, devices: bool = True
-) -> None:
+    parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str, *, devices: bool = True,
+    several: bool = False,
+) -> None:  # fmt: skip
     """--nproc, --device, --rounds, --seed, --out, --resume and --json of `dtk bench NAME`.
 
     Args:
         nproc: what it is the number of.
         rounds: the default of --rounds; a round has one block of each of `rounds_of`.
+        several: whether --nproc may be a list, which is then handed on as text.
         devices: False where it measures on the CPU alone, and --device would have no choice.
     """
     add = parser.add_argument
     default = "every GPU; 2 without GPUs" if devices else "2"
-    add("--nproc", type=int, metavar="N", help=f"{nproc} (default: {default})")
+    kind, shown = (str, "N,M") if several else (int, "N")
+    add("--nproc", type=kind, metavar=shown, help=f"{nproc} (default: {default})")
     if devices:
         add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPUs if there are any")
     else:

@@ -1,6 +1,10 @@
 import pytest
 from bench_parts import markdown
 from throughput_parts import report as made
+from throughput_parts.arguments import parse
+from throughput_parts.terminal import Progress, show
+
+from tests.unit.bench.conftest import mode_key
 
 DP, DDP = [50.0, 1000.0, 1010.0, 990.0, 1000.0, 1005.0], [50.0, 1200.0, 1190.0, 1210.0, 1205.0, 1195.0]
 
@@ -19,7 +23,7 @@ def test_the_report_of_a_shared_machine(run_of, golden):
 
 def test_a_ratio_whose_quartiles_hold_1_is_no_difference(run_of):
     text = render(run_of(dp=DP, ddp=[50.0, 900.0, 1100.0, 1000.0, 950.0, 1050.0]))
-    assert "**DDP on 2 ranks is about as fast as DataParallel on mlp (1.01x)**" in text
+    assert "DDP on 2 ranks is about as fast as DataParallel on 2 cores (1.01x; " in text
 
 
 def test_gpus_are_named_and_nothing_is_said_about_cores(run_of):
@@ -27,12 +31,47 @@ def test_gpus_are_named_and_nothing_is_said_about_cores(run_of):
     records[0] = {**records[0], "options": {**records[0]["options"], "gpus": 2, "device": "cuda"}}
     records = [{**r, "device": "Example GPU"} if r["kind"] == "setup" else r for r in records]
     text = render(records)
-    assert "on 2 x Example GPU; median" in text
+    assert "- On 2 x Example GPU." in text
+    assert "throughput of DataParallel on 2 GPUs" in text
     assert "without a GPU" not in text
 
 
 def test_one_strategy_alone_gives_a_rate(run_of):
-    assert "- DDP on 2 ranks trains 1,200 samples/s of mlp." in render(run_of(ddp=DDP))
+    assert "- **mlp**: DDP on 2 ranks trains 1,200 samples/s." in render(run_of(ddp=DDP))
+
+
+def test_of_many_strategies_the_fastest_and_the_slowest_are_told(run_of, golden):
+    rates = {"dp": DP, "ddp": DDP, "fsdp": [0.9 * r for r in DDP], "zero": [0.5 * r for r in DDP], "single": DP}
+    rates["ddp4"] = [1.5 * rate for rate in DDP]
+    del rates["zero"]
+    golden("bench/scaling.md", render(run_of(**rates)))
+
+
+def test_what_failed_is_named_and_the_rest_is_told(run_of):
+    failed = {"kind": "failed", **mode_key("fsdp"), "why": "RuntimeError: no room"}
+    records = [*run_of(dp=DP, ddp=DDP, status=None), failed, {"kind": "end", "status": "failed", "failed": "fsdp"}]
+    text = render(records)
+    assert "**Not all could be measured**: 1 failed, see below. The rest was measured in full." in text
+    assert "- fsdp x2 on mlp (fp32, batch 100): `RuntimeError: no room`" in text
+
+
+def test_the_largest_batches(run_of):
+    fit = {"kind": "fit", **mode_key("ddp"), "ended_by": "memory", "tries": 9, "limit_mib": 2048.0}
+    found = fit | {"per_process": 96, "global": 192, "mib": 1900.0, "step_seconds": 0.5, "samples_per_s": 384.0}
+    none = fit | {"strategy": "dp", "per_process": None}
+    text = render([*run_of(dp=DP, ddp=DDP, status=None), found, none, {"kind": "end", "status": "complete"}])
+    assert "- ddp x2 on mlp (fp32): 96 samples a process, 192 over all, in 1,900 MiB." in text
+    assert "- dp x2 on mlp (fp32): not even the smallest batch fits." in text
+    assert "| mlp | fp32 | ddp x2 | 96 | 192 | 1,900 MiB | 0.50 s | memory |" in text
+    assert "stay below 2,048 MiB" in text
+
+
+def test_the_figures_are_files_with_names_of_their_own(run_of):
+    figures = [part for part in made.render(run_of(dp=DP, ddp=DDP, fsdp=DDP)) if not isinstance(part, str)]
+    names = [figure.name for figure in figures]
+    assert names == ["throughput-ratios", "mlp-fp32-100-rates", "mlp-fp32-100-parts"]
+    scaled = made.render(run_of(single=DP, ddp=DDP, ddp4=DDP))
+    assert "mlp-fp32-100-scaling" in [part.name for part in scaled if not isinstance(part, str)]
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", None])
@@ -49,3 +88,23 @@ def test_a_setting_of_the_environment_is_told(run_of):
     records = run_of(dp=DP, ddp=DDP)
     records[0] = {**records[0], "environment": {"OMP_WAIT_POLICY": "passive"}}
     assert "- Default settings: `OMP_WAIT_POLICY=passive` was set." in render(records)
+
+
+def test_progress_is_a_line_a_round(run_of, capsys):
+    with Progress(parse([], cores=2, gpus=0)) as progress:
+        for record in run_of(dp=[1.0, 2.0, 3.0], ddp=[4.0, 5.0, 6.0], status=None):
+            progress.record(record)
+        progress.update("the next ...")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in lines[:2]] == [
+        "warm-up   dp x2 1   ddp x2 4   samples/s",
+        "round 1 of 15   dp x2 2   ddp x2 5   samples/s",
+    ]
+    assert [line[-12:] for line in lines[2:]] == ["   samples/s", "the next ..."]
+
+
+def test_the_table_on_the_terminal(run_of, capsys):
+    show(run_of(dp=DP, ddp=DDP))
+    out = capsys.readouterr().out
+    assert "1,200 (1,195 - 1,205)" in out
+    assert "1.20 of dp x2" in out

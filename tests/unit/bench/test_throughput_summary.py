@@ -1,7 +1,11 @@
 import json
 
+import pytest
 from bench_parts.statistics import Spread
-from throughput_parts.summary import as_json, summarise
+from throughput_parts.outcome import as_json, failures, quantities
+from throughput_parts.summary import compared_with, scaled_from, summarise
+
+from tests.unit.bench.conftest import mode_key
 
 
 def test_a_spread_of_one_value_is_that_value():
@@ -35,9 +39,80 @@ def test_a_round_that_was_cut_short_counts_for_its_strategy_and_for_no_ratio(run
 
 
 def test_dp_is_the_baseline_wherever_it_is_named(run_of):
-    (model,) = summarise(run_of(ddp=[1.0, 150.0], single=[1.0, 50.0], dp=[1.0, 100.0]))
-    assert model.baseline == "dp"
-    assert [mode.ratio.median if mode.ratio else None for mode in model.modes] == [1.5, 0.5, None]
+    (work,) = summarise(run_of(ddp=[1.0, 150.0], fsdp=[1.0, 50.0], dp=[1.0, 100.0]))
+    assert [mode.compared_with for mode in work.modes] == ["dp x2", "dp x2", ""]
+    assert [mode.ratio.median if mode.ratio else None for mode in work.modes] == [1.5, 0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("key", "keys", "base"),
+    [
+        (("ddp", 2), [("dp", 1), ("dp", 2), ("ddp", 2)], ("dp", 2)),
+        (("dp", 2), [("dp", 1), ("dp", 2), ("ddp", 2)], None),
+        (("ddp", 1), [("single", 1), ("ddp", 1), ("ddp", 2)], ("single", 1)),
+        (("ddp", 2), [("single", 1), ("ddp", 2), ("fsdp", 2)], None),
+        (("fsdp", 2), [("single", 1), ("ddp", 2), ("fsdp", 2)], ("ddp", 2)),
+        (("single", 1), [("single", 1), ("dp", 2)], None),
+    ],
+)
+def test_only_strategies_with_the_same_shares_are_compared(key, keys, base):
+    assert compared_with(key, keys) == base
+
+
+@pytest.mark.parametrize(
+    ("key", "keys", "start"),
+    [
+        (("ddp", 4), [("single", 1), ("ddp", 1), ("ddp", 2), ("ddp", 4)], ("ddp", 1)),
+        (("ddp", 4), [("single", 1), ("ddp", 2), ("ddp", 4)], ("single", 1)),
+        (("ddp", 4), [("ddp", 2), ("ddp", 4)], ("ddp", 2)),
+        (("ddp", 2), [("ddp", 2), ("ddp", 4)], None),
+        (("single", 1), [("single", 1), ("ddp", 2)], None),
+    ],
+)
+def test_scaling_begins_with_one_share(key, keys, start):
+    assert scaled_from(key, keys) == start
+
+
+def test_efficiency_is_the_speedup_over_the_shares(run_of):
+    (work,) = summarise(run_of(single=[1.0, 100.0], ddp=[1.0, 150.0], ddp4=[1.0, 240.0]))
+    single, two, four = work.modes
+    assert (single.speedup, single.efficiency, single.scaled_from) == (None, None, "")
+    assert (two.scaled_from, two.efficiency) == ("single x1", 0.75)
+    assert (four.scaled_from, four.efficiency) == ("single x1", 0.6)
+
+
+def test_parts_memory_and_arithmetic_of_a_step(run_of):
+    (work,) = summarise(run_of(dp=[1.0, 100.0, 100.0], ddp=[1.0, 200.0, 200.0]))
+    dp, ddp = work.modes
+    assert dp.parts_ms == {"data": 1.0, "forward": 30.0, "backward": 50.0, "optimizer": 2.0}
+    assert ddp.parts_ms["communication"] == 7.0
+    assert (ddp.step_ms, ddp.slow_step_ms) == (500.0, pytest.approx(550.0))
+    assert (ddp.memory.rss_most, ddp.memory.rss_sum, ddp.memory.gpu_reserved) == (800.0, 1600.0, None)
+    assert (ddp.flops_per_s, ddp.utilisation) == (1.2e9, None)
+
+
+def test_utilisation_is_over_the_peak_of_all_gpus(run_of):
+    records = [{**r, "device": "NVIDIA H200"} if r["kind"] == "setup" else r for r in run_of(ddp=[1.0, 2e6])]
+    (work,) = summarise(records)
+    assert work.modes[0].utilisation == pytest.approx(12e12 / (2 * 67e12))
+
+
+def test_what_failed_and_was_measured_since_did_not_fail(run_of):
+    failed = {"kind": "failed", **mode_key("ddp"), "why": "RuntimeError: no"}
+    assert failures([*run_of(ddp=[1.0]), failed]) == {"ddp x2 on mlp (fp32, batch 100)": "RuntimeError: no"}
+    assert failures([failed, *run_of(ddp=[1.0, 2.0])]) == {}
+
+
+def test_quantities_of_each_round(run_of):
+    found = {q.name: q for q in quantities(run_of(dp=[1.0, 100.0, 200.0]))}
+    rate = found["mlp", "fp32", "batch 100", "dp x2", "samples/s"]
+    assert (rate.unit, rate.better, rate.values) == ("samples/s", "higher", (100.0, 200.0))
+    assert {name[-1]: q.better for name, q in found.items()} == {
+        "samples/s": "higher",
+        "step p50": "lower",
+        "step p95": "lower",
+        "peak RSS of all processes": "lower",
+    }
 
 
 def test_rounds_free_of_other_programs_are_told_apart(run_of):
@@ -61,6 +136,6 @@ def test_the_json_is_plain_and_says_how_the_run_ended(run_of):
     records = run_of(dp=[1.0, 100.0], ddp=[1.0, 150.0])
     told = json.loads(json.dumps(as_json(records)))
     assert told["status"] == "complete"
-    assert [mode["strategy"] for mode in told["models"][0]["modes"]] == ["dp", "ddp"]
+    assert [mode["strategy"] for mode in told["workloads"][0]["modes"]] == ["dp", "ddp"]
     unfinished = run_of(dp=[1.0, 100.0], status=None)
     assert as_json(unfinished)["status"] == "unfinished"
