@@ -7,58 +7,139 @@ from typing import Any
 
 from bench_parts.statistics import QUIET, Spread
 
-from .summary import ModelSummary
+from .summary import WorkSummary
+from .tables import MODELS, PRECISIONS, STRATEGIES
 
 _FEW = 5  # rounds, below which quartiles say little
+_FEW_STEPS = 20  # in a block, below which the 95 % step is about the slowest
 
 
-def method(machine: Mapping[str, Any]) -> tuple[str, ...]:
+def method(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> tuple[str, ...]:
     """How it was measured, in paragraphs."""
+    return (_turns(summary, machine), _work(summary, machine), _shares(machine), _parts(summary), _memory(machine))
+
+
+def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
     options = machine["options"]
-    turns = (
-        f"All strategies of a model are alive at once and take turns in blocks of about {options['block_seconds']:g} "
-        "s, while the others wait without using a core. All blocks of a model have the same number of steps. The order "
-        "rotates each round. The first round is a warm-up and is left out. Rounds asked for: "
-        f"{options['rounds']}. Samples/s is the median over blocks; a ratio is taken within each round, and its median "
-        "over rounds is given, which need not be the ratio of the two medians. `cores used` is the CPU time of a "
-        "strategy's processes a second."
+    alive = "All strategies of a workload are alive at once"
+    if any(work.apart for work in summary):
+        alive = (
+            "As many strategies of a workload as fit into memory are alive at once (where not all were, ratios between "
+            "those that were apart compare different minutes)"
+        )
+    return (
+        f"{alive} and take turns in blocks of about {options['block_seconds']:g} s, while the others wait without "
+        "using a core. All blocks of a workload have the same number of steps. The order rotates each round. The first "
+        f"round is a warm-up and is left out. Rounds asked for: {options['rounds']}. Samples/s is the median over "
+        "blocks; a ratio is taken within each round, and its median over rounds is given, which need not be the ratio "
+        "of the two medians. Step p50 and p95 are of the steps of a block on rank 0, in the median block. `cores used` "
+        "is the CPU time of a strategy's processes a second."
     )
-    work = (
-        "A step is forward, cross-entropy, backward and SGD with momentum, in float32, through dist_toolkit's Engine "
-        "for every strategy; the ranks of ddp are started by `dtk launch`. Every strategy starts from the same weights "
-        f"(seed {options['seed']}) and sees the same global batches: synthetic, made once, kept in memory. No data "
-        "loading is measured."
-    )
-    return turns, work
 
 
-def limits(summary: Sequence[ModelSummary], machine: Mapping[str, Any]) -> list[str]:
+def _work(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
+    optimizers = {MODELS[work.model].optimizer for work in summary}
+    named = [f"{name} ({words})" for name, words in _OPTIMIZERS.items() if name in optimizers]
+    losses = "cross-entropy" + (" (DCGAN: two engines, binary cross-entropy)" if "adam" in optimizers else "")
+    precisions = [f"{name}: {PRECISIONS[name].words}" for name in dict.fromkeys(work.precision for work in summary)]
+    return (
+        f"A step is the next batch of dist_toolkit's loader, forward, {losses}, backward and an optimizer step, "
+        f"through dist_toolkit's Engine for every strategy, with its default options; ranks are started by `dtk launch`. "
+        f"Optimizers: {', '.join(named)}. {'; '.join(precisions)}. Every strategy starts from the same weights (seed "
+        f"{machine['options']['seed']}) and sees the same global batches: synthetic samples, shuffled, in memory, "
+        "fetched by the training process itself."
+    )
+
+
+_OPTIMIZERS = {"sgd": "SGD with momentum", "adamw": "AdamW, language models", "adam": "Adam, DCGAN"}
+
+
+def _shares(machine: Mapping[str, Any]) -> str:
+    options = machine["options"]
+    most = max(_list(options["nproc"]))
+    each = "a GPU" if options["gpus"] else f"{max(1, machine['cores'] // most)} of the {machine['cores']} cores"
+    weak = "Weak scaling: every rank has a batch of the same size." if options.get("scaling") == "weak" else (
+        "Strong scaling: all ranks share one global batch."
+    )  # fmt: skip
+    return (
+        f"`xN` is a strategy with N equal shares of the machine, {each} each: N ranks, or for DataParallel one process "
+        f"with all N. `single` is one process with one share: where scaling begins. {weak} Scaling is over the same "
+        "strategy with one share, else over `single`; its efficiency is that over N."
+    )
+
+
+def _list(value: Any) -> list[int]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _parts(summary: Sequence[WorkSummary]) -> str:
+    ways = {STRATEGIES[mode.strategy].waits for work in summary for mode in work.modes if mode.parts_ms}
+    text = (
+        "The parts of a step are timed in steps of their own behind each block: medians over steps and rounds, means "
+        "over ranks. On a GPU they are events in the stream that computes, and nothing waits for the device "
+        "(DataParallel on several GPUs waits for all of them between parts)."
+    )
+    if "differences" in ways:
+        text += (
+            " Exposed communication of DDP is what forward and backward last longer than the same passes in `no_sync`, "
+            "where nothing is communicated."
+        )
+    if "waits" in ways:
+        text += (
+            " Exposed communication of FSDP and ZeRO is the time that forward, backward and optimizer wait in "
+            "torch.distributed's collectives, or for them; it is not part of the three, and holds waiting for a slower "
+            "rank as well. What these strategies add otherwise (copies, hooks) is in the three."
+        )
+    return text
+
+
+def _memory(machine: Mapping[str, Any]) -> str:
+    text = (
+        "Peak memory is resident memory since a process's start, its data set included; pages of libraries count in "
+        "each process. FLOP/s are those of forward and backward passes as torch's FlopCounterMode counts them "
+        "(matrix products and convolutions) times samples/s"
+    )
+    if machine["options"]["gpus"]:
+        return f"{text}; MFU is that over the dense peak of the GPU in the vendor's data sheet, at this precision."
+    return f"{text}. No MFU: it is over the peak of a GPU."
+
+
+def limits(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[str]:
     """What a reader must not conclude."""
-    strategies = {mode.strategy for model in summary for mode in model.modes}
+    strategies = {mode.strategy for work in summary for mode in work.modes}
     lines = []
     if not machine["options"]["gpus"]:
         lines.append("Anything about GPUs: none was used." + (_NO_GPU if "dp" in strategies else ""))
-    busy = [m.others_cores for m in summary if m.others_cores is not None and m.others_cores.median >= QUIET]
+    busy = [w.others_cores for w in summary if w.others_cores is not None and w.others_cores.median >= QUIET]
     if busy:
         lines.append(_shared(max(busy, key=lambda spread: spread.median), machine))
-    if "ddp" in strategies and "resnet18" in {model.model for model in summary}:
+    normalised = sorted({work.model for work in summary} & {"resnet18", "resnet50", "dcgan"})
+    if normalised and any(mode.ranks > 1 for work in summary for mode in work.modes):
         lines.append(
-            "The same numbers on resnet18: batch normalisation sees a rank's share of the batch in ddp, and in one "
-            "process on a CPU the whole batch. The amount of work is the same."
+            f"The same numbers on {', '.join(normalised)}: batch normalisation sees a rank's share of the batch, and "
+            "in one process on a CPU the whole batch. The amount of work is the same."
         )
+    if "ddp-bf16" in strategies or any(work.precision in ("bf16", "fp16") for work in summary):
+        lines.append("How well a model learns in 16 bits: only the time is measured.")
     if machine["environment"]:
         given = ", ".join(f"`{name}={value}`" for name, value in machine["environment"].items())
         lines.append(f"Default settings: {given} was set.")
-    if any(mode.samples_per_s.count < _FEW for model in summary for mode in model.modes):
+    if any(mode.samples_per_s.count < _FEW for work in summary for mode in work.modes):
         lines.append(f"A reliable spread: there were fewer than {_FEW} rounds.")
+    if any(work.steps < _FEW_STEPS for work in summary):
+        lines.append(
+            f"The tail of step times: where a block has fewer than {_FEW_STEPS} steps, p95 is about the slowest."
+        )
+    lines.append("Tuned strategies: each has its default options. Reading real data, and a model's whole training.")
     lines.append("Other machines, several nodes, large models: communication weighs differently there.")
     return lines
 
 
 _NO_GPU = (
-    " With GPUs, DataParallel copies the model to each of them at every step, from one Python process; without, "
-    "`torch.nn.DataParallel` does nothing but call the model. So what is compared here is one process that splits each "
-    "operation over all cores with ranks that split the batch and average gradients over gloo."
+    " With GPUs, DataParallel copies the model to each of them at every step, from one Python process (its scatter, "
+    "replicate and gather are then parts of the step); without, `torch.nn.DataParallel` does nothing but call the "
+    "model. So what is compared here is one process that splits each operation over all cores with ranks that split "
+    "the batch and communicate over gloo."
 )
 
 

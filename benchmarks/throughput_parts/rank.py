@@ -1,83 +1,78 @@
-"""What each rank of each strategy runs: build the model and the data once, then train as many steps as it is told."""
+"""What each rank of each strategy runs: build models and data once, then do what it is told, until told to stop."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import time
+import json
+import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from bench_parts.channel import Channel, report_to_driver
-from bench_parts.machine import busy_core_seconds
+from torch.utils.data import TensorDataset
 
 import dist_toolkit as dtk
 from dist_toolkit.seeding import derive
 
-from .tables import MODELS, STRATEGIES, ModelSpec, load
+from .tables import MODELS, PRECISIONS, SIZES, STRATEGIES, ModelSpec, Size
+from .tasks import OPTIMIZERS, factories, samples
+from .training import Trainer
+from .waits import Waits
 
-_BATCHES = 4  # different global batches, used in turn
 _PATIENCE = 7 * 86400.0  # seconds that ranks wait for their next block, while others have their turn
+_DATA_BYTES = 64 * 2**20  # of the synthetic data set, but for two batches, which it has at least
 
 
 def main(argv: list[str]) -> None:
     """Serve the driver until it says stop, or is gone."""
     given = _arguments(argv)
-    spec, model = STRATEGIES[given.strategy], MODELS[given.model]
+    model = MODELS[given.model]
+    size = model.at(given.size)
+    if given.count:
+        from .flops import count
+
+        print(json.dumps(count(model, size)))
+        return
+    waits = Waits()
+    strategy, precision = STRATEGIES[given.strategy], PRECISIONS[given.precision]
     torch.set_num_threads(given.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision.tf32
     with dtk.init(seed=given.seed, timeout=_PATIENCE) as rt:
         channel = report_to_driver() if rt.world.is_main else None
-        gpus = tuple(range(given.gpus))
-        engine = rt.setup(
-            load(model.build),
-            partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
-            strategy=dtk.DataParallel(gpus) if gpus and spec.engine == "data_parallel" else spec.engine,
-        )
-        batches = _batches(rt, model, given.global_batch_size, given.seed)
-        busy = gpus if spec.engine == "data_parallel" else gpus and (rt.device.index,)
-        trainer = Trainer(rt, engine, batches, given.global_batch_size, busy)
+        gpus = _gpus(rt, strategy.launched, given.gpus)
+        if len(gpus) == 1:
+            waits.watch_stream(gpus[0])
+        optimizer = OPTIMIZERS[model.optimizer]
+        engines = [
+            rt.setup(make, optimizer, strategy=_strategy(given.strategy, gpus), precision=precision.engine)
+            for make in factories(model, size)
+        ]
+        data = _data(model, size, given.global_batch_size, given.seed)
+        batches = _endless(rt.loader(data, global_batch_size=given.global_batch_size))
+        trainer = Trainer(rt, strategy, model, size, engines, batches, given.global_batch_size, gpus, waits)
         if channel is not None:
-            channel.send({"strategy": given.strategy, **_hello(rt, engine, given)})
+            channel.send({"mode": given.mode, **_hello(rt, given.global_batch_size, data)})
         _serve(rt, channel, trainer)
 
 
-class Trainer:
-    """The training loop, with a clock around it."""
+def _gpus(rt: dtk.Runtime, launched: bool, number: int) -> tuple[int, ...]:
+    if not number:
+        return ()
+    return (rt.device.index or 0,) if launched else tuple(range(number))
 
-    def __init__(
-        self, rt: dtk.Runtime, engine: dtk.Engine, batches: Iterator[Any], batch: int, gpus: Sequence[int]
-    ) -> None:
-        self._rt, self._engine, self._batches, self._batch, self._gpus = rt, engine, batches, batch, gpus
 
-    def train(self, steps: int) -> dict[str, Any]:
-        """Train; what was measured. Collective. The clock runs from all ranks being ready to all having finished."""
-        group = self._rt.group
-        group.barrier()
-        busy, cpu, start = busy_core_seconds(), time.process_time(), time.perf_counter()
-        for _ in range(steps):
-            inputs, targets = next(self._batches)
-            loss = F.cross_entropy(self._engine(inputs), targets)
-            self._engine.backward(loss)
-            self._engine.step()
-        for gpu in self._gpus:
-            torch.cuda.synchronize(gpu)
-        group.barrier()
-        seconds = time.perf_counter() - start
-        cpu = time.process_time() - cpu
-        busy_after = busy_core_seconds()
-        seen = group.all_gather_json([cpu, float(loss.detach())])
-        used = sum(row[0] for row in seen)
-        everyone = None if busy is None or busy_after is None else busy_after - busy
-        return {
-            "samples": steps * self._batch,
-            "seconds": round(seconds, 6),
-            "loss": round(sum(row[1] for row in seen) / len(seen), 6),
-            "cpu_seconds": round(used, 3),
-            "others_cpu_seconds": None if everyone is None else round(max(0.0, everyone - used), 3),
-        }
+def _strategy(name: str, gpus: Sequence[int]) -> Any:
+    """dist_toolkit's strategy object."""
+    spec = STRATEGIES[name]
+    kinds: dict[str, Any] = {
+        "single": lambda: "single",
+        "data_parallel": lambda: dtk.DataParallel(tuple(gpus) or None),
+        "ddp": lambda: dtk.DDP(**spec.options),
+        "fsdp": lambda: dtk.FSDP(**spec.options),
+        "deepspeed": lambda: dtk.DeepSpeed(**spec.options),
+    }
+    return kinds[spec.engine]()
 
 
 def _serve(rt: dtk.Runtime, channel: Channel | None, trainer: Trainer) -> None:
@@ -85,7 +80,7 @@ def _serve(rt: dtk.Runtime, channel: Channel | None, trainer: Trainer) -> None:
         command = rt.group.broadcast_json(_next_command(channel))
         if command["do"] == "stop":
             return
-        answer = trainer.train(command["steps"])
+        answer = getattr(trainer, command["do"])(command["number"])
         if channel is not None:
             channel.send(answer)
 
@@ -99,32 +94,38 @@ def _next_command(channel: Channel | None) -> dict[str, Any] | None:
         return {"do": "stop"}
 
 
-def _batches(rt: dtk.Runtime, model: ModelSpec, batch: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """This rank's share of each global batch, on its device, over and over: nothing is loaded while the clock runs."""
+def _data(model: ModelSpec, size: Size, batch: int, seed: int) -> TensorDataset:
+    """Synthetic samples in memory: some global batches, the same on every rank."""
+    one = sum(tensor.nbytes for tensor in samples(model, size, 1, None))
+    batches = min(64, max(2, math.floor(_DATA_BYTES / (one * batch))))
     generator = torch.Generator().manual_seed(derive(seed, "data"))
-    inputs = torch.randn(_BATCHES, batch, *model.shape, generator=generator)
-    targets = torch.randint(model.classes, (_BATCHES, batch), generator=generator)
-    share = batch // rt.world.world_size
-    mine = slice(rt.world.rank * share, (rt.world.rank + 1) * share)
-    place = partial(torch.Tensor.to, device=rt.device)
-    return itertools.cycle([(place(x[mine]), place(y[mine])) for x, y in zip(inputs, targets, strict=True)])
+    return TensorDataset(*samples(model, size, batches * batch, generator))
 
 
-def _hello(rt: dtk.Runtime, engine: dtk.Engine, given: argparse.Namespace) -> dict[str, Any]:
-    device = torch.cuda.get_device_name(rt.device) if rt.device.type == "cuda" else "cpu"
+def _endless(loader: dtk.Loader) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def _hello(rt: dtk.Runtime, batch: int, data: TensorDataset) -> dict[str, Any]:
     return {
         "ranks": rt.world.world_size,
         "threads": torch.get_num_threads(),
-        "device": device,
-        "parameters": sum(parameter.numel() for parameter in engine.module.parameters()),
-        "global_batch_size": given.global_batch_size,
+        "device": torch.cuda.get_device_name(rt.device) if rt.device.type == "cuda" else "cpu",
+        "global_batch_size": batch,
+        "data_mib": round(sum(tensor.nbytes for tensor in data.tensors) / 2**20, 1),
     }
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("strategy", choices=STRATEGIES)
-    parser.add_argument("model", choices=MODELS)
+    add = parser.add_argument
+    add("model", choices=MODELS)
+    add("--size", choices=SIZES, required=True)
+    add("--count", action="store_true")
+    add("--strategy", choices=STRATEGIES)
+    add("--mode")
+    add("--precision", choices=PRECISIONS)
     for flag in ("--global-batch-size", "--seed", "--threads", "--gpus"):
-        parser.add_argument(flag, type=int, required=True)
+        add(flag, type=int)
     return parser.parse_args(argv)

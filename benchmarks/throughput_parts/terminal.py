@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+
 from bench_parts import terminal
 from bench_parts.records import Record, Records
 
 from .arguments import Options
+from .cases import label
+from .outcome import fits
 from .summary import summarise
 
 
@@ -14,37 +18,64 @@ class Progress(terminal.Progress):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self._rounds, self._strategies = options.rounds, len(options.strategies)
+        self._rounds = options.rounds
+        self._round: tuple[object, ...] = ()
         self._rates: dict[str, str] = {}
 
     def record(self, block: Record) -> None:
-        """Show a block; elsewhere than on a terminal, the last of each round."""
+        """Show a block; elsewhere than on a terminal, the rates of a round once it is over."""
         if block["kind"] != "block":
             return
-        if block["warmup"] and block["position"] == 0:
-            self._rates = {}
-        self._rates[block["strategy"]] = f"{block['strategy']} {block['samples_per_s']:,.0f}"
-        number = "warm-up" if block["warmup"] else f"round {block['round']} of {self._rounds}"
-        text = f"{block['model']}: {number}   {'   '.join(self._rates.values())}   samples/s"
-        if self.live or block["position"] == self._strategies - 1:
-            self.update(text)
+        this = (block["model"], block["precision"], block["batch"], block["round"])
+        if this != self._round:
+            self._tell()
+            self._round, self._rates = this, {}
+        name = label(block["strategy"], block["nproc"])
+        self._rates[name] = f"{name} {block['samples_per_s']:,.0f}"
+        if self.live:
+            self.update(self._text())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tell()
+        super().__exit__(kind, value, trace)
+
+    def _tell(self) -> None:
+        if self._rates and not self.live:
+            self.update(self._text())
+        self._rates = {}
+
+    def _text(self) -> str:
+        model, precision, batch, number = self._round
+        which = f"round {number} of {self._rounds}" if number else "warm-up"
+        return f"{model} {precision}, batch {batch}: {which}   {'   '.join(self._rates.values())}   samples/s"
 
 
 def show(records: Records) -> None:
-    """Print the rates and the ratios."""
+    """Print the rates and the ratios, and the largest batches."""
     from rich.table import Table
 
-    table = Table("model", "strategy", "ranks", box=None, header_style="bold", pad_edge=False)
-    table.add_column("samples/s (quartiles)", justify="right", no_wrap=True)
-    table.add_column("ratio (quartiles)", justify="right", no_wrap=True)
-    for model in summarise(records):
-        for mode in model.modes:
-            rate, ratio = mode.samples_per_s, mode.ratio
+    table = Table("model", "precision", "batch", "strategy", box=None, header_style="bold", pad_edge=False)
+    for name in ("samples/s (quartiles)", "step p50 / p95", "peak memory", "ratio (quartiles)", "scaling"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for work in summarise(records):
+        for mode in work.modes:
+            rate, ratio, memory = mode.samples_per_s, mode.ratio, mode.memory
             table.add_row(
-                model.model,
-                mode.strategy,
-                str(mode.ranks),
+                work.model,
+                work.precision,
+                str(work.batch),
+                mode.label,
                 f"[bold]{rate.median:,.0f}[/] ({rate.low:,.0f} - {rate.high:,.0f})",
-                f"{ratio.median:.2f} of {model.baseline} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "",
+                f"{mode.step_ms:.1f} / {mode.slow_step_ms:.1f} ms",
+                f"{memory.rss_sum if memory.gpu_reserved is None else memory.gpu_reserved:,.0f} MiB",
+                f"{ratio.median:.2f} of {mode.compared_with} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "",
+                "" if mode.efficiency is None else f"{100 * mode.efficiency:.0f} %",
             )
     terminal.print_table(table)
+    batches = Table("model", "precision", "strategy", "largest batch a process", box=None, header_style="bold")
+    for fit in fits(records):
+        found = "none" if fit["per_process"] is None else f"{fit['per_process']} ({fit['global']} over all)"
+        batches.add_row(fit["model"], fit["precision"], label(fit["strategy"], fit["nproc"]), found)
+    terminal.print_table(batches)

@@ -1,0 +1,108 @@
+"""The report's tables, in Markdown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench_parts.markdown import count, row
+from bench_parts.records import Record
+
+from .names import quartiles, rate
+from .summary import ModeSummary, WorkSummary
+from .tables import MODELS
+
+PARTS = ("data", "scatter", "replicate", "forward", "gather", "backward", "communication", "optimizer")
+"""In the order of a step."""
+
+
+def head(work: WorkSummary, name: str, size: str, weak: bool) -> str:
+    """What the tables of a workload are about."""
+    weights = f"; {work.parameters:,} weights" if work.parameters else ""
+    batch = f"batch {work.batch} a rank" if weak else f"global batch {work.batch}"
+    words = MODELS[work.model].at(size).words
+    return f"### {name}\n\n{words}{weights}; {work.precision}, {batch}, {count(work.steps, 'step')} a block."
+
+
+def rates(work: WorkSummary) -> str:
+    """Samples/s, step times and what they are compared with."""
+    names = ("strategy", "processes x threads", "samples/s", "quartiles", "step p50", "p95", "cores used")
+    lines = [row(*names, "compared", "quartiles", "scaling"), "|---|---|" + "---:|" * 8]
+    for mode in work.modes:
+        ratio = mode.ratio
+        compared = (f"{ratio.median:.2f}x {mode.compared_with}", quartiles(ratio)) if ratio else ("-", "")
+        lines.append(
+            row(
+                mode.label,
+                f"{mode.ranks} x {mode.threads}",
+                rate(mode.samples_per_s.median),
+                f"{rate(mode.samples_per_s.low)} to {rate(mode.samples_per_s.high)}",
+                f"{mode.step_ms:.1f} ms",
+                f"{mode.slow_step_ms:.1f} ms",
+                f"{mode.cores_used:.2f}",
+                *compared,
+                _scaling(mode),
+            )
+        )
+    return "\n".join(lines)
+
+
+def parts(work: WorkSummary) -> str:
+    """Of a step, in ms; nothing where none were timed."""
+    modes = [mode for mode in work.modes if mode.parts_ms]
+    names = [name for name in PARTS if any(name in mode.parts_ms for mode in modes)]
+    if not modes:
+        return ""
+    lines = [row("parts of a step, ms", *(_part(name) for name in names), "sum"), "|---|" + "---:|" * (len(names) + 1)]
+    for mode in modes:
+        cells = [f"{mode.parts_ms[name]:.2f}" if name in mode.parts_ms else "-" for name in names]
+        lines.append(row(mode.label, *cells, f"{sum(mode.parts_ms.values()):.2f}"))
+    return "\n".join(lines)
+
+
+def resources(work: WorkSummary) -> str:
+    """Peak memory, and arithmetic."""
+    on_gpus = any(mode.memory.gpu_reserved is not None for mode in work.modes)
+    gpu = ("GPU: tensors", "GPU: held by torch") if on_gpus else ()
+    arithmetic = ("TFLOP/s", "MFU") if on_gpus else ("GFLOP/s",)
+    names = ("peak memory", "largest process", "all processes", *gpu, *arithmetic)
+    lines = [row(*names), "|---|" + "---:|" * (len(names) - 1)]
+    for mode in work.modes:
+        memory = mode.memory
+        cells = [_mib(memory.rss_most), _mib(memory.rss_sum)]
+        if on_gpus:
+            cells += [_mib(memory.gpu_allocated), _mib(memory.gpu_reserved)]
+        scale = 1e12 if on_gpus else 1e9
+        cells.append("-" if mode.flops_per_s is None else f"{mode.flops_per_s / scale:.1f}")
+        if on_gpus:
+            cells.append("-" if mode.utilisation is None else f"{100 * mode.utilisation:.1f} %")
+        lines.append(row(mode.label, *cells))
+    return "\n".join(lines)
+
+
+def largest(found: Sequence[Record]) -> str:
+    """The largest batches that fit."""
+    names = ("model", "precision", "strategy", "samples a process", "samples a step", "memory", "step", "ended by")
+    lines = [row(*names), "|---|---|---|" + "---:|" * 4 + "---|"]
+    for fit in found:
+        cells = [fit["model"], fit["precision"], f"{fit['strategy']} x{fit['nproc']}"]
+        if fit["per_process"] is None:
+            lines.append(row(*cells, "none", "-", "-", "-", fit["ended_by"]))
+            continue
+        seconds = f"{fit['step_seconds']:.2f} s"
+        numbers = (str(fit["per_process"]), str(fit["global"]), _mib(fit["mib"]), seconds)
+        lines.append(row(*cells, *numbers, fit["ended_by"]))
+    return "\n".join(lines)
+
+
+def _part(name: str) -> str:
+    return {"data": "data wait", "communication": "exposed communication"}.get(name, name)
+
+
+def _scaling(mode: ModeSummary) -> str:
+    if mode.speedup is None or mode.efficiency is None:
+        return "-"
+    return f"{mode.speedup.median:.2f}x {mode.scaled_from} ({100 * mode.efficiency:.0f} %)"
+
+
+def _mib(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} MiB"

@@ -1,0 +1,108 @@
+"""What a reader takes home, in sentences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench_parts.markdown import count
+from bench_parts.records import Record
+from bench_parts.statistics import QUIET
+
+from .names import rate, title, who, work_name
+from .summary import ModeSummary, WorkSummary
+
+_ALL = 3  # comparisons of a workload that are told one by one; of more, the fastest and the slowest
+
+
+def headlines(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[str]:
+    """Where it was measured, and a line for each workload."""
+    weak = machine["options"].get("scaling") == "weak"
+    return [_where(summary, machine), *(_line(work, work_name(work, summary, weak), machine) for work in summary)]
+
+
+def _where(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
+    modes = [mode for work in summary for mode in work.modes]
+    if machine["options"]["gpus"]:
+        return f"On {machine['options']['gpus']} x {modes[0].device}."
+    found = f"On CPU, without a GPU, {count(machine['cores'], 'core')}"
+    for mode in modes:
+        if mode.strategy == "dp":
+            cores = count(mode.threads, "core")
+            return f"{found}. DataParallel is here one process with the same {cores} as {count(mode.nproc, 'rank')}."
+    return f"{found}."
+
+
+def _line(work: WorkSummary, name: str, machine: Mapping[str, Any]) -> str:
+    compared = [mode for mode in work.modes if mode.ratio is not None]
+    found = [*_comparisons(work, compared), *_scaling(work)]
+    if not found:
+        best = max(work.modes, key=lambda mode: mode.samples_per_s.median)
+        found = [f"{who(best)} trains {rate(best.samples_per_s.median)} samples/s"]
+    if work.others_cores is None or work.others_cores.median < QUIET:
+        return f"**{name}**: {'; '.join(found)}."
+    busy = f"{work.others_cores.median:.1f} of the {machine['cores']} cores busy"
+    return f"{name}, while other programs kept {busy}: {'; '.join(found)}.{_in_quiet(compared)}"
+
+
+def _comparisons(work: WorkSummary, compared: Sequence[ModeSummary]) -> list[str]:
+    if len(compared) <= _ALL:
+        return [_comparison(mode, work) for mode in compared]
+    told = [_comparison(mode, work) for mode in compared if mode.strategy == "ddp"]
+    ordered = sorted(work.modes, key=lambda mode: mode.samples_per_s.median)
+    slowest, fastest = ordered[0], ordered[-1]
+    shown = [f"{who(m)} ({rate(m.samples_per_s.median)} samples/s)" for m in (fastest, slowest)]
+    return [*told, f"of {len(work.modes)} the fastest is {shown[0]}, the slowest {shown[1]}"]
+
+
+def _comparison(mode: ModeSummary, work: WorkSummary) -> str:
+    ratio = mode.ratio
+    assert ratio is not None
+    base = next(other for other in work.modes if other.label == mode.compared_with)
+    spread = f"{count(ratio.count, 'round')}, the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
+    if ratio.low <= 1 <= ratio.high:
+        return f"{who(mode)} is about as fast as {who(base)} ({ratio.median:.2f}x; {spread})"
+    return f"{who(mode)} has {ratio.median:.2f}x the throughput of {who(base)} ({spread})"
+
+
+def _scaling(work: WorkSummary) -> list[str]:
+    """Of DDP, or the first strategy that has it, with the most shares; where another is better, of that too."""
+    scaled = [mode for mode in work.modes if mode.speedup is not None and mode.efficiency is not None]
+    if not scaled:
+        return []
+    most = max(mode.nproc for mode in scaled)
+    last = [mode for mode in scaled if mode.nproc == most]
+    told = next((mode for mode in last if mode.strategy == "ddp"), last[0])
+    best = max(last, key=lambda mode: mode.efficiency or 0.0)
+    return [_speedup(mode, work) for mode in ([told] if told is best else [told, best])]
+
+
+def _speedup(mode: ModeSummary, work: WorkSummary) -> str:
+    assert mode.speedup is not None
+    assert mode.efficiency is not None
+    base = next(other for other in work.modes if other.label == mode.scaled_from)
+    of = who(base) if base.strategy != mode.strategy else f"{base.nproc}"
+    return f"{who(mode)} gives {mode.speedup.median:.2f}x of {of} ({100 * mode.efficiency:.0f} % efficiency)"
+
+
+def _in_quiet(compared: Sequence[ModeSummary]) -> str:
+    for mode in compared:
+        if mode.quiet_ratio is not None:
+            rounds = count(mode.quiet_ratio.count, "round")
+            return f" In the {rounds} free of other programs: {who(mode)} {mode.quiet_ratio.median:.2f}x."
+    return " No round was free of other programs."
+
+
+def fit_lines(found: Sequence[Record], on_gpus: bool) -> list[str]:
+    """The largest batches, a line each."""
+    lines = []
+    for fit in found:
+        name = f"{title(fit['strategy'], fit['nproc'], on_gpus)} on {fit['model']} ({fit['precision']})"
+        if fit["per_process"] is None:
+            lines.append(f"{name}: not even the smallest batch fits.")
+            continue
+        more = "; larger ones were not tried, their steps take too long" if fit["ended_by"] == "time" else ""
+        lines.append(
+            f"{name}: {fit['per_process']} samples a process, {fit['global']} over all, in {fit['mib']:,.0f} MiB{more}."
+        )
+    return lines

@@ -1,0 +1,49 @@
+"""How reports call things. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench_parts.markdown import count
+from bench_parts.statistics import Spread
+
+from .summary import ModeSummary, WorkSummary
+from .tables import STRATEGIES
+
+
+def who(mode: ModeSummary) -> str:
+    """`DDP on 2 ranks`, `DataParallel on 2 GPUs`, `one process`."""
+    return title(mode.strategy, mode.nproc, on_gpus=mode.device != "cpu")
+
+
+def title(strategy: str, nproc: int, on_gpus: bool) -> str:
+    """Of a mode, in a sentence."""
+    spec = STRATEGIES[strategy]
+    if spec.launched:
+        return f"{spec.title} on {count(nproc, 'rank')}"
+    return f"{spec.title} on {count(nproc, 'GPU')}" if on_gpus and not spec.one_share else spec.title
+
+
+def work_name(work: WorkSummary, among: Sequence[WorkSummary], weak: bool) -> str:
+    """`mlp`, with precision and batch where another workload differs in them."""
+    name = work.model
+    if len({other.precision for other in among}) > 1:
+        name += f" {work.precision}"
+    if len({other.batch for other in among if other.model == work.model}) > 1:
+        name += f", batch {work.batch}" + (" a rank" if weak else "")
+    return name
+
+
+def stem(work: WorkSummary) -> str:
+    """Of the files of figures."""
+    return f"{work.model}-{work.precision}-{work.batch}"
+
+
+def rate(value: float) -> str:
+    """Samples a second."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def quartiles(spread: Spread, digits: str = "{:.2f}") -> str:
+    """`0.98 to 1.02`."""
+    return f"{digits.format(spread.low)} to {digits.format(spread.high)}"

@@ -1,0 +1,57 @@
+"""What a run gives beside its report: failures, the largest batches, numbers to compare and plain values. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from bench_parts.quantities import Quantity
+from bench_parts.records import Record, Records
+from bench_parts.statistics import status_of
+
+from .cases import label
+from .summary import key_of, summarise
+
+
+def failures(records: Records) -> dict[str, str]:
+    """Mode, in words -> why it failed, of those that were not started again and measured since."""
+    found: dict[str, str] = {}
+    for r in records:
+        if r["kind"] in ("failed", "setup"):
+            name = f"{label(*key_of(r))} on {r['model']} ({r['precision']}, batch {r['batch']})"
+            found.pop(name, None)
+            if r["kind"] == "failed":
+                found[name] = r["why"]
+    return found
+
+
+def fits(records: Records) -> list[Record]:
+    """The largest batches that were looked for."""
+    return [r for r in records if r["kind"] == "fit"]
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """Of each mode, by round: samples/s, the median and the slow step; and the memory of its processes."""
+    found: dict[tuple[tuple[str, ...], str, str], list[float]] = {}
+    for r in records:
+        if r["kind"] != "block" or r["warmup"]:
+            continue
+        name = (r["model"], r["precision"], f"batch {r['batch']}", label(*key_of(r)))
+        of = (
+            ("samples/s", "samples/s", r["samples_per_s"]), ("step p50", "ms", r["step_ms"]["p50"]),
+            ("step p95", "ms", r["step_ms"]["p95"]), ("peak RSS of all processes", "MiB", r["rss_mib"]["sum"]),
+            *((("peak GPU memory", "MiB", r["gpu_reserved_mib"]),) if "gpu_reserved_mib" in r else ()),
+        )  # fmt: skip
+        for what, unit, value in of:
+            found.setdefault(((*name, what), unit, "higher" if unit == "samples/s" else "lower"), []).append(value)
+    return [Quantity(name, unit, better, tuple(values)) for (name, unit, better), values in found.items()]  # type: ignore[arg-type]
+
+
+def as_json(records: Records) -> dict[str, Any]:
+    """The summary as plain values, with the status of the run."""
+    return {
+        "status": status_of(records),
+        "workloads": [asdict(work) for work in summarise(records)],
+        "largest_batches": [dict(fit) for fit in fits(records)],
+        "failed": failures(records),
+    }
