@@ -16,7 +16,9 @@ from .processes import ANSWER_LIMIT, END_GRACE, POLL, START_LIMIT, Started, clea
 
 
 @contextmanager
-def running(command: Callable[[Path], Sequence[str]], threads: int, keep: Path) -> Iterator[Iterator[dict[str, Any]]]:
+def running(
+    command: Callable[[Path], Sequence[str]], threads: int, keep: Path, cwd: Path | None = None
+) -> Iterator[Iterator[dict[str, Any]]]:
     """The records of the ranks, as they come. Afterwards none of their processes is left.
 
     The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
@@ -25,6 +27,7 @@ def running(command: Callable[[Path], Sequence[str]], threads: int, keep: Path) 
         command: starts them, from their run directory.
         threads: of each rank.
         keep: where their output is copied to if they fail.
+        cwd: where they are started (default: in a folder of their own).
     """
     with temporary_folder() as folder:
         home = folder / "ranks"
@@ -32,7 +35,7 @@ def running(command: Callable[[Path], Sequence[str]], threads: int, keep: Path) 
         meeting = Meeting(folder)
         try:
             environment = clean_environment(os.environ, threads) | meeting.environment
-            ranks = Started(command(home / "run"), home, environment, keep)
+            ranks = Started(command(home / "run"), home, environment, keep, cwd)
             try:
                 yield _records(ranks, meeting)
             finally:
