@@ -45,12 +45,15 @@ class ProcessFailed(Exception):
 class Started:
     """A process with a folder of its own, which holds its output and is kept if it fails."""
 
-    def __init__(self, command: Sequence[str], home: Path, environment: Mapping[str, str], keep: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], home: Path, environment: Mapping[str, str], keep: Path, cwd: Path | None = None
+    ) -> None:
         """Start it.
 
         Args:
             home: its folder, which exists.
             keep: where the folder is copied to if it fails.
+            cwd: where it is started (default: in its folder, away from any dtk.toml).
         """
         self._home, self._keep = home, keep
         parent = os.getpid()
@@ -63,7 +66,7 @@ class Started:
         with open(home / _OUTPUT, "wb") as output:
             self._process = subprocess.Popen(
                 command,
-                cwd=home,  # away from any dtk.toml
+                cwd=cwd or home,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -21,24 +21,29 @@ from .processes import ANSWER_LIMIT, END_GRACE, POLL, START_LIMIT, Started, clea
 
 @contextmanager
 def running(
-    command: Callable[[Path], Sequence[str]], threads: int, keep: Path, nodes: int = 1
+    command: Callable[[Path], Sequence[str]], threads: int, keep: Path, nodes: int = 1, cwd: Path | None = None
 ) -> Iterator[Iterator[dict[str, Any]]]:
     """The records of the ranks, as they come. Afterwards none of their processes is left.
 
-    The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
+        The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
 
-    Args:
-        command: starts them, from their run directory.
-        threads: of each rank.
-        keep: where their output is copied to if they fail; the folder that it is to be in is there.
-        nodes: of them. All see the folder of `keep`.
+        Args:
+            command: starts them, from their run directory.
+            threads: of each rank.
+    <<<<<<< HEAD
+            keep: where their output is copied to if they fail; the folder that it is to be in is there.
+            nodes: of them. All see the folder of `keep`.
+    =======
+            keep: where their output is copied to if they fail.
+            cwd: where they are started (default: in a folder of their own).
+    >>>>>>> advise
     """
     with temporary_folder() as folder, _home(folder, keep.parent if nodes > 1 else None) as home:
         meeting = Meeting(folder)
         try:
             environment = clean_environment(os.environ, threads, slurm=nodes > 1)
             environment |= {**meeting.environment, DRIVER_HOST: socket.gethostname()}
-            ranks = Started(command(home / "run"), home, environment, keep)
+            ranks = Started(command(home / "run"), home, environment, keep, cwd)
             try:
                 yield _records(ranks, meeting)
             finally:
