@@ -30,13 +30,9 @@ def running(
         Args:
             command: starts them, from their run directory.
             threads: of each rank.
-    <<<<<<< HEAD
-            keep: where their output is copied to if they fail; the folder that it is to be in is there.
-            nodes: of them. All see the folder of `keep`.
-    =======
-            keep: where their output is copied to if they fail.
-            cwd: where they are started (default: in a folder of their own).
-    >>>>>>> advise
+    keep: where their output is copied to if they fail; the folder that it is to be in is there.
+        nodes: of them. All see the folder of `keep`.
+        cwd: where they are started (default: in a folder of their own).
     """
     with temporary_folder() as folder, _home(folder, keep.parent if nodes > 1 else None) as home:
         meeting = Meeting(folder)
