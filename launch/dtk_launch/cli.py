@@ -12,6 +12,7 @@ import click
 from dtk_launch import facts as host
 from dtk_launch.arguments import SCRIPT_SETTINGS, options_command, rerun_command
 from dtk_launch.config import resolve
+from dtk_launch.doctor.command import doctor
 from dtk_launch.errors import DtkError, PlanError
 from dtk_launch.facts import HostFacts
 from dtk_launch.given import check_value
@@ -204,7 +205,7 @@ def ckpt(args: tuple[str, ...]) -> None:
     checkpoints.run(args)
 
 
-for command in (*JOB_COMMANDS, *RUN_COMMANDS):
+for command in (*JOB_COMMANDS, *RUN_COMMANDS, doctor):
     app.add_command(command)
 
 

@@ -312,6 +312,18 @@ EMPTY = (
     Case(("rerun", ""), ("RUN is empty",)),
     Case(("rerun", "--restore", "", "old"), ("--restore is empty", "leave it out")),
     Case(("init", ""), ("DIR is empty",)),
+    Case(("doctor", "--nproc", "0"), ("--nproc=0", "at least one rank", "pass 1 or more")),
+    Case(("doctor", "--nproc", "two"), ("--nproc='two'", "neither a number")),
+    Case(("doctor", "--timeout", "soon"), ("--timeout='soon'", "no length of time", "for example 500ms, 20s")),
+    Case(("doctor", "--run-dir", ""), ("--run-dir is empty", "leave it out for its default")),
+    Case(("doctor", "--run-dir", S), ("--run-dir=", "script.py is a file", "pass a folder")),
+    Case(("doctor", "--run-dir", S + "/runs"), ("--run-dir=", "script.py is a file", "pass a folder")),
+    Case(("doctor", "--nodes", "2"), ("No such option", "--nodes")),
+    Case(
+        ("doctor",),
+        ("SLURM_JOB_NODELIST", "cannot read the node list 'n[1-'"),
+        {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-"},
+    ),
     *(
         launch(flag, "a\0b", S, says=(flag, "NUL", "leave it out"))
         for flag in ("--name", "--run-dir", "--rdzv", "--deepspeed-config", "--env")

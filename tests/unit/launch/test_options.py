@@ -21,7 +21,7 @@ def test_options_and_defaults_are_frozen(golden):
             variable = env_name(parameter.name) or "none"
             lines.append(f"{command} {flags} default {defaults[parameter.name]} variable {variable}\n")
     of_launch = [parameter.opts for parameter in app.commands["launch"].params]
-    for command in ("init", "rerun", "top", "logs", "runs"):
+    for command in ("init", "rerun", "top", "logs", "runs", "doctor"):
         own = (parameter.opts for parameter in app.commands[command].params if parameter.opts not in of_launch)
         lines += [f"{command} {' '.join(flags)}\n" for flags in own]
     golden("options.txt", "".join(lines))

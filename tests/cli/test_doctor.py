@@ -1,0 +1,123 @@
+"""dtk doctor on this machine: what it finds, its exit code, and that nothing of it is left."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cli
+
+DTK = str(Path(sys.executable).parent / "dtk")
+PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("dtk ")
+]
+
+
+def doctor(folder, *words, **environ):
+    ours = ("DTK_", "PET_", "OMP_", "SLURM_", "MASTER_", "NCCL_", "GLOO_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    command = [DTK, "doctor", *words]
+    return subprocess.run(
+        command, cwd=folder, env=clean | environ, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def test_seeded_warnings_and_an_all_reduce(tmp_path):
+    """With --strict they count."""
+    with socket.create_server(("", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = doctor(
+            tmp_path, "--json", "--strict", "--nproc", "2", "--run-dir", "a/b",
+            OMP_NUM_THREADS=str(os.cpu_count()), MASTER_PORT=port, NCCL_SOCKET_IFNAME="nope", DTK_NPROC="none",
+        )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    values = json.loads(done.stdout)
+    found = {(finding["check"], finding["level"]) for finding in values["findings"]}
+    assert {("threads", "warning"), ("ports", "warning"), ("network", "warning"), ("all-reduce", "ok")} <= found
+    (result,) = [line for line in values["all_reduce"] if line["stage"] == "result"]
+    assert (result["right"], result["ranks"], result["backend"]) == (True, 2, "gloo")
+    assert all(finding["why"] and finding["fix"] for finding in values["findings"] if finding["level"] == "warning")
+    assert values["run_dir"] == str(tmp_path / "a/b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_all_reduce_that_takes_too_long_is_ended(tmp_path):
+    done = doctor(tmp_path, "--timeout", "300ms")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the all-reduce over 2 ranks was not over after 0.3 s: no rank has started" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 problem will break a run")
+    assert "\x1b" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_runs_leaves_nothing(tmp_path):
+    process = subprocess.Popen([DTK, "doctor"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    records = lambda: list(tmp_path.glob("runs/.dtk-doctor-*/run/ranks/*.json"))  # noqa: E731
+    deadline = time.monotonic() + 60
+    while len(records()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    pids = [json.loads(path.read_text())["pid"] for path in records()]
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert len(pids) == 2
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"GLOO_SOCKET_IFNAME": "ib9"}, ("and there is no ib9 here", "failed in join")),
+        ({"PET_NNODES": "5"}, ("dtk: error: PET_NNODES=5 contradicts",)),
+        ({"LD_PRELOAD": "/no/such.so", "OMP_NUM_THREADS": "x"}, ("OMP_NUM_THREADS='x' is no number",)),
+    ],
+)
+def test_seeded_problems(tmp_path, environ, said):
+    done = doctor(tmp_path, **environ)
+    assert done.returncode == 1, done.stdout + done.stderr
+    for words in said:
+        assert words in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_one_inside_a_step_of_several_nodes_looks_at_this_machine_alone(tmp_path):
+    step = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NODEID": "0"}
+    done = doctor(tmp_path, **step)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(f"dtk doctor on {os.uname().nodename},")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_of_the_page_run(tmp_path, line):
+    words = shlex.split(line.replace("/scratch", str(tmp_path / "scratch")))
+    done = doctor(tmp_path, *words[2:])
+    assert words[:2] == ["dtk", "doctor"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_tells_every_check_and_option():
+    from dtk_launch.doctor.command import doctor as command
+    from dtk_launch.doctor.findings import CHECKS
+
+    assert re.findall(r"^\| ([a-z-]+) \|", PAGE, re.MULTILINE) == ["check", *CHECKS]
+    for parameter in command.params:
+        assert parameter.opts[0] in PAGE, parameter.opts
