@@ -448,3 +448,21 @@ def test_an_interrupted_comm_run_goes_on_where_it_ended(tmp_path, mark):
     assert len({(r["round"], r["operation"], r["size"]) for r in blocks}) == len(blocks) == 30 * 4
     assert len({(r["operation"], r["size"], r["iterations"]) for r in blocks}) == 4, "blocks are as long as they were"
     assert [r["kind"] for r in records if r["kind"] not in ("block", "idle", "case")] == ["machine", "setup", "end"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--nodes 2", "dtk bench comm: error: --nodes 2, but this is no allocation of SLURM; add --slurm"),
+        ("--operations all-redcue --slurm", "dtk: error: dtk bench comm: unknown operation 'all-redcue'; known: "),
+    ],
+)
+def test_comm_refuses_bad_input_here_and_before_the_queue(tmp_path, argv, message):
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    done = subprocess.run(
+        [*COMM, *argv.split()], cwd=tmp_path, env=outside, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
