@@ -25,12 +25,12 @@ def running(
 ) -> Iterator[Iterator[dict[str, Any]]]:
     """The records of the ranks, as they come. Afterwards none of their processes is left.
 
-        The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
+    The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
 
-        Args:
-            command: starts them, from their run directory.
-            threads: of each rank.
-    keep: where their output is copied to if they fail; the folder that it is to be in is there.
+    Args:
+        command: starts them, from their run directory.
+        threads: of each rank.
+        keep: where their output is copied to if they fail; the folder that it is to be in is there.
         nodes: of them. All see the folder of `keep`.
         cwd: where they are started (default: in a folder of their own).
     """

@@ -71,7 +71,8 @@ def test_two_results(folder, capsys):
     shown = capsys.readouterr().out
     assert "torch 2.14.1, now 2.15.0" in shown
     assert "commit 0123456789ab, now ffff" in shown
-    lines = {line.split()[1]: line.rstrip() for line in shown.splitlines() if line.startswith("mlp")}
+    rates = [line.rstrip() for line in shown.splitlines() if "x2 samples/s " in line]
+    lines = {strategy: line for line in rates for strategy in ("dp", "ddp") if f" {strategy} " in line}
     assert lines["dp"].endswith("better")
     assert "1.500 (" in lines["dp"]
     assert lines["ddp"].endswith("no change seen")
@@ -80,12 +81,15 @@ def test_two_results(folder, capsys):
 def test_exit_codes_and_json(folder, capsys):
     a, b = folder("a", dp=FAST, ddp=FAST), folder("b", dp=SLOW, ddp=FAST)
     assert compare.main([a, b]) == 0
-    assert compare.main([a, b, "--fail-if-worse", "40"]) == 0
+    assert compare.main([a, b, "--fail-if-worse", "60"]) == 0
     capsys.readouterr()
     assert compare.main([a, b, "--fail-if-worse", "25", "--json"]) == 1
     shown = capsys.readouterr()
-    assert shown.err == "worse by more than 25 %: mlp dp\n"
-    assert [each["verdict"] for each in json.loads(shown.out)["changes"]] == ["worse", "no change seen"]
+    assert "worse by more than 25 %: mlp fp32 batch 100 dp x2 samples/s\n" in shown.err
+    assert "ddp" not in shown.err
+    verdicts = {" ".join(each["name"]): each["verdict"] for each in json.loads(shown.out)["changes"]}
+    assert verdicts["mlp fp32 batch 100 dp x2 samples/s"] == "worse"
+    assert verdicts["mlp fp32 batch 100 ddp x2 samples/s"] == "no change seen"
 
 
 @pytest.mark.parametrize(

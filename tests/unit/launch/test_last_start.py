@@ -4,6 +4,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from dtk_launch import runs
@@ -66,16 +67,17 @@ def test_a_job_that_runs_has_a_pace_and_time_left(run):
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "said"),  # the state is made when the test runs: a start of 20 seconds ago would else get older
     [
-        (state_of("TIMEOUT"), ", and the scheduler says: timeout"),
-        (state_of("CANCELLED"), ", and the scheduler says: cancelled"),
-        (state_of("COMPLETING"), " yet, and the scheduler says: completing"),
-        (state_of("PENDING", ran="00:00:00", restarts=1), ", and the scheduler says: pending"),
-        (state_of("RUNNING", began=20, ran="00:00:20", restarts=1), ", and the job has started again"),
+        (partial(state_of, "TIMEOUT"), ", and the scheduler says: timeout"),
+        (partial(state_of, "CANCELLED"), ", and the scheduler says: cancelled"),
+        (partial(state_of, "COMPLETING"), " yet, and the scheduler says: completing"),
+        (partial(state_of, "PENDING", ran="00:00:00", restarts=1), ", and the scheduler says: pending"),
+        (partial(state_of, "RUNNING", began=20, ran="00:00:20", restarts=1), ", and the job has started again"),
     ],
 )
 def test_a_start_that_is_over_has_none(run, state, said):
+    state = state()
     view = view_of(run, state)
     assert (view.rate, view.steps_left, view.run.eta, view.step) == (None, None, None, 50)
     assert view.left == (580.0 if state.state == "running" else None)
