@@ -11,6 +11,8 @@ from typing import NoReturn
 from dtk_launch.errors import unknown
 from dtk_launch.facts import count_cores, count_gpus, installed_version
 
+from . import elsewhere
+
 
 class UsageError(Exception):
     """The arguments do not fit each other or the machine. One message that says what to do."""
@@ -89,12 +91,16 @@ def check_numbers(given: argparse.Namespace, *names: str) -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use, or of the machine that the arguments are for."""
+    if (cores := elsewhere.has("cores")) is not None:
+        return cores
     return count_cores(os.environ, Path("/")).number
 
 
 def usable_gpus(device: str) -> int:
-    """GPUs that `--device` leaves to use."""
+    """GPUs that `--device` leaves to use, here or on the machine that the arguments are for."""
+    if device != "cpu" and (gpus := elsewhere.has("gpus")) is not None:
+        return gpus
     return 0 if device == "cpu" else count_gpus(os.environ, Path("/"), installed_version("torch")).number
 
 

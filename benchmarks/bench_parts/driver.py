@@ -1,6 +1,7 @@
 """What a benchmark does from its arguments to its exit code.
 
 Writes DIR/results.jsonl, one JSON object a line, and from those lines alone DIR/report.md, report.html and its plots.
+With BENCHMARK_CHECK set (bench_parts.elsewhere) it checks the arguments and prints what they need, for a job of SLURM.
 Exit codes: 0 measured; 1 what was started failed; 2 the arguments or the machine do not fit, and nothing was started;
 128 + n ended by signal n, with what was measured until then kept: the same command with --resume goes on.
 """
@@ -15,8 +16,10 @@ from typing import Any
 
 from . import resume
 from .arguments import UsageError
+from .elsewhere import is_elsewhere
 from .figures import Figure
 from .interrupt import Interrupted, interruptible
+from .needs import needs
 from .processes import ProcessFailed
 from .publish import publish
 from .quantities import Quantity
@@ -60,6 +63,9 @@ def main(benchmark: Benchmark, argv: list[str]) -> int:
     """Parse, measure, report; the exit code."""
     try:
         options = benchmark.parse(argv)
+        if is_elsewhere():
+            print(json.dumps(needs(options)))
+            return 0
         machine = {**benchmark.describe(options), "benchmark": benchmark.name}
         found = resume.kept(options.out, machine) if options.resume else []
         if not resume.is_complete(found):

@@ -13,16 +13,17 @@ import torch.distributed as dist
 
 from .machine import busy_core_seconds
 
-_PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(days=7)
+"""Of a process group: the driver decides when it has waited for long enough."""
 
 
 class Ranks:
     """The process group, as far as the measurement itself needs it; what is measured joins the default group."""
 
     def __init__(self, device: torch.device) -> None:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         self.device, self.rank, self.size = device, dist.get_rank(), dist.get_world_size()
-        self._control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def all_here(self) -> None:
         """Wait until every rank has done its work. Collective."""
@@ -34,6 +35,12 @@ class Ranks:
         """The sum over ranks. Collective."""
         tensor = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(tensor, group=self._control)
+        return float(tensor)
+
+    def largest(self, value: float) -> float:
+        """The largest over ranks. Collective."""
+        tensor = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._control)
         return float(tensor)
 
     @contextmanager

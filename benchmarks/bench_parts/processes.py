@@ -45,12 +45,15 @@ class ProcessFailed(Exception):
 class Started:
     """A process with a folder of its own, which holds its output and is kept if it fails."""
 
-    def __init__(self, command: Sequence[str], home: Path, environment: Mapping[str, str], keep: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], home: Path, environment: Mapping[str, str], keep: Path, cwd: Path | None = None
+    ) -> None:
         """Start it.
 
         Args:
             home: its folder, which exists.
             keep: where the folder is copied to if it fails.
+            cwd: where it is started (default: in its folder, away from any dtk.toml).
         """
         self._home, self._keep = home, keep
         parent = os.getpid()
@@ -63,7 +66,7 @@ class Started:
         with open(home / _OUTPUT, "wb") as output:
             self._process = subprocess.Popen(
                 command,
-                cwd=home,  # away from any dtk.toml
+                cwd=cwd or home,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -115,7 +118,13 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def clean_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The caller's, without what would make a process part of another run, and with its number of threads."""
-    kept = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN) and k not in ("RANK", "WORLD_SIZE")}
+def clean_environment(environ: Mapping[str, str], threads: int, slurm: bool = False) -> dict[str, str]:
+    """The caller's, without what would make a process part of another run, and with its number of threads.
+
+    Args:
+        slurm: leave it what srun has to know of the job.
+    """
+    foreign = tuple(prefix for prefix in _FOREIGN if not (slurm and prefix == "SLURM_"))
+    names = ("RANK", "WORLD_SIZE", *(["SLURM_EXPORT_ENV"] if slurm else []))  # that one leaves the ranks without PATH
+    kept = {k: v for k, v in environ.items() if not k.startswith(foreign) and k not in names}
     return kept | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}

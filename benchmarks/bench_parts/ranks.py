@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,27 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Meeting
+from .nodes import DRIVER_HOST, srun_words
 from .processes import ANSWER_LIMIT, END_GRACE, POLL, START_LIMIT, Started, clean_environment, temporary_folder
 
 
 @contextmanager
-def running(command: Callable[[Path], Sequence[str]], threads: int, keep: Path) -> Iterator[Iterator[dict[str, Any]]]:
+def running(
+    command: Callable[[Path], Sequence[str]], threads: int, keep: Path, nodes: int = 1, cwd: Path | None = None
+) -> Iterator[Iterator[dict[str, Any]]]:
     """The records of the ranks, as they come. Afterwards none of their processes is left.
 
-    The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
+        The iterator raises ProcessFailed where a rank failed, or is silent for a quarter of an hour.
 
-    Args:
-        command: starts them, from their run directory.
-        threads: of each rank.
-        keep: where their output is copied to if they fail.
+        Args:
+            command: starts them, from their run directory.
+            threads: of each rank.
+    keep: where their output is copied to if they fail; the folder that it is to be in is there.
+        nodes: of them. All see the folder of `keep`.
+        cwd: where they are started (default: in a folder of their own).
     """
-    with temporary_folder() as folder:
-        home = folder / "ranks"
-        home.mkdir()
+    with temporary_folder() as folder, _home(folder, keep.parent if nodes > 1 else None) as home:
         meeting = Meeting(folder)
         try:
-            environment = clean_environment(os.environ, threads) | meeting.environment
-            ranks = Started(command(home / "run"), home, environment, keep)
+            environment = clean_environment(os.environ, threads, slurm=nodes > 1)
+            environment |= {**meeting.environment, DRIVER_HOST: socket.gethostname()}
+            ranks = Started(command(home / "run"), home, environment, keep, cwd)
             try:
                 yield _records(ranks, meeting)
             finally:
@@ -42,10 +49,26 @@ def running(command: Callable[[Path], Sequence[str]], threads: int, keep: Path) 
             meeting.close()
 
 
-def launch(nproc: int, run_dir: Path, device: str, script: Path, words: Sequence[str]) -> list[str]:
-    """`dtk launch` with a benchmark's ranks."""
-    options = ["--nproc", str(nproc), "--run-dir", str(run_dir), "--strategy", "ddp", "--device", device]
-    return [sys.executable, "-m", "dtk_launch", "launch", *options, str(script), *words]
+@contextmanager
+def _home(private: Path, shared: Path | None) -> Iterator[Path]:
+    """A folder for the ranks: in the driver's own, or where all nodes see it."""
+    if shared is None:
+        home = private / "ranks"
+        home.mkdir()
+        yield home
+        return
+    home = Path(tempfile.mkdtemp(prefix=".ranks-", dir=shared.absolute()))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def launch(nproc: int, run_dir: Path, device: str, script: Path, words: Sequence[str], nodes: int = 1) -> list[str]:
+    """`dtk launch` with a benchmark's ranks, `nproc` on each of the nodes; of several, by srun."""
+    options = ["--nodes", str(nodes)] if nodes > 1 else []
+    options += ["--nproc", str(nproc), "--run-dir", str(run_dir), "--strategy", "ddp", "--device", device]
+    return [*srun_words(nodes), sys.executable, "-m", "dtk_launch", "launch", *options, str(script), *words]
 
 
 def _records(ranks: Started, meeting: Meeting) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from typing import Any
 
@@ -37,13 +37,31 @@ def rerun_command(group: click.Group) -> Callable[[Callable[[dict[str, Any]], No
     return _decorator(group, parameters, {})
 
 
+def partial_command(
+    name: str, kind: type[LaunchOptions], fields: Iterable[str], help: str, words: Mapping[str, str]
+) -> click.Command:
+    """A command with these options of `kind`, which leaves everything else as it is, in its order, to `args`.
+
+    `words`: help of options that is not that of `kind`. Its callback returns what was given, None for what was not.
+    """
+    docs, wanted = {**field_docs(), **words}, set(fields)
+    parameters: list[click.Parameter] = [_option(f, docs[f.name]) for f in option_fields(kind) if f.name in wanted]
+    parameters.append(click.Argument(["args"], nargs=-1, metavar="[ARGS]...", type=click.UNPROCESSED))
+    settings = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+    return click.Command(name, params=parameters, callback=_given, help=help, context_settings=settings)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Without what was left out. Not `in ((), False)`: a 0 that was given is not what was left out."""
+    return {name: None if value is False or value == () else value for name, value in values.items()}
+
+
 def _decorator(
     group: click.Group, parameters: list[click.Parameter], settings: dict[str, Any]
 ) -> Callable[[Callable[[dict[str, Any]], None]], click.Command]:
     def decorate(function: Callable[[dict[str, Any]], None]) -> click.Command:
         def callback(**values: Any) -> None:
-            # not `in ((), False)`: a 0 that was given is not what was left out
-            function({name: None if value is False or value == () else value for name, value in values.items()})
+            function(_given(**values))
 
         command = click.Command(
             function.__name__,

@@ -16,11 +16,19 @@ def known() -> dict[str, str]:
 
 
 def run(name: str, args: tuple[str, ...]) -> NoReturn:
-    """Replace this process by the benchmark. Raises PlanError for an unknown name."""
+    """Replace this process by the benchmark, or with --slurm submit it. Raises PlanError for an unknown name."""
     scripts = known()
     if name in ("", "-h", "--help"):
-        print(f"usage: dtk bench NAME [ARGS]...\nbenchmarks: {', '.join(scripts)}\neach has its own --help")
+        print(
+            f"usage: dtk bench NAME [ARGS]...\nbenchmarks: {', '.join(scripts)}\neach has its own --help; "
+            "dtk bench NAME --slurm runs it as a job of SLURM, and --slurm --help lists what that takes"
+        )
         sys.exit(0 if name else 2)
     if name not in scripts:
         raise PlanError(unknown("benchmark", name, scripts))
+    if "--slurm" in args:
+        from dtk_launch import bench_job
+
+        bench_job.submit(name, scripts[name], tuple(word for word in args if word != "--slurm"))
+        sys.exit(0)
     os.execv(sys.executable, [sys.executable, scripts[name], *args])

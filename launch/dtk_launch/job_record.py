@@ -10,13 +10,14 @@ from pathlib import Path
 from dtk_launch import wholefile
 
 _FORMAT = 1
+_TEXTS = ("job_id", "cluster", "log", "script", "array", "benchmark")
 
 
 @dataclass(frozen=True)
 class JobRecord:
     """The last job of a run directory. `submitted` as Unix time; `cluster` and `array` '' where there is none.
 
-    `sweep`: the arguments of each task of the array that --sweep has made.
+    `sweep`: the arguments of each task of the array that --sweep has made. `benchmark`: its name, '' for a run.
     """
 
     job_id: str
@@ -27,6 +28,7 @@ class JobRecord:
     array: str
     sweep: tuple[str, ...] = ()
     scheduler: str = "slurm"
+    benchmark: str = ""
 
     def later_than(self, job_id: str) -> bool:
         """Whether this is of a later job than that one: schedulers count upwards."""
@@ -50,7 +52,7 @@ class JobRecord:
         """The record; None where there is none that can be read."""
         try:
             values = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
-            words = {name: str(values.get(name, "")) for name in ("job_id", "cluster", "log", "script", "array")}
+            words = {name: str(values.get(name, "")) for name in _TEXTS}
             sweep = tuple(str(task) for task in values.get("sweep", ()))
             return cls(submitted=float(values.get("submitted", 0)), sweep=sweep, **words) if words["job_id"] else None
         except (OSError, ValueError, TypeError, AttributeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dtk_launch import logs
@@ -35,6 +36,8 @@ def find(text: str, cwd: Path) -> JobRef:
 def show(ref: JobRef, options: LogOptions, follow: bool, environ: Mapping[str, str]) -> None:
     """Print the logs, and say on stderr where there are none. SIGINT leaves the job as it is."""
     following = Following(ref)
+    if ref.record is not None and ref.record.benchmark:  # it has no ranks of its own, and its words are the job's
+        options = replace(options, alone=Path(ref.record.log))
     try:
         found = logs.show(ref.folder, options, follow, environ, following.over)
     except SystemExit:  # interrupt.py

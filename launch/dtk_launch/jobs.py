@@ -116,6 +116,16 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     code = _code(options, facts, job) if options.snapshot else None
     if code is not None:
         job = _placed(build_job(code.options(options), facts), code, options)
+    deliver(job, options, scheduler, code)
+
+
+def deliver(
+    job: JobPlan, options: SubmitOptions, scheduler: Scheduler, code: Code | None = None, benchmark: str = ""
+) -> None:
+    """Print the script of a dry run, or submit it and print the job id. Raises PlanError, SubmitError.
+
+    `options`: those of the job. `benchmark`: its name, where the job is one, whose run directory holds its results.
+    """
     text = scheduler.render(job)
     if options.dry_run:
         print(json.dumps({"script": text, "run_dir": str(job.run_dir)}) if options.json else text, end="")
@@ -126,11 +136,14 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
             f"no {scheduler.program} on PATH, so this host cannot submit; run it on a login node, or add --dry-run "
             "to see the script"
         )
-    check_free(job, scheduler)
+    check_free(job, scheduler, "--out" if benchmark else "--name")
     notes = _check(scheduler, job, text)
     if code is not None:
         notes.append(make(code, options, os.environ))
-    script, began = _write(job, text), time.time()  # the job may start before sbatch answers
+    script, began = (
+        _write(job, text, "--out" if benchmark else "--run-dir"),
+        time.time(),
+    )  # the job may start before sbatch answers
     try:
         said = _submit(scheduler, job, script)
     except SubmitError:
@@ -141,7 +154,8 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
     log = scheduler.log_path(job, job_id)
     cluster = scheduler.parse_cluster(said)
     tasks = tuple(" ".join(words) for words in with_sweep(options)[1])
-    JobRecord(job_id, cluster, began, str(log), str(script), job.array, tasks).write(job.run_dir)
+    record = JobRecord(job_id, cluster, began, str(log), str(script), job.array, tasks, benchmark=benchmark)
+    record.write(job.run_dir)
     for note in notes:
         _note(note)
     if options.json:
@@ -149,6 +163,8 @@ def submit(options: SubmitOptions, facts: HostFacts) -> None:
         print(json.dumps(values))
     else:
         print(f"{job_id}\nlog: {log}")
+        if benchmark:
+            print(f"results: {job.run_dir}\nwatch: dtk status {job_id}, dtk logs {job_id} -f")
 
 
 def _code(options: SubmitOptions, facts: HostFacts, job: JobPlan) -> Code:
@@ -195,7 +211,7 @@ def _far(start: str) -> bool:
         return True
 
 
-def _write(job: JobPlan, text: str) -> Path:
+def _write(job: JobPlan, text: str, another: str) -> Path:
     """The script in the run directory, and every folder that the job needs: a missing one fails it without a log."""
     script = job.run_dir / "job.sbatch"
     try:
@@ -203,7 +219,7 @@ def _write(job: JobPlan, text: str) -> Path:
         job.output_dir.mkdir(parents=True, exist_ok=True)
         script.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise PlanError(f"{error.filename} cannot be written: {error.strerror}; pass another --run-dir") from None
+        raise PlanError(f"{error.filename} cannot be written: {error.strerror}; pass another {another}") from None
     return script
 
 

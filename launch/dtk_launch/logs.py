@@ -24,12 +24,16 @@ _FOLLOWED_TAIL = 10  # lines of each file that -f begins with
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What to show. `ranks` None: all. `tail`: lines of each file to begin with; None: all, and ten to follow."""
+    """What to show. `ranks` None: all. `tail`: lines of each file to begin with; None: all, and ten to follow.
+
+    `alone`: a file that is shown in place of those of ranks, as it is.
+    """
 
     ranks: RankList | None = None
     suffixes: tuple[str, ...] = ("log", "err")
     tail: int | None = None
     prefixed: bool = True
+    alone: Path | None = None
 
 
 def ended(view: RunView) -> bool:
@@ -89,7 +93,8 @@ def lines(
                     tails[key] = Tail(path, start_of_tail(path, tail) if first and tail is not None else 0)
         found = False
         for (rank, _), source in sorted(tails.items()):
-            start = prefix(rank, _host(folder, rank) if several else None, coloured) if options.prefixed else b""
+            prefixed = options.prefixed and options.alone is None
+            start = prefix(rank, _host(folder, rank) if several else None, coloured) if prefixed else b""
             source.at_end = False
             while not source.at_end:
                 got = source.lines(final=over)
@@ -105,6 +110,8 @@ def lines(
 
 def files(folder: Path, options: LogOptions) -> dict[tuple[int, str], Path]:
     """(rank, `0` for stdout or `1` for stderr) -> file, of the ranks that are asked for and have written."""
+    if options.alone is not None:
+        return {(0, "0"): options.alone}
     found = {}
     with contextlib.suppress(OSError):
         for path in (folder / "ranks").iterdir():

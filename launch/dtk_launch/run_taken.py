@@ -8,10 +8,11 @@ from dtk_launch.jobref import JobRef, now
 from dtk_launch.schedulers.base import JobPlan, JobState, Scheduler
 
 
-def check_free(job: JobPlan, scheduler: Scheduler) -> None:
+def check_free(job: JobPlan, scheduler: Scheduler, another: str = "--name") -> None:
     """Ask the scheduler about the last job of the run directory. Raises PlanError while that waits or runs.
 
-    A job that begins after another one (--dependency) may have its run. Without an answer the run counts as free.
+    `another`: the option that leads to another directory. A job that begins after another one (--dependency) may have
+    its run. Without an answer the run counts as free.
     """
     record = JobRecord.read(job.run_dir)
     if record is None or "dependency" in dict(job.asked):
@@ -22,7 +23,7 @@ def check_free(job: JobPlan, scheduler: Scheduler) -> None:
         number = record.job_id
         end = f"dtk cancel {number}" if _lives_on(alive) else "wait until that is done"
         raise PlanError(
-            f"job {number} still has the run {job.run_dir} ({_words(alive)}); {end}, pass another --name, or "
+            f"job {number} still has the run {job.run_dir} ({_words(alive)}); {end}, pass another {another}, or "
             f"--dependency afterany:{number} to go on behind it"
         )
 

@@ -437,6 +437,11 @@ OTHERS = (
     ),
     Case(("logs", "r", "-r", "1-7"), ("--rank=1-7", "rank 0 alone"), {}, {"runs/r/ranks/0.log": ""}),
     Case(("bench", "lunch"), ("'lunch'", "did you mean launch?")),
+    Case(("bench", "comm", "--slurm", "--nodes", "1:2"), ("--nodes=1:2", "pass --nodes 2")),
+    Case(("bench", "comm", "--slurm", "--time", "soon"), ("--time='soon'", "HH:MM:SS")),
+    Case(("bench", "comm", "--slurm", "--array", "1-3"), ("--array", "one job", "drop it")),
+    Case(("bench", "comm", "--slurm", "--time"), ("--time", "requires an argument")),
+    Case(("bench", "compare", "--slurm"), ("measures nothing", "drop --slurm")),
     Case(("completion", "tcsh"), ("tcsh", "zsh")),
 )
 

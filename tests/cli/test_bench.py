@@ -398,3 +398,71 @@ def test_checkpoint_refuses_bad_input_and_explains_itself(tmp_path):
     )
     assert list(tmp_path.iterdir()) == []
     assert "dtk-background  dist_toolkit: `save(wait=False)`" in run("--help").stdout
+
+
+COMM = [sys.executable, "-m", "dtk_launch", "bench", "comm"]
+
+
+@needs_two_cores
+@needs_proc
+def test_collectives_that_give_the_right_results(tmp_path, mark):
+    """Structure only."""
+    argv = ["--sizes", "1K,100K", "--rounds", "2", "--iterations", "2", "--nproc", "2", "--backend", "gloo"]
+    process = start([*argv, "--out", "out", "--json"], mark, tmp_path, COMM)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "\x1b" not in stdout + stderr
+
+    records = records_of(tmp_path / "out")
+    cases = [r for r in records if r["kind"] == "case"]
+    assert len(cases) == 4 * 2
+    assert all(r["right"] and r["ranks"] == 2 for r in cases)
+    blocks = [(r["round"], r["operation"], r["size"]) for r in records if r["kind"] == "block"]
+    assert len(set(blocks)) == len(blocks) == 2 * len(cases)
+    assert all(r["mean_seconds"] <= r["seconds"] for r in records if r["kind"] == "block")
+    (part,) = json.loads(stdout)["parts"]
+    assert {case["operation"] for case in part["cases"]} == {"all-reduce", "all-gather", "reduce-scatter", "broadcast"}
+    assert (tmp_path / "out" / "bandwidth-gloo-within.svg").exists()
+    assert "gloo within a node, 2 ranks" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.slow
+@needs_two_cores
+@needs_proc
+def test_an_interrupted_comm_run_goes_on_where_it_ended(tmp_path, mark):
+    argv = ["--sizes", "1K,4K", "--operations", "all-reduce,broadcast", "--rounds", "30", "--nproc", "2"]
+    argv += ["--backend", "gloo", "--out", "out"]
+    process = start(argv, mark, tmp_path, COMM)
+    wait_for_blocks(process, tmp_path / "out", 6)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, stderr
+    before = [r for r in records_of(tmp_path / "out") if r["kind"] == "block"]
+
+    process = start([*argv, "--resume"], mark, tmp_path, COMM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    records = records_of(tmp_path / "out")
+    blocks = [r for r in records if r["kind"] == "block"]
+    assert blocks[: len(before)] == before, "what was measured is kept"
+    assert len({(r["round"], r["operation"], r["size"]) for r in blocks}) == len(blocks) == 30 * 4
+    assert len({(r["operation"], r["size"], r["iterations"]) for r in blocks}) == 4, "blocks are as long as they were"
+    assert [r["kind"] for r in records if r["kind"] not in ("block", "idle", "case")] == ["machine", "setup", "end"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--nodes 2", "dtk bench comm: error: --nodes 2, but this is no allocation of SLURM; add --slurm"),
+        ("--operations all-redcue --slurm", "dtk: error: dtk bench comm: unknown operation 'all-redcue'; known: "),
+    ],
+)
+def test_comm_refuses_bad_input_here_and_before_the_queue(tmp_path, argv, message):
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    done = subprocess.run(
+        [*COMM, *argv.split()], cwd=tmp_path, env=outside, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -116,6 +116,17 @@ def test_scripts_of_the_pages_run_as_written(tmp_path: Path, page: str, strategy
     assert re.search(said, done.stdout), done.stdout
 
 
+BENCHMARKS = re.findall(r"^(dtk .*)$", (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", BENCHMARKS)
+def test_commands_of_the_benchmarks_page_run(tmp_path: Path, line: str) -> None:
+    shutil.copytree(ROOT / "benchmarks" / "reports", tmp_path / "benchmarks" / "reports")
+    done = run(shlex.split(line), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_point_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):

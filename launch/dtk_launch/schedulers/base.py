@@ -60,6 +60,8 @@ class JobPlan:
     batch: tuple[str, ...] = ()
     fewest: int = 0
     """Nodes that it needs to begin and to go on, where it can do with less than `nodes`; else 0."""
+    alone: bool = False
+    """`launch` runs once, on the first node, and starts what is to run on the others."""
 
     @property
     def elastic(self) -> bool:

@@ -158,7 +158,7 @@ def variables(plan: JobPlan) -> dict[str, object]:
         "workdir": str(plan.workdir),
         "setup": [*plan.setup, *meeting_lines(plan)],
         "batch": plan.batch,
-        "srun": srun_words(plan),
+        "srun": () if plan.alone else srun_words(plan),
         "launch": plan.launch,
         "launcher": "torchrun" if plan.plain is not None else "dtk",
         "fewest": plan.needed,

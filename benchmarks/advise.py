@@ -1,0 +1,104 @@
+"""`dtk bench advise MODEL|SCRIPT`: which strategy and batch to take, from measured steps, memory and communication.
+
+Files and exit codes: see bench_parts.driver; 1 also where nothing that was tried runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advise_parts import report
+from advise_parts.arguments import Options, parse
+from advise_parts.candidates import Candidate, candidates, launch_words, script_words, turns
+from advise_parts.summary import as_json, candidate_of, quantities
+from bench_parts import machine
+from bench_parts.driver import Benchmark, main
+from bench_parts.processes import ProcessFailed
+from bench_parts.ranks import running
+from bench_parts.records import Record, Records
+from bench_parts.terminal import Progress
+
+_HERE = Path(__file__).resolve().parent
+
+
+def describe(options: Options) -> Mapping[str, Any]:
+    """The first record; paths are named as the user may see them, without the folders above."""
+    shown = (
+        "words", "size", "strategies", "nproc", "device", "gpus", "precision", "batches", "batch_is", "rounds",
+        "warmup", "steps", "seconds",
+    )  # fmt: skip
+    target = options.target if options.size else Path(options.target).name
+    return {
+        **machine.describe(options.cores),
+        "options": {"target": target, **{name: getattr(options, name) for name in shown}},
+    }
+
+
+def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None], done: Records) -> None:
+    """Every candidate, one after the other; one that fails does not end the others."""
+    for strategy, package in () if done else options.left_out:
+        add({"kind": "left_out", "strategy": strategy, "why": f"{package} is not installed"})
+    there = {(record["round"], candidate_of(record)) for record in done if record["kind"] in ("seen", "failed")}
+    failed = {candidate_of(record) for record in done if record["kind"] == "failed"}
+    todo = list(turns(candidates(options.strategies, options.nproc, options.batches), options.rounds))
+    ran = any(record["kind"] == "seen" for record in done)
+    for number, (turn, candidate) in enumerate(todo, 1):
+        if (turn, candidate) in there or candidate in failed:
+            continue
+        say(f"{number} of {len(todo)}: {candidate.name} ...")
+        about = {"strategy": candidate.strategy, "nproc": candidate.nproc, "batch": candidate.batch, "round": turn}
+        try:
+            add({**about, **_seen(options, candidate)})
+            ran = True
+        except ProcessFailed as error:
+            say(f"{candidate.name} failed: {_reason(error)}")
+            add({**about, "kind": "failed", "why": _reason(error)})
+            failed.add(candidate)
+    if not ran:
+        raise ProcessFailed(f"nothing that was tried runs; the logs of the last are in {options.out / 'failed'}")
+
+
+def _seen(options: Options, candidate: Candidate) -> dict[str, Any]:
+    keep, threads = options.out / "failed", options.threads(candidate.nproc)
+
+    def command(run_dir: Path) -> Sequence[str]:
+        words = ["--run-dir", str(run_dir), *launch_words(candidate, options.device, options.precision)]
+        probe = [f"--{name}={getattr(options, name)}" for name in ("warmup", "steps", "seconds")]
+        return [sys.executable, "-m", "dtk_launch", "launch", *words, str(_HERE / "_advise_rank.py"), *probe,
+                *script(options, candidate)]  # fmt: skip
+
+    with running(command, threads, keep, cwd=Path.cwd()) as records:
+        (seen,) = records
+    return seen
+
+
+def script(options: Options, candidate: Candidate) -> list[str]:
+    """The script and its arguments."""
+    if options.size:
+        return [
+            str(_HERE / "_advise_model.py"),
+            options.target,
+            "--size",
+            options.size,
+            "--batch",
+            str(candidate.batch),
+        ]
+    return [options.target, *script_words(options.words, candidate.batch)]
+
+
+def _reason(error: ProcessFailed) -> str:
+    """The verdict's line among the last words, or else the last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "failed first" in line or "Error" in line or line.startswith("the script made")]
+    return (named or lines)[-1][:300]
+
+
+BENCHMARK = Benchmark(
+    "advise", parse, describe, lambda options: Progress(), measure, report.render, as_json, report.show, quantities
+)
+
+if __name__ == "__main__":
+    sys.exit(main(BENCHMARK, sys.argv[1:]))

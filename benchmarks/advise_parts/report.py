@@ -1,0 +1,139 @@
+"""Records -> the report. Pure: the report says nothing that is not in results.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench_parts.figures import Bars, Figure, Value
+from bench_parts.markdown import count, machine_table, row, status
+from bench_parts.records import Record, Records
+from bench_parts.statistics import status_of
+from bench_parts.words import binary, number
+
+from .advice import Measured
+from .summary import command, conclude, measured
+
+
+def render(records: Records) -> list[str | Figure]:
+    """The report of one run."""
+    found, all_measured, machine = conclude(records), measured(records), records[0]
+    options = machine["options"]
+    parts: list[str | Figure] = [f"# Advice for {options['target']}", status(status_of(records))]
+    if found.best is not None:
+        what = "Take" if not options["size"] else "Take these options"
+        parts.append(f"**{what}:** `{command(records, found.best)}`")
+    elif all_measured:
+        parts.append("**Nothing that was tried runs here.**")
+    parts.append("\n".join(f"- {reason}" for reason in found.reasons))
+    parts += _figures(all_measured)
+    parts += ["## What was measured", _table(all_measured), _left_out(records)]
+    parts += ["## How it was measured", _method(machine), "## What this does not show", _limits(machine)]
+    parts += ["## Machine", machine_table(machine, **{"GPUs used": str(options["gpus"])})]
+    return [part for part in parts if part]
+
+
+def _figures(found: Sequence[Measured]) -> list[Figure]:
+    ran = [each for each in found if each.seconds is not None]
+    known = [each for each in ran if each.samples is not None]
+    if not ran:
+        return []
+    shown, unit = (known, "samples/s") if known else (ran, "steps/s")
+    values = tuple(_value(each) for each in shown)
+    names = tuple(each.candidate.name for each in shown)
+    memory = tuple(Value((each.memory or 0) / 2**30) for each in ran)
+    return [
+        Bars("advise-rate", "Rate of each way to run it", unit, names, ((unit, values),), better="higher"),
+        Bars(
+            "advise-memory", "Memory of a rank, at most", "GiB", tuple(each.candidate.name for each in ran),
+            (("GiB", memory),), better="lower",
+        ),
+    ]  # fmt: skip
+
+
+def _value(each: Measured) -> Value:
+    assert each.seconds is not None
+    of = 1.0 if each.samples is None else each.samples
+    return Value(of / each.seconds.median, of / each.seconds.high, of / each.seconds.low)
+
+
+def _table(found: Sequence[Measured]) -> str:
+    lines = [
+        row("strategy", "ranks", "batch", "step", "quartiles", "rate", "memory of a rank", "all-reduce alone"),
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for each in found:
+        start = (each.candidate.strategy, str(each.candidate.nproc), str(each.candidate.batch or "-"))
+        if each.seconds is None or each.rate is None:
+            lines.append(row(*start, "failed", "", "", "", ""))
+            continue
+        spread = each.seconds
+        lines.append(
+            row(
+                *start,
+                f"{number(1000 * spread.median)} ms",
+                f"{number(1000 * spread.low)} to {number(1000 * spread.high)}",
+                f"{number(each.rate)} {'steps/s' if each.samples is None else 'samples/s'}",
+                "-" if each.memory is None else binary(each.memory),
+                "-" if each.all_reduce is None else f"{number(1000 * each.all_reduce)} ms",
+            )
+        )
+    return "\n".join(lines)
+
+
+def _left_out(records: Records) -> str:
+    return "\n".join(f"- Left out: {r['strategy']} ({r['why']})." for r in records if r["kind"] == "left_out")
+
+
+def _method(machine: Record) -> str:
+    options = machine["options"]
+    what = "a model of `dtk bench throughput`" if options["size"] else "the script, as it is, with its arguments"
+    return (
+        f"Each was started by `dtk launch` {count(options['rounds'], 'time')}, one after the other, every other round "
+        f"backwards, with the same cores in all: {what}. A step is the "
+        "time from one step of its optimizer to the next, data, logging and whatever else the loop does included; the "
+        f"first {options['warmup']} steps are left out, then {options['steps']} follow, or as many as fit in "
+        f"{options['seconds']:g} s. Median and quartiles are those of the steps. Memory is the most that any rank "
+        "used: of its GPU, or resident in RAM without one, what torch itself needs included. The all-reduce is that of "
+        "as many float32 numbers as there are weights, timed after the steps, when nothing else is done."
+    )
+
+
+def _limits(machine: Record) -> str:
+    lines = [
+        "- How well it learns: a larger batch needs another learning rate, and may need more samples.",
+        "- What comes later: evaluations, saves, a slower disk, longer sequences.",
+        "- More nodes than were used: communication weighs more there.",
+        "- Small differences: the candidates ran one after the other, so other programs may have slowed one of them.",
+    ]
+    if not machine["options"]["gpus"]:
+        lines.append("- GPUs: none was used. All ranks share the cores that one process has alone.")
+    if machine["options"]["batch_is"] == "global" and not machine["options"]["batches"]:
+        lines.append(
+            "- Samples: the script's batch is not known, so steps are compared as if they had the same samples."
+        )
+    return "\n".join(lines)
+
+
+def show(records: Records) -> None:
+    """Print the advice and the numbers."""
+    from bench_parts.terminal import print_table
+    from rich.table import Table
+
+    found = conclude(records)
+    table = Table("strategy", box=None, header_style="bold", pad_edge=False)
+    for head in ("ranks", "batch", "step, ms", "rate", "memory"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for each in measured(records):
+        start = (each.candidate.strategy, str(each.candidate.nproc), str(each.candidate.batch or "-"))
+        if each.seconds is None or each.rate is None:
+            table.add_row(*start, "failed", "", "")
+        else:
+            unit = "steps/s" if each.samples is None else "samples/s"
+            memory = "-" if each.memory is None else binary(each.memory)
+            table.add_row(*start, number(1000 * each.seconds.median), f"{number(each.rate)} {unit}", memory)
+    print_table(table)
+    print()
+    if found.best is not None:
+        print(f"take: {command(records, found.best)}")
+    for reason in found.reasons:
+        print(f"  {reason.replace('**', '')}")

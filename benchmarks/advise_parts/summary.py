@@ -1,0 +1,97 @@
+"""Records -> measurements and the advice. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from bench_parts.quantities import Quantity
+from bench_parts.records import Record, Records
+from bench_parts.statistics import Spread, status_of
+
+from .advice import Advice, Measured, advise
+from .candidates import Candidate, launch_words, script_words
+
+
+def candidate_of(record: Record) -> Candidate:
+    """Of a record of kind `seen` or `failed`."""
+    return Candidate(record["strategy"], record["nproc"], record["batch"])
+
+
+def measured(records: Records) -> list[Measured]:
+    """All that was tried, in turn."""
+    machine = records[0]
+    found: dict[Candidate, list[Record]] = {}
+    for record in records:
+        if record["kind"] in ("seen", "failed"):
+            found.setdefault(candidate_of(record), []).append(record)
+    seen = [record for record in records if record["kind"] == "seen"]
+    weights = max((record["weights"] for record in seen), default=0)  # a rank of ZeRO holds a part
+    return [_measured(candidate, starts, machine, weights) for candidate, starts in found.items()]
+
+
+def _measured(candidate: Candidate, starts: Sequence[Record], machine: Record, weights: int) -> Measured:
+    failed = [record for record in starts if record["kind"] == "failed"]
+    if failed:
+        return Measured(candidate, None, None, None, None, weights, None, failed[0]["why"])
+    per_rank = machine["options"]["batch_is"] == "rank"
+    samples = None if candidate.batch is None else float(candidate.batch * (candidate.nproc if per_rank else 1))
+    summed = [each["all_reduce"] for each in starts if each["all_reduce"] is not None]
+    return Measured(
+        candidate=candidate,
+        seconds=Spread.of([seconds for each in starts for seconds in each["seconds"]]),
+        samples=samples,
+        memory=max(each["gpu"] or each["rss"] for each in starts),
+        room=starts[0]["gpu_total"] or int(machine["memory_gib"] * 2**30 / candidate.nproc),
+        weights=weights,
+        all_reduce=median(each["seconds"] * max(1.0, 4 * weights / each["bytes"]) for each in summed)
+        if summed
+        else None,
+    )
+
+
+def follows(records: Records) -> bool:
+    """Whether the script takes its strategy from `--strategy`, as far as what it imports tells."""
+    return all(r["follows"] for r in records if r["kind"] == "seen")
+
+
+def conclude(records: Records) -> Advice:
+    """The advice."""
+    return advise(measured(records), follows(records), busy(records))
+
+
+def busy(records: Records) -> float:
+    """Cores that other programs used, the median over starts; 0 where it could not be seen."""
+    seen = [r["others"] for r in records if r["kind"] == "seen" and r["others"] is not None]
+    return median(seen) if seen else 0.0
+
+
+def command(records: Records, best: Measured) -> str:
+    """The `dtk launch` line to take; of a model, the options alone."""
+    options = records[0]["options"]
+    words = launch_words(best.candidate, "auto", options["precision"])
+    script = [] if options["size"] else [options["target"], *script_words(options["words"], best.candidate.batch)]
+    return " ".join(["dtk launch", *words, *script])
+
+
+def as_json(records: Records) -> dict[str, Any]:
+    """All as plain values."""
+    found = conclude(records)
+    return {
+        "status": status_of(records),
+        "best": None if found.best is None else asdict(found.best.candidate),
+        "command": None if found.best is None else command(records, found.best),
+        "reasons": list(found.reasons),
+        "measured": [asdict(each) | {"rate": each.rate, "fits": each.fits} for each in measured(records)],
+    }
+
+
+def quantities(records: Records) -> list[Quantity]:
+    """The time of a step of each candidate."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record["kind"] == "seen":
+            found.setdefault(candidate_of(record).name, []).extend(record["seconds"])
+    return [Quantity((name, "step"), "s", "lower", tuple(seconds)) for name, seconds in found.items()]

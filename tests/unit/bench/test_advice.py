@@ -1,0 +1,210 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import advise as program
+import pytest
+from advise_parts.advice import Measured, advise
+from advise_parts.arguments import parse
+from advise_parts.candidates import Candidate, candidates, launch_words, script_words, turns
+from advise_parts.report import render
+from advise_parts.summary import as_json, command, conclude, quantities
+from bench_parts import markdown
+from bench_parts.arguments import UsageError
+from bench_parts.statistics import Spread
+
+from tests.unit.bench.machine_record import MACHINE
+
+GIB = 1 << 30
+
+
+def tried(strategy, seconds, batch=64, nproc=2, memory=1.0, all_reduce=None, failed=""):
+    nproc = 1 if strategy == "single" else nproc
+    spread = None if failed else Spread.of([seconds * f for f in (0.9, 1.0, 1.1)])
+    samples = None if batch is None else float(batch)
+    return Measured(
+        Candidate(strategy, nproc, batch), spread, samples, int(memory * GIB), 8 * GIB, 1_000_000, all_reduce, failed
+    )
+
+
+def said(*measured, follows=True, busy=0.0):
+    found = advise(measured, follows, busy)
+    return found.best and found.best.candidate.name, "\n".join(found.reasons)
+
+
+def test_the_fastest_that_fits_is_taken_with_its_numbers():
+    best, why = said(tried("single", 0.1), tried("ddp", 0.06), tried("fsdp", 0.07, memory=0.5))
+    assert best == "ddp, 2 ranks, batch 64"
+    assert "1,067 samples/s, a step takes 60 ms (57 to 63); nothing that was tried is faster." in why
+    assert "ddp on 2 ranks has 1.67x the rate of one process, 83% of perfect." in why
+    assert "FSDP has 0.86x its rate and 0.50x its memory: take it if the model or the batch is to grow" in why
+    assert "a rank used 1 GiB of 8 GiB at most" in why
+
+
+def test_one_process_may_be_the_fastest():
+    best, why = said(tried("single", 0.05), tried("ddp", 0.06))
+    assert best == "single, 1 rank, batch 64"
+    assert "One process is faster than ddp on 2 ranks (1.20x): more ranks do not pay here." in why
+
+
+def test_what_leaves_no_memory_is_not_taken_however_fast():
+    best, why = said(tried("ddp", 0.05, memory=7.9), tried("fsdp", 0.09, memory=4.0))
+    assert best == "fsdp, 2 ranks, batch 64"
+    assert "ddp, 2 ranks, batch 64 does not fit: a rank used 7.9 GiB of 8 GiB at most." in why
+
+
+def test_the_smallest_batch_that_is_nearly_as_fast():
+    best, why = said(tried("ddp", 0.064), tried("ddp", 0.125, batch=128), tried("ddp", 0.32, batch=256))
+    assert best == "ddp, 2 ranks, batch 64"
+    assert "Batch 128 is not even 5% faster (1,024 samples/s)" in why
+    assert said(tried("ddp", 0.064), tried("ddp", 0.1, batch=128))[0] == "ddp, 2 ranks, batch 128"
+
+
+def test_rates_of_different_batches_are_not_compared():
+    _, why = said(tried("ddp", 0.064), tried("fsdp", 0.2, batch=128))
+    assert "FSDP" not in why
+
+
+def test_steps_are_compared_where_the_batch_is_not_known():
+    best, why = said(tried("single", 0.1, batch=None), tried("ddp", 0.05, batch=None))
+    assert best == "ddp, 2 ranks"
+    assert "20 steps/s" in why
+
+
+@pytest.mark.parametrize(("seconds", "much"), [(0.03, True), (0.003, False)])
+def test_communication(seconds, much):
+    _, why = said(tried("ddp", 0.06, all_reduce=seconds))
+    assert f"summing 1,000,000 gradients over the ranks takes {1000 * seconds:g} ms alone, " in why
+    assert ("gradient accumulation makes it rarer" in why) == much
+
+
+def test_a_script_that_does_not_take_a_strategy():
+    _, why = said(tried("ddp", 0.06), tried("fsdp", 0.06), follows=False)
+    assert "so --strategy changes nothing in it" in why
+    assert "FSDP has" not in why
+
+
+def test_a_shared_machine_is_said_first():
+    _, why = said(tried("ddp", 0.06), busy=1.3)
+    assert why.startswith("**Other programs kept 1.3 cores busy meanwhile, so do not rely on the differences")
+
+
+def test_nothing_runs():
+    best, why = said(tried("ddp", 0, failed="out of memory"), tried("fsdp", 1, memory=7.9))
+    assert best is None
+    assert "ddp, 2 ranks, batch 64: out of memory" in why
+    assert "fsdp, 2 ranks, batch 64: leaves no memory" in why
+
+
+def test_what_is_tried_and_how():
+    found = candidates(("single", "ddp"), 4, (8, 16))
+    assert [each.name for each in found] == [
+        "single, 1 rank, batch 8", "ddp, 4 ranks, batch 8", "single, 1 rank, batch 16", "ddp, 4 ranks, batch 16",
+    ]  # fmt: skip
+    assert [each.strategy for _, each in turns(candidates(("single", "ddp"), 2, ()), 2)] == ["single", "ddp"] * 1 + [
+        "ddp",
+        "single",
+    ]
+    assert launch_words(Candidate("zero3", 4, None), "cuda", "bf16") == [
+        "--nproc", "4", "--strategy", "deepspeed", "--zero-stage", "3", "--device", "cuda", "--precision", "bf16",
+    ]  # fmt: skip
+    assert script_words(["--n={batch}", "x"], 8) == ["--n=8", "x"]
+    assert script_words(["--n={batch}"], None) == ["--n={batch}"]
+
+
+def options(*argv):
+    return parse(list(argv), cores=4, gpus=0, installed=lambda name: True)
+
+
+def test_a_script_with_its_arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").touch()
+    given = options("--batch", "64,128", "--nproc", "2", "train.py", "--batch-size", "{batch}", "--out", "o")
+    assert (given.target, given.words) == (str(tmp_path / "train.py"), ("--batch-size", "{batch}", "--out", "o"))
+    assert (given.batches, given.out) == ((64, 128), Path("runs/bench-advise"))
+    assert program.script(given, Candidate("ddp", 2, 64))[1:] == ["--batch-size", "64", "--out", "o"]
+
+
+def test_a_model_has_its_batch_and_twice():
+    given = options("mlp")
+    assert given.batches[1] == 2 * given.batches[0]
+    assert program.script(given, Candidate("ddp", 2, 64))[1:] == ["mlp", "--size", "small", "--batch", "64"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train.py"], "train.py is neither a file nor a model; models: mlp, resnet18"),
+        (["mlp", "x"], "arguments behind the model mlp: x; options stand before it"),
+        (["--strategies", "ddpp", "mlp"], "unknown strategy 'ddpp'"),
+        (["--batch", "64", "script.py"], "and no {batch} in the script's arguments"),
+        (["script.py", "{batch}"], "and no --batch"),
+        (["--batch", "64,x", "mlp"], "is not a list of numbers"),
+        (["--batch", "64,64", "mlp"], "or one twice"),
+        (["--batch", "3", "--nproc", "2", "mlp"], "--batch 3 cannot be divided evenly among 2 ranks"),
+        (["--nproc", "9", "mlp"], "--nproc 9 needs 9 cores, and 4 can be used"),
+        (["--steps", "0", "mlp"], "--steps 0 is not a positive number"),
+        (["--seconds", "nan", "mlp"], "--seconds nan is not a positive number"),
+        ([], "the following arguments are required"),
+    ],
+)
+def test_bad_input(tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").touch()
+    with pytest.raises(UsageError) as caught:
+        options(*argv)
+    assert message in str(caught.value)
+
+
+def test_a_library_that_is_missing():
+    found = parse(["mlp"], cores=2, gpus=0, installed=lambda name: False)
+    assert found.left_out == (("zero2", "deepspeed"),)
+    with pytest.raises(UsageError, match="--strategies zero1 needs deepspeed"):
+        parse(["--strategies", "zero1", "mlp"], cores=2, gpus=0, installed=lambda name: False)
+
+
+def records(**more):
+    shown = {
+        "target": "train.py", "words": ["--batch-size", "{batch}"], "size": "", "strategies": ["single", "ddp"],
+        "nproc": 2, "device": "cpu", "gpus": 0, "precision": "bf16", "batches": [64], "batch_is": "rank", "rounds": 1,
+        "warmup": 5, "steps": 3, "seconds": 30.0, **more,
+    }  # fmt: skip
+    about = {"kind": "seen", "batch": 64, "round": 0, "gpu": None, "gpu_total": None, "device": "cpu", "rss": GIB}
+    summed = {"bytes": 2_000_000, "seconds": 0.01}
+    return [
+        {**MACHINE, "benchmark": "advise", "options": shown},
+        {**about, "strategy": "single", "nproc": 1, "ranks": 1, "seconds": [0.1] * 3, "weights": 10**6,
+         "follows": True, "others": 0.0, "all_reduce": None},
+        {**about, "strategy": "ddp", "nproc": 2, "ranks": 2, "seconds": [0.1, 0.11, 0.12], "weights": 10**6,
+         "follows": True, "others": 0.0, "all_reduce": summed},
+        {"kind": "failed", "strategy": "fsdp", "nproc": 2, "batch": 64, "round": 0, "why": "no | luck"},
+        {"kind": "end", "status": "complete"},
+    ]  # fmt: skip
+
+
+def test_the_report():
+    report = markdown.text(render(records()))
+    taken = "dtk launch --nproc 2 --strategy ddp --precision bf16 train.py --batch-size 64"
+    assert f"**Take:** `{taken}`" in report
+    assert "1,164 samples/s" in report, "64 samples of each of two ranks in 0.11 s"
+    assert "20 ms alone" in report, "half of the gradients took 10 ms"
+    assert "- fsdp, 2 ranks, batch 64 failed: no | luck" in report
+    assert "| fsdp | 2 | 64 | failed |" in report
+    assert "GPUs: none was used" in report
+    found = as_json(records())
+    assert (found["best"]["strategy"], found["command"]) == ("ddp", taken)
+    names = [quantity.name[0] for quantity in quantities(records())]
+    assert names == ["single, 1 rank, batch 64", "ddp, 2 ranks, batch 64"]
+    assert json.loads(json.dumps(found))["measured"][0]["fits"] is True
+
+
+def test_the_command_for_a_model_is_options_alone():
+    found = records(target="mlp", size="small", words=[])
+    assert command(found, conclude(found).best) == "dtk launch --nproc 2 --strategy ddp --precision bf16"
+    assert "**Take these options:**" in markdown.text(render(found))
+
+
+def test_the_driver_needs_no_torch():
+    check = "import sys; sys.path.insert(0, 'benchmarks'); import advise; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60, cwd=Path(__file__).parents[3])
