@@ -61,7 +61,9 @@ def _comparison(mode: ModeSummary, work: WorkSummary) -> str:
     ratio = mode.ratio
     assert ratio is not None
     base = next(other for other in work.modes if other.label == mode.compared_with)
-    spread = f"{count(ratio.count, 'round')}, the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
+    spread = count(ratio.count, "round")
+    if ratio.count > 1:
+        spread += f", the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
     if ratio.low <= 1 <= ratio.high:
         return f"{who(mode)} is about as fast as {who(base)} ({ratio.median:.2f}x; {spread})"
     return f"{who(mode)} has {ratio.median:.2f}x the throughput of {who(base)} ({spread})"
