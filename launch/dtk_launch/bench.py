@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import NoReturn
 
 from dtk_launch.errors import PlanError, unknown
@@ -15,14 +16,22 @@ def known() -> dict[str, str]:
     return {path.stem: str(path) for path in sorted(find_data("benchmarks").glob("[a-z]*.py"))}
 
 
+def listing(scripts: Mapping[str, str]) -> str:
+    """What there is, a line each: the first line of each script, which begins with its command."""
+    lines = ["usage: dtk bench NAME [ARGS]...", ""]
+    for name, path in scripts.items():
+        with open(path, encoding="utf-8") as file:
+            words = file.readline().strip().strip('"').partition("`: ")[2]
+        lines.append(f"  {name:<12}{words}")
+    lines += ["", "Each has its own --help. dtk bench NAME --slurm runs it as a job of SLURM; see --slurm --help."]
+    return "\n".join(lines)
+
+
 def run(name: str, args: tuple[str, ...]) -> NoReturn:
     """Replace this process by the benchmark, or with --slurm submit it. Raises PlanError for an unknown name."""
     scripts = known()
     if name in ("", "-h", "--help"):
-        print(
-            f"usage: dtk bench NAME [ARGS]...\nbenchmarks: {', '.join(scripts)}\neach has its own --help; "
-            "dtk bench NAME --slurm runs it as a job of SLURM, and --slurm --help lists what that takes"
-        )
+        print(listing(scripts), file=sys.stdout if name else sys.stderr)
         sys.exit(0 if name else 2)
     if name not in scripts:
         raise PlanError(unknown("benchmark", name, scripts))

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -223,6 +224,9 @@ def test_no_sbatch(dtk, tmp_path):
 
 
 def test_bench_hands_everything_after_the_name_on(dtk):
+    listed = dtk("bench", "--help")
+    for name in ("advise", "comm", "compare", "throughput"):
+        assert re.search(rf"^  {name} +\w.+\.$", listed.stdout, re.MULTILINE), listed.stdout
     unknown = dtk("bench", "lunch")
     assert (unknown.returncode, "did you mean launch?" in unknown.stderr) == (2, True)
     own = dtk("bench", "launch", "--help")
