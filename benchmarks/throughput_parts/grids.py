@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench_parts.markdown import count, row
 from bench_parts.records import Record
 
-from .names import quartiles, rate
+from .names import quartiles, rate, work_name
 from .summary import ModeSummary, WorkSummary
 from .tables import MODELS
 
@@ -21,6 +21,24 @@ def head(work: WorkSummary, name: str, size: str, weak: bool) -> str:
     batch = f"batch {work.batch} a rank" if weak else f"global batch {work.batch}"
     words = MODELS[work.model].at(size).words
     return f"### {name}\n\n{words}{weights}; {work.precision}, {batch}, {count(work.steps, 'step')} a block."
+
+
+def overview(summary: Sequence[WorkSummary], weak: bool) -> str:
+    """Each strategy on each workload: samples/s, or times those of what it is compared with; of several workloads."""
+    if len(summary) < 2:
+        return ""
+    labels = dict.fromkeys(mode.label for work in summary for mode in work.modes)
+    names = [work_name(work, summary, weak) for work in summary]
+    lines = [row("samples/s, and times what it is compared with", *names), "|---|" + "---:|" * len(names)]
+    for label in labels:
+        modes = [next((mode for mode in work.modes if mode.label == label), None) for work in summary]
+        lines.append(row(label, *("-" if mode is None else _rate_and_ratio(mode) for mode in modes)))
+    return "\n".join(lines)
+
+
+def _rate_and_ratio(mode: ModeSummary) -> str:
+    found = rate(mode.samples_per_s.median)
+    return found if mode.ratio is None else f"{found} ({mode.ratio.median:.2f}x)"
 
 
 def rates(work: WorkSummary) -> str:

@@ -52,7 +52,7 @@ def _status(end: Record, lost: Mapping[str, str]) -> str:
 
 def _results(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[str | Figure]:
     weak = machine["options"].get("scaling") == "weak"
-    parts: list[str | Figure] = list(pictures.ratios(summary, weak))
+    parts: list[str | Figure] = [*pictures.ratios(summary, weak), grids.overview(summary, weak)]
     for work in summary:
         name = work_name(work, summary, weak)
         parts.append(grids.head(work, name, machine["options"].get("size", "small"), weak))
