@@ -93,9 +93,12 @@ def _headline(records: Records) -> list[str]:
     numbers = as_json(records)
     lines = []
     for what, title in (("first_line", "first line of the script"), ("to_the_end", "end of that run")):
-        values = numbers[what].get("dtk launch")
-        if values:
-            lines.append(f"- To the {title}, `dtk launch` takes {values['ratio'][0]:.2f}x the time of torchrun.")
+        ratios = {name: values["ratio"] for name, values in numbers[what].items() if name != starts.BASELINE}
+        if ratios:
+            found = ", ".join(
+                f"`{name}` {ratio[0]:.2f}x ({ratio[1]:.2f} to {ratio[2]:.2f})" for name, ratio in ratios.items()
+            )
+            lines.append(f"- To the {title}, in times of torchrun's: {found}.")
     for kind, shares in numbers["idle"].items():
         lines.append(
             f"- While {idle.RANKS} ranks run ({kind}), it uses {shares['dtk'][0]:.2%} of a core "

@@ -113,6 +113,8 @@ def test_a_wide_table_scrolls_alone(browser, pages):
 
 def test_it_prints(browser, pages):
     for page in pages:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         browser.get(page.as_uri())
         made = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
         pdf = base64.b64decode(made["data"])
