@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
-# Tests that start no ranks have a core each. The others mostly wait for processes, so three files of them run at a time.
+# Tests that start no ranks have a core each. The others mostly wait for processes, so two files of them run at a time.
 QUIET := tests/unit tests/faults
 PARALLEL := -n logical --maxprocesses 8
-THREE := -n 3 --dist loadfile
+TWO := -n logical --maxprocesses 2 --dist loadfile
 
 .PHONY: help demo test check format lint types imports chaos slurm-up slurm-down clean
 
@@ -33,7 +33,7 @@ demo: .venv/.demo  ## train the digits demo on 2 ranks
 test: .venv/.dev  ## run the suite but for its slow tests (make chaos): what the machine can run; it says what it left out
 	@failed=0; \
 	$(PYTEST) -m "not slow" $(PARALLEL) $(QUIET) || failed=1; \
-	$(PYTEST) -m "not slow" $(THREE) $(QUIET:%=--ignore=%) || failed=1; \
+	$(PYTEST) -m "not slow" $(TWO) $(QUIET:%=--ignore=%) || failed=1; \
 	exit $$failed
 
 check: .venv/.dev format lint types imports test  ## format, lint, strict types, import contracts, tests

@@ -257,11 +257,12 @@ OVERHEAD = [sys.executable, "-m", "dtk_launch", "bench", "overhead"]
 ALL_LOOPS = ["hand", "hand-view", "hand-options", "dtk", "dtk-noguard", "dtk-log", "dtk-steps", "accelerate"]
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 @pytest.mark.parametrize(
     "loops",
-    [["hand", "hand-options", "dtk", "dtk-noguard", "dtk-steps"], pytest.param(ALL_LOOPS, marks=pytest.mark.slow)],
+    [["hand", "hand-options", "dtk", "dtk-noguard", "dtk-steps"], ALL_LOOPS],
     ids=["some", "all"],
 )
 def test_overhead_of_loops_that_do_the_same_work(tmp_path, mark, loops):
@@ -341,6 +342,7 @@ def test_overhead_refuses_bad_input_and_explains_itself(tmp_path):
 CHECKPOINT = [sys.executable, "-m", "dtk_launch", "bench", "checkpoint"]
 
 
+@pytest.mark.slow
 @needs_two_cores
 @needs_proc
 def test_checkpoints_that_give_back_the_same_bytes(tmp_path, mark):

@@ -78,6 +78,7 @@ def test_accelerate_under_fsdp(launch, two_gpus, wrap):
 
 
 @no_gpu
+@pytest.mark.slow
 def test_accelerate_under_deepspeed(launch):
     options = ("--strategy", "deepspeed", "--zero-stage", "3", "--precision", "bf16")
     for seen in launch(*options, "on_cpus.py", "accelerate_loop.py", "--backend", "gloo"):
@@ -125,6 +126,7 @@ def test_fabric_under_ddp(launch):
 
 
 @no_gpu
+@pytest.mark.slow
 def test_fsdp_on_cpus_is_refused_by_accelerate(launch):
     (said,) = launch("--strategy", "fsdp", "refusals.py", "accelerate", ranks=1)
     assert "Accelerate splits models on accelerators only" in said["refusal"]
