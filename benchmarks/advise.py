@@ -5,6 +5,7 @@ Files and exit codes: see bench_parts.driver; 1 also where nothing that was trie
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def script(options: Options, candidate: Candidate) -> list[str]:
 def _reason(error: ProcessFailed) -> str:
     """The verdict's line among the last words, or else the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "failed first" in line or "Error" in line or line.startswith("the script made")]
+    named = [line for line in lines if re.search(r"\w(Error|Exception|Exit|Interrupt): |the script made ", line)]
     return (named or lines)[-1][:300]
 
 

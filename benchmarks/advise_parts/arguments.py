@@ -26,9 +26,10 @@ _TEXT = """\
 Which strategy and batch to take for a script, or for a model of dtk bench throughput, from some steps of each.
 
 The script runs as it is, with its arguments, under `dtk launch` with each strategy, one after the other, and is ended
-after --steps optimizer steps: it saves nothing on its way out, but what it writes in those steps, it writes: give it an
-output folder of its own. Measured are the time of a step, the memory of a rank, and how long the sum of its gradients
-over the ranks takes alone. With --batch, %s in its arguments is replaced by each size."""
+after --steps optimizer steps: it saves nothing on its way out, and checkpointers of dist_toolkit are given an empty
+folder. What else it writes in those steps, it writes, and what else it resumes from, it resumes from: give it an output
+folder of its own, and nothing to resume. Measured are the time of a step, the memory of a rank, and how long the sum of
+its gradients over the ranks takes alone. With --batch, %s in its arguments is replaced by each size."""
 
 _MORE = """\
 examples:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import runpy
 import sys
@@ -84,7 +85,7 @@ class Probe:
             "others": others,
             "all_reduce": self._all_reduce(),
         }
-        if not _together() or dist.get_rank() == 0:
+        if os.environ.get("RANK", "0") == "0":  # whether or not the script has made a process group
             report_to_driver().send(seen)
 
     def _others(self) -> float | None:
@@ -108,6 +109,19 @@ class Probe:
             _synchronise()
             times.append(time.perf_counter() - began)
         return {"bytes": tensor.numel() * 4, "seconds": sorted(times[1:])[1]}
+
+
+def keep_checkpoints_apart(folder: Path) -> None:
+    """Have dist_toolkit's checkpointers use `folder`: each start begins anew, and the script's own are left alone."""
+    from dist_toolkit.runtime import Runtime
+
+    original = Runtime.checkpointer
+
+    def checkpointer(self: Any, root: Any = None, **options: Any) -> Any:
+        name = "default" if root is None else re.sub(r"\W+", "-", str(root))
+        return original(self, folder / name, **options)
+
+    Runtime.checkpointer = checkpointer  # type: ignore[method-assign]
 
 
 def _together() -> bool:
@@ -149,6 +163,8 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv)
     probe = Probe(given.warmup, given.steps, given.seconds)
     register_optimizer_step_post_hook(probe.after_step)
+    if "dist_toolkit" in Path(given.script).read_text(encoding="utf-8", errors="replace"):
+        keep_checkpoints_apart(Path(os.environ["DTK_RUN_DIR"]) / "advise")
     sys.argv = [given.script, *given.words]
     sys.path[0] = str(Path(given.script).resolve().parent)
     runpy.run_path(given.script, run_name="__main__")

@@ -21,7 +21,8 @@ def render(records: Records) -> list[str | Figure]:
     parts: list[str | Figure] = [f"# Advice for {options['target']}", status(status_of(records))]
     if found.best is not None:
         what = "Take" if not options["size"] else "Take these options"
-        parts.append(f"**{what}:** `{command(records, found.best)}`")
+        batch = f", batch {found.best.candidate.batch}" if options["size"] else ""
+        parts.append(f"**{what}:** `{command(records, found.best)}`{batch}")
     elif all_measured:
         parts.append("**Nothing that was tried runs here.**")
     parts.append("\n".join(f"- {reason}" for reason in found.reasons))
@@ -134,6 +135,7 @@ def show(records: Records) -> None:
     print_table(table)
     print()
     if found.best is not None:
-        print(f"take: {command(records, found.best)}")
+        batch = f" and batch {found.best.candidate.batch}" if records[0]["options"]["size"] else ""
+        print(f"take{' the options of' if batch else ''}: {command(records, found.best)}{batch}")
     for reason in found.reasons:
         print(f"  {reason.replace('**', '')}")

@@ -53,7 +53,7 @@ def add_common(
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:
     """--out, --resume and --json of `dtk bench NAME`."""
     parser.add_argument(
-        "--out", type=Path, default=Path(f"runs/bench-{name}"), metavar="DIR",
+        "--out", type=_folder, default=Path(f"runs/bench-{name}"), metavar="DIR",
         help="results.jsonl, report.md, report.html and its plots go here, over older ones (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -61,6 +61,12 @@ def add_output(parser: argparse.ArgumentParser, name: str) -> None:
         help="go on with the interrupted run in --out; the other options must be those it was started with",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; pass a folder")
+    return Path(text)
 
 
 def split_names(flag: str, kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -61,7 +61,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / NAME).read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
-    records = [json.loads(line) for line in lines]
+    try:
+        records = [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / NAME} is damaged: a line is not JSON ({error.msg})") from None
     if not records or any(not isinstance(r, dict) or "kind" not in r for r in records):
         raise ValueError(f"{folder / NAME} is not the result of a benchmark")
     return records

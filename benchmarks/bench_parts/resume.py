@@ -33,6 +33,9 @@ def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
         ) from None
     except ValueError as error:
         raise UsageError(f"--resume: {error}; leave --resume out, or pass another --out") from None
+    if records[0].get("benchmark") != machine.get("benchmark"):
+        other = records[0].get("benchmark", "of another version")
+        raise UsageError(f"--resume: {folder} is of dtk bench {other}; leave --resume out, or pass another --out")
     found = list(differences(records[0], json.loads(json.dumps(machine))))
     if found:
         raise UsageError(

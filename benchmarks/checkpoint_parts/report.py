@@ -79,7 +79,11 @@ def _findings(method: MethodSummary) -> list[str]:
     for phase, verb in verbs.items():
         seen = method.phases.get(phase)
         if seen is not None and seen.rate is not None:
-            found.append(f"dist_toolkit {verb} at {_interval(seen.rate)} of the bare files' rate.")
+            if seen.rate.low <= 1 <= seen.rate.high:
+                found.append(f"dist_toolkit {verb} no slower and no faster than bare files, as far as was seen "
+                             f"({_interval(seen.rate)} of their rate).")  # fmt: skip
+            else:
+                found.append(f"dist_toolkit {verb} at {_interval(seen.rate)} of the bare files' rate.")
     return found
 
 

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.cli
 
 ROOT = Path(__file__).parents[2]
 PLAIN = """
+import os
 import sys
 import torch
 
@@ -23,7 +24,7 @@ for step in range(10_000):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    open("steps", "a").write(f"{step}\\n")
+    open("steps" + os.environ["RANK"], "a").write(f"{step}\\n")
 open("end", "w").close()
 """
 
@@ -35,18 +36,21 @@ def advise(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_plain_loop_is_ended_after_some_steps(tmp_path):
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_a_plain_loop_without_a_process_group_is_ended_after_some_steps(tmp_path):
     (tmp_path / "plain.py").write_text(PLAIN)
-    words = ["--strategies", "single", "--rounds", "1", "--warmup", "2", "--steps", "9", "--batch", "8"]
+    words = ["--strategies", "ddp", "--nproc", "2", "--rounds", "1", "--warmup", "2", "--steps", "9", "--batch", "8"]
     done = advise(tmp_path, *words, "plain.py", "{batch}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["command"] == f"dtk launch --nproc 1 --strategy single {tmp_path / 'plain.py'} 8".replace(
+    assert found["command"] == f"dtk launch --nproc 2 --strategy ddp {tmp_path / 'plain.py'} 8".replace(
         str(tmp_path) + os.sep, ""
     )
     assert "so --strategy changes nothing in it" in " ".join(found["reasons"])
     assert found["measured"][0]["weights"] == 16 * 4 + 4
-    assert len((tmp_path / "steps").read_text().split()) == 2 + 9, "the next one ends it, on every rank"
+    for rank in (0, 1):
+        steps = (tmp_path / f"steps{rank}").read_text().split()
+        assert len(steps) == 2 + 9, "the next one ends it, on every rank"
     assert not (tmp_path / "end").exists()
     assert (tmp_path / "out" / "report.html").exists()
 
@@ -57,15 +61,16 @@ def test_strategies_of_a_script_of_this_package_one_of_which_fails(tmp_path):
     script = (ROOT / "examples" / "train_digits.py").read_text()
     refused = 'import os\nassert os.environ["DTK_STRATEGY"] != "fsdp", "not today"\n'
     (tmp_path / "digits.py").write_text(script.replace("import argparse\n", f"import argparse\n{refused}", 1))
-    words = ["--strategies", "single,ddp,fsdp", "--nproc", "2", "--rounds", "1", "--steps", "10"]
-    done = advise(tmp_path, *words, "digits.py", "--root", "kept")
+    words = ["--strategies", "ddp,fsdp,zero2", "--nproc", "2", "--rounds", "1", "--steps", "10", "--batch", "32,64"]
+    done = advise(tmp_path, *words, "digits.py", "--save-every", "2", "--global-batch-size", "{batch}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    by = {each["candidate"]["strategy"]: each for each in found["measured"]}
+    assert {each["candidate"]["strategy"] for each in found["measured"] if each["failed"]} == {"fsdp"}
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".py"] == ["out"], "no checkpoint"
+    by = {each["candidate"]["strategy"]: each for each in found["measured"] if each["candidate"]["batch"] == 32}
     assert "not today" in by["fsdp"]["failed"]
     assert by["ddp"]["all_reduce"] > 0
-    assert by["single"]["all_reduce"] is None
-    assert by["ddp"]["weights"] == by["single"]["weights"] > 1000
+    assert by["ddp"]["weights"] == by["zero2"]["weights"] > 1000
 
 
 @pytest.mark.slow

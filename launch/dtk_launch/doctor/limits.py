@@ -168,7 +168,12 @@ def judge_threads(facts: Limits, nproc: int) -> Iterator[Finding]:
     """OMP_NUM_THREADS against the ranks and cores of this node."""
     check, cores = "threads", f"{facts.cores} cores ({facts.cores_why})"
     each, ranks = max(1, facts.cores // nproc), f"{nproc} rank{'s' * (nproc > 1)}"
-    if not facts.omp:
+    if nproc > facts.cores:
+        yield Finding(
+            check, "warning", f"{ranks} on {cores}", "the ranks take turns on the cores, and every step waits for all",
+            "fewer ranks (--nproc); under SLURM ask for more with --cpus-per-task",
+        )  # fmt: skip
+    elif not facts.omp:
         yield Finding(check, "ok", f"OMP_NUM_THREADS is not set: dtk launch sets {each} for {ranks} on {cores}")
     elif not facts.omp.isdecimal() or int(facts.omp) < 1:
         yield Finding(

@@ -51,5 +51,5 @@ def judge(master: str, taken: Sequence[int]) -> Iterator[Finding]:
                 "it is where the nodes of a --rdzv HOST without a port meet", "pass --rdzv HOST:PORT",
             )  # fmt: skip
     if not taken:
-        also = f", and so is MASTER_PORT={master}" if master else ""
+        also = f", and so is MASTER_PORT={master}" if _is_port(master) else ""
         yield Finding(CHECK, "ok", f"port {DEFAULT_PORT} is free{also}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from bench_parts import resume
-from bench_parts.arguments import UsageError
+from bench_parts.arguments import Parser, UsageError, add_output
 from bench_parts.driver import Benchmark, main
 from bench_parts.interrupt import Interrupted
 from bench_parts.records import NAME, RecordFile, read_records
@@ -110,3 +110,19 @@ def test_a_driver_that_is_interrupted_anywhere_and_resumed_measures_each_round_o
     assert (tmp_path / "report.md").read_text() == "# Made up\n\n7 records\n"
     assert not list(tmp_path.glob("*.new"))
     assert json.loads((tmp_path / NAME).read_text().splitlines()[0])["benchmark"] == "made-up"
+
+
+def test_a_result_of_another_benchmark_or_a_damaged_one(tmp_path):
+    write(tmp_path, {**HEAD, "benchmark": "comm"}, block(0))
+    with pytest.raises(UsageError, match="is of dtk bench comm; leave --resume out, or pass another --out"):
+        resume.kept(tmp_path, {**HEAD, "benchmark": "launch"})
+    (tmp_path / NAME).write_text('{"kind": "machine"}\n{"kind": \n{}\n')
+    with pytest.raises(UsageError, match=r"results.jsonl is damaged: a line is not JSON \(Expecting value\)"):
+        resume.kept(tmp_path, HEAD)
+
+
+def test_an_out_that_is_empty():
+    parser = Parser(prog="x")
+    add_output(parser, "x")
+    with pytest.raises(UsageError, match="argument --out: is empty; pass a folder"):
+        parser.parse_args(["--out", ""])

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from dtk_launch.doctor import limits
+from dtk_launch.doctor import limits, ports
 from dtk_launch.doctor.limits import Limits, compare, judge
 
 GIB = 1 << 30
@@ -79,3 +79,16 @@ def test_this_machine_and_nodes_that_differ():
     assert facts.memory is None or facts.memory > 0
     (finding,) = compare({"n1": GOOD, "n2": replace(GOOD, cores=8)})
     assert (finding.check, finding.what) == ("threads", "the nodes differ: 16 cores on n1; 8 cores on n2")
+
+
+def test_more_ranks_than_cores_is_one_warning_whatever_the_threads():
+    for omp in ("", "1", "8"):
+        (found,) = limits.judge_threads(replace(GOOD, omp=omp, cores=2), 8)
+        assert (found.level, found.what.partition(" cores")[0]) == ("warning", "8 ranks on 2")
+        assert "OMP_NUM_THREADS=" not in found.fix
+
+
+def test_a_port_that_is_none_is_not_free_as_well():
+    found = list(ports.judge("99999", ()))
+    assert [finding.level for finding in found] == ["problem", "ok"]
+    assert "99999" not in found[1].what
