@@ -52,7 +52,8 @@ def _others(case: CaseSummary) -> str:
     if case.others_cores is None:
         return UNKNOWN
     return (
-        "During these saves and loads, other programs, and the system as it writes to the disk, kept "
+        "During these saves and loads, other programs (the launcher among them), and the system as it writes to the "
+        "disk, kept "
         f"{case.others_cores.words()}."
     )
 

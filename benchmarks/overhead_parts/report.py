@@ -102,7 +102,11 @@ def _table(feed: FeedSummary) -> str:
 
 
 def _others(feed: FeedSummary) -> str:
-    return UNKNOWN if feed.others_cores is None else f"Other programs kept {feed.others_cores.words()}."
+    return (
+        UNKNOWN
+        if feed.others_cores is None
+        else f"Other programs, the launcher among them, kept {feed.others_cores.words()}."
+    )
 
 
 def _loop_row(loop: LoopSummary, compared: bool) -> str:

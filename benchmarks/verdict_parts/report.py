@@ -111,17 +111,29 @@ def _value(right: int, runs: int) -> Value:
 
 
 def _table(records: Records) -> str:
-    lines = [row("runs", "number", "dtk right (95 %)", "torchrun right (95 %)"), "|---|---:|---|---|"]
+    lines = [
+        "The 95 % interval is that of the share.",
+        "",
+        row("runs", "number", "dtk right", "95 %", "torchrun right", "95 %"),
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, (runs, dtk, torchrun) in summarise(records).items():
         if runs:
-            lines.append(row(name, str(runs), share(dtk, runs), share(torchrun, runs)))
+            cells = (
+                cell for right in (dtk, torchrun) for cell in (f"{right} ({right / runs:.0%})", _range(right, runs))
+            )
+            lines.append(row(name, str(runs), *cells))
     return "\n".join(lines)
 
 
 def share(right: int, runs: int) -> str:
-    """`12 of 12, 100 % (76 % to 100 %)`."""
+    """`12 of 12, 100% (76% to 100%)`."""
+    return f"{right} of {runs}, {right / runs:.0%} ({_range(right, runs)})"
+
+
+def _range(right: int, runs: int) -> str:
     low, high = wilson(right, runs)
-    return f"{right} of {runs}, {right / runs:.0%} ({low:.0%} to {high:.0%})".replace("%", " %")
+    return f"{low:.0%} to {high:.0%}"
 
 
 def _runs(records: Iterable[Mapping[str, Any]]) -> Iterable[str]:

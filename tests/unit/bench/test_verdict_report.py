@@ -36,7 +36,7 @@ def test_all_right_is_not_certain(capsys):
     assert 0 < low < 0.5
     assert round(high, 9) == 1.0
     show(run())
-    assert "3 of 3, 100 % (44 % to 100 %)" in capsys.readouterr().out
+    assert "3 of 3, 100% (44% to 100%)" in capsys.readouterr().out
 
 
 def test_an_older_result_still_has_a_report():
