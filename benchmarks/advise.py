@@ -1,6 +1,7 @@
 """`dtk bench advise MODEL|SCRIPT`: which strategy and batch to take, from measured steps, memory and communication.
 
-Files and exit codes: see bench_parts.driver; 1 also where nothing that was tried runs.
+Files and exit codes: see bench_parts.driver. 1 where something failed and the others were measured; that a candidate
+does not fit into memory is an answer, and no failure unless none runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from advise_parts import report
 from advise_parts.arguments import Options, parse
 from advise_parts.candidates import Candidate, candidates, launch_words, script_words, turns
-from advise_parts.summary import as_json, candidate_of, quantities
+from advise_parts.summary import as_json, candidate_of, fills_memory, quantities, tells_of_memory
 from bench_parts import machine
 from bench_parts.driver import Benchmark, main
 from bench_parts.processes import ProcessFailed
@@ -42,12 +43,13 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
     """Every candidate, one after the other; one that fails does not end the others."""
     for strategy, package in () if done else options.left_out:
         add({"kind": "left_out", "strategy": strategy, "why": f"{package} is not installed"})
-    there = {(record["round"], candidate_of(record)) for record in done if record["kind"] in ("seen", "failed")}
-    failed = {candidate_of(record) for record in done if record["kind"] == "failed"}
+    there = {(record["round"], candidate_of(record)) for record in done if record["kind"] == "seen"}
+    unfit = {candidate_of(record) for record in done if record["kind"] == "failed" and fills_memory(record)}
+    lost: list[str] = []
     todo = list(turns(candidates(options.strategies, options.nproc, options.batches), options.rounds))
     ran = any(record["kind"] == "seen" for record in done)
     for number, (turn, candidate) in enumerate(todo, 1):
-        if (turn, candidate) in there or candidate in failed:
+        if (turn, candidate) in there or candidate in unfit or candidate.name in lost:
             continue
         say(f"{number} of {len(todo)}: {candidate.name} ...")
         about = {"strategy": candidate.strategy, "nproc": candidate.nproc, "batch": candidate.batch, "round": turn}
@@ -56,10 +58,18 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
             ran = True
         except ProcessFailed as error:
             say(f"{candidate.name} failed: {_reason(error)}")
-            add({**about, "kind": "failed", "why": _reason(error)})
-            failed.add(candidate)
+            is_unfit = tells_of_memory(str(error))
+            add({**about, "kind": "failed", "why": _reason(error), "out_of_memory": is_unfit})
+            if is_unfit:
+                unfit.add(candidate)
+            else:
+                lost.append(candidate.name)
     if not ran:
         raise ProcessFailed(f"nothing that was tried runs; the logs of the last are in {options.out / 'failed'}")
+    if lost:
+        tried = len({candidate for _, candidate in todo})
+        names = "; ".join(lost)
+        raise ProcessFailed(f"{len(lost)} of {tried} failed: {names}; the others were measured", failed=names)
 
 
 def _seen(options: Options, candidate: Candidate) -> dict[str, Any]:
@@ -91,10 +101,11 @@ def script(options: Options, candidate: Candidate) -> list[str]:
 
 
 def _reason(error: ProcessFailed) -> str:
-    """The verdict's line among the last words, or else the last."""
+    """The exception among the last words, else the verdict's line, else the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if re.search(r"\w(Error|Exception|Exit|Interrupt): |the script made ", line)]
-    return (named or lines)[-1][:300]
+    verdict = [line for line in lines if line.startswith("dtk: rank")]
+    return (named or verdict or lines)[-1][:300]
 
 
 BENCHMARK = Benchmark(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench_parts.markdown import count
@@ -37,6 +37,8 @@ class Measured:
     """Seconds to sum the gradients over the ranks, when nothing else is done."""
     failed: str = ""
     """Why there is nothing."""
+    out_of_memory: bool = False
+    """Whether that is why: it does not fit, which is an answer, too."""
 
     @property
     def rate(self) -> float | None:
@@ -44,6 +46,11 @@ class Measured:
         if self.seconds is None:
             return None
         return (1.0 if self.samples is None else self.samples) / self.seconds.median
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was to be measured, and could not be."""
+        return bool(self.failed) and not self.out_of_memory
 
     @property
     def fits(self) -> bool:
@@ -59,6 +66,8 @@ class Advice:
     """None where nothing ran, or nothing that ran leaves memory."""
     reasons: tuple[str, ...]
     """With the numbers, the most important first."""
+    lost: tuple[str, ...] = ()
+    """What could not be measured and why, to be said before all else; () where that is nothing."""
 
 
 def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0) -> Advice:
@@ -69,20 +78,35 @@ def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0) -> Ad
         follows: whether the script takes its strategy from `--strategy`.
     """
     ran = [each for each in measured if each.rate is not None]
+    lost = tuple(_lost(measured, len(ran)))
     fitting = [each for each in ran if each.fits]
     if not fitting:
         why = [f"{each.candidate.name}: {each.failed or 'leaves no memory'}" for each in measured]
-        return Advice(None, tuple(why))
+        return Advice(None, tuple(why), lost if ran else ())
     fastest = max(fitting, key=_rate)
     best = _smallest_batch(fastest, fitting)
-    reasons = [_shared(busy), _rates(best, fastest)]
+    reasons = [_shared(busy), _rates(best, fastest, alone=len(ran) == 1)]
     reasons += _against_one(best, fitting)
     reasons += _alternatives(best, fitting) if follows else [_DEAF]
     reasons += _memory(best)
     reasons += _communication(best)
     reasons += [f"{each.candidate.name} does not fit: {_used(each)}." for each in ran if not each.fits]
-    reasons += [f"{each.candidate.name} failed: {each.failed}" for each in measured if each.failed]
-    return Advice(best, tuple(reason for reason in reasons if reason))
+    reasons += [f"{each.candidate.name} does not fit: {each.failed}" for each in measured if each.out_of_memory]
+    return Advice(best, tuple(reason for reason in reasons if reason), lost)
+
+
+def _lost(measured: Sequence[Measured], ran: int) -> Iterator[str]:
+    """How few are compared, then each reason with those that failed of it."""
+    by_reason: dict[str, list[str]] = {}
+    for each in measured:
+        if each.is_lost:
+            by_reason.setdefault(each.failed, []).append(each.candidate.name)
+    if by_reason:
+        lost = sum(map(len, by_reason.values()))
+        what = f"only {ran} are compared" if ran > 1 else "nothing is compared: only one ran"
+        yield f"**{lost} of {len(measured)} failed, so {what}.**"
+    for why, names in by_reason.items():
+        yield f"Failed: {'; '.join(names)}: {why}"
 
 
 _DEAF = (
@@ -122,11 +146,11 @@ def _smallest_batch(fastest: Measured, fitting: Sequence[Measured]) -> Measured:
     return min(same, key=lambda each: each.candidate.batch or 0)
 
 
-def _rates(best: Measured, fastest: Measured) -> str:
+def _rates(best: Measured, fastest: Measured, alone: bool) -> str:
     assert best.seconds is not None
     found = f"{best.candidate.name}: {number(_rate(best))} {_unit(best)}, a step takes {_ms(best.seconds)}"
     if best is fastest:
-        return f"{found}; nothing that was tried is faster."
+        return f"{found}; nothing else ran." if alone else f"{found}; nothing else that fits is faster."
     return (
         f"{found}. Batch {fastest.candidate.batch} is not even {NEAR:.0%} faster ({number(_rate(fastest))} "
         f"{_unit(fastest)}), and a larger batch learns less from a sample."

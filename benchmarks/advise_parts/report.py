@@ -10,7 +10,7 @@ from bench_parts.records import Record, Records
 from bench_parts.statistics import status_of
 from bench_parts.words import binary, number
 
-from .advice import Measured
+from .advice import Advice, Measured
 from .summary import command, conclude, measured
 
 
@@ -18,12 +18,12 @@ def render(records: Records) -> list[str | Figure]:
     """The report of one run."""
     found, all_measured, machine = conclude(records), measured(records), records[0]
     options = machine["options"]
-    parts: list[str | Figure] = [f"# Advice for {options['target']}", status(status_of(records))]
+    parts: list[str | Figure] = [f"# Advice for {options['target']}", *_ended(records, found)]
     if found.best is not None:
-        what = "Take" if not options["size"] else "Take these options"
+        what = f"{'Of what ran, take' if found.lost else 'Take'}{' these options' if options['size'] else ''}"
         batch = f", batch {found.best.candidate.batch}" if options["size"] else ""
         parts.append(f"**{what}:** `{command(records, found.best)}`{batch}")
-    elif all_measured:
+    elif all_measured and not found.lost:
         parts.append("**Nothing that was tried runs here.**")
     parts.append("\n".join(f"- {reason}" for reason in found.reasons))
     parts += _figures(all_measured)
@@ -31,6 +31,15 @@ def render(records: Records) -> list[str | Figure]:
     parts += ["## How it was measured", _method(machine), "## What this does not show", _limits(machine)]
     parts += ["## Machine", machine_table(machine, **{"GPUs used": str(options["gpus"])})]
     return [part for part in parts if part]
+
+
+def _ended(records: Records, found: Advice) -> list[str]:
+    """What failed, in place of that something did."""
+    if not found.lost:
+        return [status(status_of(records))]
+    first, *reasons = found.lost
+    ended = status_of(records)
+    return ["" if ended == "failed" else status(ended), first, "\n".join(f"- {reason}" for reason in reasons)]
 
 
 def _figures(found: Sequence[Measured]) -> list[Figure]:
@@ -134,8 +143,11 @@ def show(records: Records) -> None:
             table.add_row(*start, number(1000 * each.seconds.median), f"{number(each.rate)} {unit}", memory)
     print_table(table)
     print()
+    for line in found.lost:
+        print(line.replace("**", ""))
     if found.best is not None:
         batch = f" and batch {found.best.candidate.batch}" if records[0]["options"]["size"] else ""
-        print(f"take{' the options of' if batch else ''}: {command(records, found.best)}{batch}")
+        take = "of what ran, take" if found.lost else "take"
+        print(f"{take}{' the options of' if batch else ''}: {command(records, found.best)}{batch}")
     for reason in found.reasons:
         print(f"  {reason.replace('**', '')}")

@@ -10,6 +10,7 @@ from typing import Any
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Spread, status_of
+from throughput_parts.fitting import is_out_of_memory
 
 from .advice import Advice, Measured, advise
 from .candidates import Candidate, launch_words, script_words
@@ -33,9 +34,10 @@ def measured(records: Records) -> list[Measured]:
 
 
 def _measured(candidate: Candidate, starts: Sequence[Record], machine: Record, weights: int) -> Measured:
-    failed = [record for record in starts if record["kind"] == "failed"]
-    if failed:
-        return Measured(candidate, None, None, None, None, weights, None, failed[0]["why"])
+    last = starts[-1]
+    if last["kind"] == "failed":  # those before were tried again with --resume
+        return Measured(candidate, None, None, None, None, weights, None, last["why"], fills_memory(last))
+    starts = [each for each in starts if each["kind"] == "seen"]
     per_rank = machine["options"]["batch_is"] == "rank"
     samples = None if candidate.batch is None else float(candidate.batch * (candidate.nproc if per_rank else 1))
     summed = [each["all_reduce"] for each in starts if each["all_reduce"] is not None]
@@ -50,6 +52,16 @@ def _measured(candidate: Candidate, starts: Sequence[Record], machine: Record, w
         if summed
         else None,
     )
+
+
+def fills_memory(failed: Record) -> bool:
+    """Whether a start failed as it does not fit into the memory."""
+    return bool(failed.get("out_of_memory", tells_of_memory(failed["why"])))
+
+
+def tells_of_memory(output: str) -> bool:
+    """Whether what a start said at its end is that torch found no memory, or that the kernel's killer was at work."""
+    return is_out_of_memory(output.replace("-", " "))
 
 
 def follows(records: Records) -> bool:
@@ -81,6 +93,7 @@ def as_json(records: Records) -> dict[str, Any]:
     found = conclude(records)
     return {
         "status": status_of(records),
+        "failed": {each.candidate.name: each.failed for each in measured(records) if each.failed},
         "best": None if found.best is None else asdict(found.best.candidate),
         "command": None if found.best is None else command(records, found.best),
         "reasons": list(found.reasons),

@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
     """Raises UsageError where argparse would print the usage and exit."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise UsageError. Called by argparse."""
         raise UsageError(f"{message}; {self.prog} --help lists the options")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from dtk_launch.allocation import expand
 from dtk_launch.errors import PlanError
@@ -65,6 +66,14 @@ def reports(environ: Mapping[str, str] = os.environ) -> bool:
     That need not be rank 0: torchrun orders nodes by their names as text, n10 before n9 (pytorch#99684).
     """
     return environ["LOCAL_RANK"] == "0" and environ.get(DRIVER_HOST, "") in ("", socket.gethostname())
+
+
+def boot_number(file: Path = Path("/proc/sys/kernel/random/boot_id")) -> int:
+    """48 bits that differ from one running kernel to another, and which nodes on the same one share; 0 off Linux."""
+    try:
+        return int(file.read_text().replace("-", "")[:12], 16)
+    except (OSError, ValueError):
+        return 0
 
 
 def interfaces(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

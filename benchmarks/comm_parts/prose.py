@@ -31,6 +31,11 @@ def headlines(summary: Summary, setup: Mapping[str, Any]) -> list[str]:
         within = next((p for p in summary.parts if (p.backend, p.scope) == (across.backend, "within")), None)
         if across.scope == "across" and within is not None:
             lines.append(_compared(within, across))
+    if setup["nodes"] > 1 and setup["one_machine"]:
+        lines.append(
+            f"- The {setup['nodes']} nodes are parts of one machine (they run on the same kernel, and share its cores): "
+            "what is between them is as fast as that machine, or as slow as a limit that was set for them."
+        )
     if setup["device"] == "cpu":
         lines.append("- No GPU was used: these are copies through the memory and the network of the hosts.")
     return lines
@@ -114,6 +119,8 @@ def limits(summary: Summary, setup: Mapping[str, Any]) -> str:
         )
     if setup["nodes"] == 1:
         lines.append("- A network: all ranks were on one node.")
+    elif setup["one_machine"]:
+        lines.append("- A network: what the nodes sent each other never left the machine that they are parts of.")
     if setup["device"] == "cpu":
         lines.append("- GPUs: none was used, and nccl was not measured.")
     lines.append("- The backend alone: the time holds the call from Python, a few µs, which matters at small sizes.")

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from bench_parts.channel import report_to_driver
 from bench_parts.group import Ranks
 from bench_parts.machine import busy_core_seconds
-from bench_parts.nodes import interfaces, reports
+from bench_parts.nodes import boot_number, interfaces, reports
 
 from .calls import Buffers, Call, Members, is_right, make_call
 from .cases import Case, all_cases, elements, scopes, turns
@@ -65,7 +65,7 @@ class Measurement:
 
     def run(self) -> None:
         """Check, warm up, then all rounds. Collective."""
-        self._send(self._hello())
+        self._send(self._hello(self._on_one_machine()))
         known = dict(pair.split("=") for pair in self._given.known.split(",") if pair)
         calls: dict[Case, tuple[Call, int]] = {}
         lacking: set[tuple[str, str, str]] = set()
@@ -151,13 +151,19 @@ class Measurement:
     def _device(self, case: Case) -> torch.device:
         return self._buffers[case.backend].source.device
 
-    def _hello(self) -> dict[str, Any]:
+    def _on_one_machine(self) -> bool:
+        """Whether all nodes run on one kernel, as containers do, so that no network is between them. Collective."""
+        mine = boot_number()
+        return mine != 0 and self._ranks.largest(mine) == -self._ranks.largest(-mine)
+
+    def _hello(self, one_machine: bool) -> dict[str, Any]:
         device = self._ranks.device
         cuda = device.type == "cuda"
         return {
             "kind": "setup",
             "ranks": self._ranks.size,
             "nodes": self._given.nodes,
+            "one_machine": one_machine,
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if cuda else "cpu",
             "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,

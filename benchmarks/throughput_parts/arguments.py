@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench_parts.arguments import Parser, UsageError, add_common, check_numbers, split_names, usable_cores, usable_gpus
 
-from .cases import Mode, Workload, default_batch, modes_on
+from .cases import Mode, Workload, default_batch, modes_on, needs_gib
 from .room import available_gib
 from .tables import EXTRAS, MODELS, PRECISIONS, SIZES, STRATEGIES
 
@@ -118,7 +118,7 @@ def parse(argv: list[str], cores: int | None = None, gpus: int | None = None) ->
     if not gpus and "tf32" in precisions:
         raise UsageError("--precision tf32 needs a GPU, and none is used; known without one: fp32, bf16, fp16")
     size = given.size if given.size != "auto" else "full" if gpus else "small"
-    return Options(
+    options = Options(
         strategies=strategies,
         models=models,
         size=size,
@@ -140,6 +140,23 @@ def parse(argv: list[str], cores: int | None = None, gpus: int | None = None) ->
         json=given.json,
         resume=given.resume,
     )
+    _check_limit(options)
+    return options
+
+
+def _check_limit(options: Options) -> None:
+    """Refuse a limit below what the processes of a mode need before its batch is looked for; on GPUs none applies."""
+    if not options.find_batch or options.memory_limit is None or options.gpus:
+        return
+    modes = [mode for workload in options.workloads() for mode in options.modes(workload)]
+    most = max(modes, key=lambda mode: mode.processes * needs_gib(mode, options.size))
+    each = needs_gib(most, options.size)
+    need = round(most.processes * each, 2)
+    if need > options.memory_limit:
+        raise UsageError(
+            f"--memory-limit {options.memory_limit:g}, but {most.label} on {most.workload.model} needs about {need:g} "
+            f"GiB ({most.processes} x {each:g} GiB a process) with --find-batch; pass --memory-limit {need:g} or more"
+        )
 
 
 def _check_installed(strategies: Sequence[str], models: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench_parts.markdown import count, row
 from bench_parts.records import Record
 
-from .names import quartiles, rate, work_name
+from .names import APART_NOTE, quartiles, rate, times, work_name
 from .summary import ModeSummary, WorkSummary
 from .tables import MODELS
 
@@ -38,7 +38,7 @@ def overview(summary: Sequence[WorkSummary], weak: bool) -> str:
 
 def _rate_and_ratio(mode: ModeSummary) -> str:
     found = rate(mode.samples_per_s.median)
-    return found if mode.ratio is None else f"{found} ({mode.ratio.median:.2f}x)"
+    return found if mode.ratio is None else f"{found} ({times(mode.ratio, mode.apart)})"
 
 
 def rates(work: WorkSummary) -> str:
@@ -47,7 +47,7 @@ def rates(work: WorkSummary) -> str:
     lines = [row(*names, "compared", "quartiles", "scaling"), "|---|---|" + "---:|" * 8]
     for mode in work.modes:
         ratio = mode.ratio
-        compared = (f"{ratio.median:.2f}x {mode.compared_with}", quartiles(ratio)) if ratio else ("-", "")
+        compared = (times(ratio, mode.apart, mode.compared_with), quartiles(ratio)) if ratio else ("-", "")
         lines.append(
             row(
                 mode.label,
@@ -55,13 +55,19 @@ def rates(work: WorkSummary) -> str:
                 rate(mode.samples_per_s.median),
                 f"{rate(mode.samples_per_s.low)} to {rate(mode.samples_per_s.high)}",
                 f"{mode.step_ms:.1f} ms",
-                f"{mode.slow_step_ms:.1f} ms",
+                "-" if mode.slow_step_ms is None else f"{mode.slow_step_ms:.1f} ms",
                 f"{mode.cores_used:.2f}",
                 *compared,
                 _scaling(mode),
             )
         )
     return "\n".join(lines)
+
+
+def note(works: Sequence[WorkSummary]) -> str:
+    """What the mark in tables of these means; '' where none has it."""
+    modes = [mode for work in works for mode in work.modes]
+    return APART_NOTE if any(mode.apart or mode.scaled_apart for mode in modes) else ""
 
 
 def parts(work: WorkSummary) -> str:
@@ -119,7 +125,7 @@ def _part(name: str) -> str:
 def _scaling(mode: ModeSummary) -> str:
     if mode.speedup is None or mode.efficiency is None:
         return "-"
-    return f"{mode.speedup.median:.2f}x {mode.scaled_from} ({100 * mode.efficiency:.0f} %)"
+    return f"{times(mode.speedup, mode.scaled_apart, mode.scaled_from)} ({100 * mode.efficiency:.0f} %)"
 
 
 def _mib(value: float | None) -> str:

@@ -13,6 +13,7 @@ from .cases import label
 from .names import rate, who, work_name
 from .summary import ModeSummary, WorkSummary
 
+_FEW_QUIET = 3  # rounds, below which one of them decides the median
 _ALL = 3  # comparisons of a workload that are told one by one; of more, the fastest and the slowest
 
 
@@ -51,10 +52,16 @@ def _comparisons(work: WorkSummary, compared: Sequence[ModeSummary]) -> list[str
     if len(compared) <= _ALL:
         return [_comparison(mode, work) for mode in compared]
     told = [_comparison(mode, work) for mode in compared if mode.strategy == "ddp"]
-    ordered = sorted(work.modes, key=lambda mode: mode.samples_per_s.median)
-    slowest, fastest = ordered[0], ordered[-1]
-    shown = [f"{who(m)} ({rate(m.samples_per_s.median)} samples/s)" for m in (fastest, slowest)]
-    return [*told, f"of {len(work.modes)} the fastest is {shown[0]}, the slowest {shown[1]}"]
+    lowest, *_, highest = sorted(compared, key=_over)
+    ends = (
+        f"{who(highest)} has the highest ratio ({_over(highest):.2f}x), {who(lowest)} the lowest ({_over(lowest):.2f}x)"
+    )
+    base = next(other for other in work.modes if other.label == lowest.compared_with)
+    return [*told, f"of the {len(compared)} that are compared with {who(base)}, {ends}"]
+
+
+def _over(mode: ModeSummary) -> float:
+    return mode.ratio.median if mode.ratio else 1.0
 
 
 def _comparison(mode: ModeSummary, work: WorkSummary) -> str:
@@ -64,6 +71,8 @@ def _comparison(mode: ModeSummary, work: WorkSummary) -> str:
     spread = count(ratio.count, "round")
     if ratio.count > 1:
         spread += f", the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
+    if mode.apart:
+        spread += "; not alive at once"
     if ratio.low <= 1 <= ratio.high:
         return f"{who(mode)} is about as fast as {who(base)} ({ratio.median:.2f}x; {spread})"
     return f"{who(mode)} has {ratio.median:.2f}x the throughput of {who(base)} ({spread})"
@@ -85,16 +94,18 @@ def _speedup(mode: ModeSummary, work: WorkSummary) -> str:
     assert mode.speedup is not None
     assert mode.efficiency is not None
     base = next(other for other in work.modes if other.label == mode.scaled_from)
+    apart = "; not alive at once" if mode.scaled_apart else ""
     of = who(base) if base.strategy != mode.strategy else f"{base.nproc}"
-    return f"{who(mode)} gives {mode.speedup.median:.2f}x of {of} ({100 * mode.efficiency:.0f} % efficiency)"
+    return f"{who(mode)} gives {mode.speedup.median:.2f}x of {of} ({100 * mode.efficiency:.0f} % efficiency{apart})"
 
 
 def _in_quiet(compared: Sequence[ModeSummary]) -> str:
-    for mode in compared:
-        if mode.quiet_ratio is not None:
-            rounds = count(mode.quiet_ratio.count, "round")
-            return f" In the {rounds} free of other programs: {who(mode)} {mode.quiet_ratio.median:.2f}x."
-    return " No round was free of other programs."
+    """Of the first that is told; nothing of so few rounds that one of them decides."""
+    told = next((mode for mode in compared if mode.strategy == "ddp"), compared[0] if compared else None)
+    quiet = told.quiet_ratio if told else None
+    if told is None or quiet is None or quiet.count < _FEW_QUIET:
+        return ""
+    return f" In the {quiet.count} rounds free of other programs: {who(told)} {quiet.median:.2f}x."
 
 
 def fit_lines(found: Sequence[Record]) -> list[str]:

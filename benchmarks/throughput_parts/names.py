@@ -34,6 +34,17 @@ def stem(work: WorkSummary) -> str:
     return f"{work.model}-{work.precision}-{work.batch}"
 
 
+APART = "\N{DAGGER}"
+"""Marks a ratio of two that were not alive at once."""
+
+APART_NOTE = f"{APART} The two were not alive at once: the ratio is of different minutes."
+
+
+def times(spread: Spread, apart: bool, to: str = "") -> str:
+    """`0.98x dp x2`, with the mark where the two were apart."""
+    return f"{spread.median:.2f}x{APART if apart else ''} {to}".rstrip()
+
+
 def rate(value: float) -> str:
     """Samples a second."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

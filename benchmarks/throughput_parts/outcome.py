@@ -10,6 +10,7 @@ from bench_parts.records import Record, Records
 from bench_parts.statistics import status_of
 
 from .cases import label
+from .steptimes import middle_and_slow
 from .summary import key_of, summarise
 
 
@@ -31,15 +32,17 @@ def fits(records: Records) -> list[Record]:
 
 
 def quantities(records: Records) -> list[Quantity]:
-    """Of each mode, by round: samples/s, the median and the slow step; and the memory of its processes."""
+    """Of each mode, by round: samples/s, the median step, the slow one of blocks with enough steps, and memory."""
     found: dict[tuple[tuple[str, ...], str, str], list[float]] = {}
     for r in records:
         if r["kind"] != "block" or r["warmup"]:
             continue
         name = (r["model"], r["precision"], f"batch {r['batch']}", label(*key_of(r)))
+        middle, slow = middle_and_slow([r["step_ms"]])
         of = (
-            ("samples/s", "samples/s", r["samples_per_s"]), ("step p50", "ms", r["step_ms"]["p50"]),
-            ("step p95", "ms", r["step_ms"]["p95"]), ("peak RSS of all processes", "MiB", r["rss_mib"]["sum"]),
+            ("samples/s", "samples/s", r["samples_per_s"]), ("step p50", "ms", middle),
+            *((("step p95", "ms", slow),) if slow is not None else ()),
+            ("peak RSS of all processes", "MiB", r["rss_mib"]["sum"]),
             *((("peak GPU memory", "MiB", r["gpu_reserved_mib"]),) if "gpu_reserved_mib" in r else ()),
         )  # fmt: skip
         for what, unit, value in of:

@@ -7,11 +7,13 @@ from typing import Any
 
 from bench_parts.statistics import QUIET, Spread
 
+from .names import APART
+from .steptimes import FEW, KEPT
 from .summary import WorkSummary
 from .tables import MODELS, PRECISIONS, STRATEGIES
 
 _FEW = 5  # rounds, below which quartiles say little
-_FEW_STEPS = 20  # in a block, below which the 95 % step is about the slowest
+_MANY = 100  # steps, below which a few slow ones decide what 95 % of them do not exceed
 
 
 def method(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> tuple[str, ...]:
@@ -24,15 +26,16 @@ def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
     alive = "All strategies of a workload are alive at once"
     if any(work.apart for work in summary):
         alive = (
-            "As many strategies of a workload as fit into memory are alive at once (where not all were, ratios between "
-            "those that were apart compare different minutes)"
+            "As many strategies of a workload as fit into memory are alive at once (a ratio of two that were not is "
+            f"marked {APART}: it compares different minutes)"
         )
     return (
         f"{alive} and take turns in blocks of about {options['block_seconds']:g} s, while the others wait without "
         "using a core. All blocks of a workload have the same number of steps. The order rotates each round. The first "
         f"round is a warm-up and is left out. Rounds asked for: {options['rounds']}. Samples/s is the median over "
         "blocks; a ratio is taken within each round, and its median over rounds is given, which need not be the ratio "
-        "of the two medians. Step p50 and p95 are of the steps of a block on rank 0, in the median block. `cores used` "
+        "of the two medians. Step p50 and p95 are of the steps of all rounds together, on rank 0 (of a block with more "
+        f"than {KEPT} steps, those at {KEPT} evenly spaced ranks); no p95 of fewer than {FEW} steps. `cores used` "
         "is the CPU time of a strategy's processes a second."
     )
 
@@ -126,9 +129,12 @@ def limits(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[s
         lines.append(f"Default settings: {given} was set.")
     if any(mode.samples_per_s.count < _FEW for work in summary for mode in work.modes):
         lines.append(f"A reliable spread: there were fewer than {_FEW} rounds.")
-    if any(work.steps < _FEW_STEPS for work in summary):
+    fewest = min((mode.samples_per_s.count * work.steps for work in summary for mode in work.modes), default=_MANY)
+    if fewest < _MANY:
         lines.append(
-            f"The tail of step times: where a block has fewer than {_FEW_STEPS} steps, p95 is about the slowest."
+            f"The tail of step times: p95 is of as few as {fewest} steps, so that a few slow ones decide it."
+            if fewest >= FEW
+            else f"The tail of step times: there are only {fewest} steps of some strategies."
         )
     lines.append("Tuned strategies: each has its default options. Reading real data, and a model's whole training.")
     lines.append("Other machines, several nodes, large models: communication weighs differently there.")

@@ -53,10 +53,12 @@ def _status(end: Record, lost: Mapping[str, str]) -> str:
 def _results(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[str | Figure]:
     weak = machine["options"].get("scaling") == "weak"
     parts: list[str | Figure] = [*pictures.ratios(summary, weak), grids.overview(summary, weak)]
+    if len(summary) > 1:
+        parts.append(grids.note(summary))
     for work in summary:
         name = work_name(work, summary, weak)
         parts.append(grids.head(work, name, machine["options"].get("size", "small"), weak))
-        parts += [grids.rates(work), grids.parts(work), grids.resources(work)]
+        parts += [grids.rates(work), grids.note([work]), grids.parts(work), grids.resources(work)]
         parts += pictures.of_work(work, name)
     return parts
 

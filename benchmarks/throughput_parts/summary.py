@@ -12,6 +12,7 @@ from bench_parts.statistics import QUIET, Spread, others_cores, spread_of_others
 
 from .cases import Workload, label
 from .peaks import peak_flops
+from .steptimes import middle_and_slow
 from .tables import BASELINES
 
 
@@ -44,9 +45,9 @@ class ModeSummary:
     global_batch_size: int
     samples_per_s: Spread
     step_ms: float
-    """The median step, in the median block."""
-    slow_step_ms: float
-    """The step that 95 % of a block's steps do not exceed, in the median block."""
+    """The median over the steps of all rounds."""
+    slow_step_ms: float | None
+    """What 95 % of the steps of all rounds do not exceed; None where there are too few of them to say."""
     cores_used: float
     """CPU time of its ranks a second, median."""
     parts_ms: Mapping[str, float]
@@ -60,12 +61,16 @@ class ModeSummary:
     """The label of the mode that `ratio` is to; '' without one."""
     ratio: Spread | None
     """Its samples/s over those of `compared_with`, round by round; None where it is the one to compare with."""
+    apart: bool
+    """Whether `compared_with` was not alive when this was measured: `ratio` is then of different minutes."""
     quiet_ratio: Spread | None
     """The same over those rounds alone in which other programs left the cores to both; None without one."""
     scaled_from: str
     """The label of the mode with fewer shares that `speedup` is over; '' without one."""
     speedup: Spread | None
     """Its samples/s over those of `scaled_from`, round by round."""
+    scaled_apart: bool
+    """Whether `scaled_from` was not alive when this was measured: `speedup` is then of different minutes."""
     efficiency: float | None
     """`speedup` over the ratio of the shares."""
 
@@ -128,16 +133,20 @@ def _work(workload: Workload, records: Sequence[Record], model: Mapping[str, Any
         parameters=model.get("parameters"),
         flops_per_sample=flops,
         steps=everything[0]["steps"],
-        modes=tuple(_mode(key, blocks, parts[key], setups[key], flops) for key in blocks),
+        modes=tuple(_mode(key, blocks, parts[key], setups, flops) for key in blocks),
         apart=len({tuple(setups[key]["together"]) for key in blocks}) > 1,
         others_cores=spread_of_others(everything),
     )
 
 
 def _mode(
-    key: Key, blocks: Mapping[Key, Sequence[Record]], parts: Sequence[Record], setup: Record, flops: float | None
+    key: Key,
+    blocks: Mapping[Key, Sequence[Record]],
+    parts: Sequence[Record],
+    setups: Mapping[Key, Record],
+    flops: float | None,
 ) -> ModeSummary:
-    mine = blocks[key]
+    mine, setup = blocks[key], setups[key]
     base, start = compared_with(key, blocks), scaled_from(key, blocks)
     pairs = _pairs(mine, blocks[base]) if base else []
     quiet = [pair for pair in pairs if all((others_cores(b) or 0.0) < QUIET for b in pair)]
@@ -145,6 +154,7 @@ def _mode(
     rate = Spread.of([b["samples_per_s"] for b in mine])
     achieved = None if flops is None else flops * rate.median
     peak = peak_flops(setup["device"], setup["precision"])
+    step_ms, slow_step_ms = middle_and_slow([b["step_ms"] for b in mine])
     return ModeSummary(
         *key,
         ranks=setup["ranks"],
@@ -152,8 +162,8 @@ def _mode(
         device=setup["device"],
         global_batch_size=setup["global_batch_size"],
         samples_per_s=rate,
-        step_ms=median(b["step_ms"]["p50"] for b in mine),
-        slow_step_ms=median(b["step_ms"]["p95"] for b in mine),
+        step_ms=step_ms,
+        slow_step_ms=slow_step_ms,
         cores_used=median(b["cpu_seconds"] / b["seconds"] for b in mine),
         parts_ms=_parts(parts),
         memory=_memory(mine),
@@ -161,9 +171,11 @@ def _mode(
         utilisation=None if achieved is None or peak is None else achieved / (peak * key[1]),
         compared_with=label(*base) if base else "",
         ratio=_ratio(pairs),
+        apart=base is not None and _apart(setup, setups[base]),
         quiet_ratio=_ratio(quiet),
         scaled_from=label(*start) if start and speedup else "",
         speedup=speedup,
+        scaled_apart=start is not None and _apart(setup, setups[start]),
         efficiency=speedup.median * start[1] / key[1] if start and speedup else None,
     )
 
@@ -195,6 +207,10 @@ def _pairs(mine: Sequence[Record], others: Sequence[Record]) -> list[tuple[Recor
 
 def _ratio(pairs: list[tuple[Record, Record]]) -> Spread | None:
     return Spread.of([mine["samples_per_s"] / base["samples_per_s"] for mine, base in pairs]) if pairs else None
+
+
+def _apart(one: Record, other: Record) -> bool:
+    return list(one["together"]) != list(other["together"])
 
 
 def _parts(records: Sequence[Record]) -> dict[str, float]:

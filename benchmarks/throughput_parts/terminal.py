@@ -9,6 +9,8 @@ from bench_parts.records import Record, Records
 
 from .arguments import Options
 from .cases import label
+from .grids import note
+from .names import APART, times
 from .outcome import fits
 from .summary import summarise
 
@@ -64,7 +66,8 @@ def show(records: Records) -> None:
     table = Table("model", "precision", "batch", "strategy", box=None, header_style="bold", pad_edge=False)
     for name in ("samples/s (quartiles)", "step p50 / p95", "peak memory", "ratio (quartiles)", "scaling"):
         table.add_column(name, justify="right", no_wrap=True)
-    for work in summarise(records):
+    works = summarise(records)
+    for work in works:
         for mode in work.modes:
             rate, ratio, memory = mode.samples_per_s, mode.ratio, mode.memory
             table.add_row(
@@ -73,12 +76,14 @@ def show(records: Records) -> None:
                 str(work.batch),
                 mode.label,
                 f"[bold]{rate.median:,.0f}[/] ({rate.low:,.0f} - {rate.high:,.0f})",
-                f"{mode.step_ms:.1f} / {mode.slow_step_ms:.1f} ms",
+                f"{mode.step_ms:.1f} / {'-' if mode.slow_step_ms is None else f'{mode.slow_step_ms:.1f}'} ms",
                 f"{memory.rss_sum if memory.gpu_reserved is None else memory.gpu_reserved:,.0f} MiB",
-                f"{ratio.median:.2f} of {mode.compared_with} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "",
-                "" if mode.efficiency is None else f"{100 * mode.efficiency:.0f} %",
+                f"{times(ratio, mode.apart, mode.compared_with)} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "",
+                "" if mode.efficiency is None else f"{100 * mode.efficiency:.0f} %{APART if mode.scaled_apart else ''}",
             )
     terminal.print_table(table)
+    if note(works):
+        print(note(works))
     batches = Table("model", "precision", "strategy", "largest batch a process", box=None, header_style="bold")
     for fit in fits(records):
         found = "none" if fit["per_process"] is None else f"{fit['per_process']} ({fit['global']} over all)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -17,6 +16,7 @@ import dist_toolkit as dtk
 
 from . import memory
 from .spans import Spans, clock_for
+from .steptimes import kept
 from .tables import ModelSpec, Size, StrategySpec
 from .tasks import samples, step
 from .waits import PART, Waits
@@ -64,7 +64,7 @@ class Trainer:
         return {
             "samples": steps * self._batch,
             "seconds": round(seconds, 6),
-            "step_ms": {"p50": round(quantile(times, 0.5), 4), "p95": round(quantile(times, 0.95), 4)},
+            "step_ms": [round(time, 4) for time in kept(times)],
             "loss": round(fmean(rank["loss"] for rank in seen), 6),
             "cpu_seconds": round(used, 3),
             "others_cpu_seconds": None if everyone is None else round(max(0.0, everyone - used), 3),
@@ -145,11 +145,6 @@ def _timed(spans: Spans, part: str, call: Any) -> Any:
             return call(*args, **kwargs)
 
     return timed
-
-
-def quantile(values: Sequence[float], of: float) -> float:
-    """By the nearest rank; of at least one value."""
-    return sorted(values)[max(0, math.ceil(of * len(values)) - 1)]
 
 
 def middle(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
+from dtk_launch.bench_words import SLURM, split_script
 from dtk_launch.errors import PlanError, unknown
 from dtk_launch.resources import find_data
 
@@ -28,16 +29,24 @@ def listing(scripts: Mapping[str, str]) -> str:
 
 
 def run(name: str, args: tuple[str, ...]) -> NoReturn:
-    """Replace this process by the benchmark, or with --slurm submit it. Raises PlanError for an unknown name."""
+    """Replace this process by the benchmark, or with --slurm submit it. Raises PlanError for a name that is none."""
     scripts = known()
     if name in ("", "-h", "--help"):
         print(listing(scripts), file=sys.stdout if name else sys.stderr)
         sys.exit(0 if name else 2)
+    if name.startswith("-"):
+        raise PlanError(f"the name of a benchmark is missing before {name}; known: {', '.join(scripts)}")
     if name not in scripts:
         raise PlanError(unknown("benchmark", name, scripts))
-    if "--slurm" in args:
+    own, script = split_script(name, args)
+    if SLURM in own:
         from dtk_launch import bench_job
 
-        bench_job.submit(name, scripts[name], tuple(word for word in args if word != "--slurm"))
+        bench_job.submit(name, scripts[name], tuple(word for word in own if word != SLURM), script)
         sys.exit(0)
+    if SLURM in script and "--" not in script:
+        print(
+            f"dtk: warning: {SLURM} stands after {script[0]} and so is handed to it; options of dtk stand before it",
+            file=sys.stderr,
+        )
     os.execv(sys.executable, [sys.executable, scripts[name], *args])

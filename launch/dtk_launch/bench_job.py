@@ -77,8 +77,11 @@ Options that are not in this list are the benchmark's: dtk bench {name} --help. 
 node has to see. With --dry-run, print the batch script instead."""
 
 
-def submit(name: str, script: str, words: Sequence[str]) -> None:
-    """Check everything, submit the job and print its id. Raises PlanError, SubmitError."""
+def submit(name: str, script: str, words: Sequence[str], behind: Sequence[str] = ()) -> None:
+    """Check everything, submit the job and print its id. Raises PlanError, SubmitError.
+
+    `script` is the benchmark's path; `behind`: the words from the script that it takes on, none of which are dtk's.
+    """
     if name in HERE:
         raise PlanError(f"--slurm, but dtk bench {name} measures nothing; drop --slurm")
     given, args = split(name, words)
@@ -86,7 +89,7 @@ def submit(name: str, script: str, words: Sequence[str]) -> None:
     settings = resolve(SubmitOptions, given, dict(facts.environ), facts.cwd)
     options = of_job(settings.options, name, given)
     nodes = _nodes(options)
-    args = (*args, "--nodes", str(nodes)) if nodes > 1 else args
+    args = (*args, *((f"--nodes={nodes}",) if nodes > 1 else ()), *behind)
     try:
         check_forms(options)
         needs = checked(name, script, args, options, nodes, dict(facts.environ))

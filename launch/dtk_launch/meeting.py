@@ -62,13 +62,14 @@ def look(endpoint: str, root: Path = Path("/")) -> Meeting:
         return Meeting((), False, "", problem)
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     family, address = found[0][0], str(found[0][4][0])
-    is_local = _can_bind(family, address, 0)
-    taken = is_local and not _can_bind(family, address, port)
+    is_local = can_bind(family, address, 0)
+    taken = is_local and not can_bind(family, address, port)
     own, problem = _own_address(family, address, port)
     return Meeting(addresses, is_local, own, problem, taken, _ephemeral_ports(root))
 
 
-def _can_bind(family: int, address: str, port: int) -> bool:
+def can_bind(family: int, address: str, port: int) -> bool:
+    """Whether this machine has the address, and the port is free; 0 for any."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
         try:

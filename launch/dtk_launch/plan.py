@@ -91,6 +91,7 @@ class _Decisions(list[Decision]):
     """The decisions so far. Local to one build_plan."""
 
     def note(self, key: str, value: object, source: str, why: str = "") -> None:
+        """Add a decision; `source` is where its value is from, `why` what follows from it."""
         self.append(Decision(key, str(value), source, why))
 
 

@@ -146,6 +146,7 @@ class _Entry:
 
     @property
     def running(self) -> bool:
+        """Whether it says that its ranks run; `gone` may hold all the same."""
         return self.values.get("state") == "running"
 
     @property

@@ -51,9 +51,11 @@ class _Bounded:
     size: int = 0
 
     def leave(self, name: str, why: str) -> None:
+        """Note a file that is left out."""
         self.left_out.append(f"{name}: {why}")
 
     def listed(self) -> list[str]:
+        """What was left out, of much the first, and how much more."""
         rest = len(self.left_out) - NAMED
         return self.left_out[:NAMED] + ([f"and {rest} more"] if rest > 0 else [])
 

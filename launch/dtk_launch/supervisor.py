@@ -59,6 +59,7 @@ class _Received:
     pending: list[int]
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Note the signal, no more: it may come within anything."""
         self.pending.append(signum)
 
 

@@ -442,6 +442,9 @@ OTHERS = (
     Case(("bench", "comm", "--slurm", "--array", "1-3"), ("--array", "one job", "drop it")),
     Case(("bench", "comm", "--slurm", "--time"), ("--time", "requires an argument")),
     Case(("bench", "compare", "--slurm"), ("measures nothing", "drop --slurm")),
+    Case(("bench", "--slurm"), ("name of a benchmark is missing before --slurm", "known: advise, ")),
+    Case(("bench", "--nproc", "2"), ("name of a benchmark is missing before --nproc", "throughput")),
+    Case(("bench", "advise", "--slurm", "--array", "1-3", S, "--nodes", "2"), ("--array", "one job", "drop it")),
     Case(("completion", "tcsh"), ("tcsh", "zsh")),
 )
 

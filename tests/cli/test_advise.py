@@ -63,7 +63,8 @@ def test_strategies_of_a_script_of_this_package_one_of_which_fails(tmp_path):
     (tmp_path / "digits.py").write_text(script.replace("import argparse\n", f"import argparse\n{refused}", 1))
     words = ["--strategies", "ddp,fsdp,zero2", "--nproc", "2", "--rounds", "1", "--steps", "10", "--batch", "32,64"]
     done = advise(tmp_path, *words, "digits.py", "--save-every", "2", "--global-batch-size", "{batch}")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "2 of 6 failed: fsdp, 2 ranks, batch 32; fsdp, 2 ranks, batch 64; the others were measured" in done.stderr
     found = json.loads(done.stdout)
     assert {each["candidate"]["strategy"] for each in found["measured"] if each["failed"]} == {"fsdp"}
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".py"] == ["out"], "no checkpoint"

@@ -25,7 +25,7 @@ COMMANDS = [
 
 
 def doctor(folder, *words, **environ):
-    ours = ("DTK_", "PET_", "OMP_", "SLURM_", "MASTER_", "NCCL_", "GLOO_")
+    ours = ("DTK_", "PET_", "OMP_", "SLURM_", "MASTER_", "NCCL_", "GLOO_", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [DTK, "doctor", *words]
     return subprocess.run(
@@ -40,11 +40,13 @@ def test_seeded_warnings_and_an_all_reduce(tmp_path):
         done = doctor(
             tmp_path, "--json", "--strict", "--nproc", "2", "--run-dir", "a/b",
             OMP_NUM_THREADS=str(os.cpu_count()), MASTER_PORT=port, NCCL_SOCKET_IFNAME="nope", DTK_NPROC="none",
+            RANK="3", WORLD_SIZE="8", LOCAL_RANK="3", MASTER_ADDR="localhost",
         )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     values = json.loads(done.stdout)
     found = {(finding["check"], finding["level"]) for finding in values["findings"]}
-    assert {("threads", "warning"), ("ports", "warning"), ("network", "warning"), ("all-reduce", "ok")} <= found
+    assert {(check, "warning") for check in ("threads", "ports", "variables", "network")} < found
+    assert ("all-reduce", "ok") in found
     (result,) = [line for line in values["all_reduce"] if line["stage"] == "result"]
     assert (result["right"], result["ranks"], result["backend"]) == (True, 2, "gloo")
     assert all(finding["why"] and finding["fix"] for finding in values["findings"] if finding["level"] == "warning")

@@ -29,6 +29,7 @@ def test_collectives_across_nodes_to_their_report(cluster, tmp_path):
     records = records_of(tmp_path / "out")
     assert [r["kind"] for r in records if r["kind"] not in ("block", "case", "idle")] == ["machine", "setup", "end"]
     assert records[1]["nodes"] == records[1]["ranks"] == 2
+    assert records[1]["one_machine"] is True
     cases = [r for r in records if r["kind"] == "case"]
     assert {(r["scope"], r["ranks"], r["right"]) for r in cases} == {("across", 2, True)}
     assert sum(r["kind"] == "block" for r in records) == 2 * len(cases) == 8

@@ -17,6 +17,7 @@ from dtk_launch.doctor.judging import Examined, cannot_meet, judge, ranks_of, wi
 from dtk_launch.doctor.node import NodeFacts, look
 from dtk_launch.doctor.over_nodes import Nodes, for_srun, nodes_of, python_words, srun_words
 from dtk_launch.doctor.place import Place, place
+from dtk_launch.doctor.variables import probe
 
 _OF_A_STEP = ("SLURM_STEP_NODELIST", "SLURM_NODEID")
 
@@ -43,7 +44,7 @@ def examine(
             seen = _here(options, where, environ, tell)
     if where.error:
         seen = replace(seen, facts={node: _unwritable(one, where.error) for node, one in seen.facts.items()})
-    seen = replace(seen, facts=with_torch(seen))
+    seen = replace(seen, facts=with_torch(seen), variables=probe(environ))
     return seen, judge(seen)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 LEVELS = ("ok", "note", "warning", "problem")
 """From what is as it should be to what will break a run."""
-CHECKS = ("versions", "gpus", "network", "ports", "clock", "filesystem", "limits", "threads", "all-reduce")
+CHECKS = ("versions", "gpus", "network", "ports", "variables", "clock", "filesystem", "limits", "threads", "all-reduce")
 """The families of checks, in the order in which they are shown."""
 _MOST_NAMED = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dtk_launch.doctor import allreduce, clock, filesystem, gpus, limits, network, ports, versions
+from dtk_launch.doctor import allreduce, clock, filesystem, gpus, limits, network, ports, variables, versions
 from dtk_launch.doctor.findings import Finding, gather, ordered, some
 from dtk_launch.doctor.node import NodeFacts
 
@@ -28,6 +28,8 @@ class Examined:
     """node.read_unseen."""
     srun_words: str = ""
     """What srun said where a node gave no answer."""
+    variables: variables.Variables = field(default_factory=variables.Variables)
+    """Of the shell."""
 
 
 def ranks_of(facts: Mapping[str, NodeFacts], asked: int | None) -> int:
@@ -46,6 +48,7 @@ def judge(seen: Examined) -> list[Finding]:
         found += _judge_together(seen, facts)
     elif facts:
         found += clock.judge_stamps(next(iter(facts.values())).filesystem.ahead)
+    found += variables.judge(seen.variables, _addresses(facts))
     networks = {one.network.hostname: one.network for one in facts.values()}
     hosts = [facts[node].network.hostname for node in seen.nodes if node in facts]
     if seen.said is not None:
@@ -53,6 +56,10 @@ def judge(seen: Examined) -> list[Finding]:
     elif seen.why_not:
         found.append(Finding(allreduce.CHECK, "note", f"left out: {seen.why_not}"))
     return ordered(found)
+
+
+def _addresses(facts: Mapping[str, NodeFacts]) -> set[str]:
+    return {at for one in facts.values() for interface in one.network.interfaces for at in interface.addresses}
 
 
 def with_torch(seen: Examined) -> dict[str, NodeFacts]:
@@ -73,7 +80,7 @@ def _judge_node(one: NodeFacts, seen: Examined) -> Iterator[Finding]:
     yield from versions.judge(one.versions, one.gpus.cuda, number)
     yield from gpus.judge(one.gpus, planned)
     yield from network.judge(one.network, nodes, number)
-    yield from ports.judge(one.network.variable("MASTER_PORT"), one.network.taken)
+    yield from ports.judge(one.network.master_port, one.network.taken)
     yield from filesystem.judge(one.filesystem)
     yield from limits.judge(one.limits, planned, number, number > 0 and bool(one.network.infiniband))
 

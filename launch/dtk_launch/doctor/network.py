@@ -17,7 +17,7 @@ from dtk_launch.reach import gloo_interface
 
 CHECK = "network"
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
-_VARIABLES = (GLOO, NCCL, "NCCL_SOCKET_FAMILY", "NCCL_IB_DISABLE", "MASTER_ADDR", "MASTER_PORT")
+_VARIABLES = (GLOO, NCCL, "NCCL_SOCKET_FAMILY", "NCCL_IB_DISABLE")
 _LONG = 2.0  # seconds for a name
 _LOOKED_UP = 32  # names on each node: all of a large job would be many for a name server
 _SLOW = 1000  # Mb/s
@@ -41,6 +41,8 @@ class Network:
     """Names of nodes of the allocation that are not known here."""
     infiniband: tuple[tuple[str, str], ...] = ()
     """(port, state) of each InfiniBand or RoCE port, the state as the kernel has it: ACTIVE, DOWN."""
+    master_port: str = ""
+    """MASTER_PORT, where MASTER_ADDR is not set or leads here, so that rank 0 would listen here."""
     taken: tuple[int, ...] = ()
     """Those of ports.py that another program of this host has."""
 
@@ -56,11 +58,15 @@ def probe(nodes: Sequence[str] = (), head: str = "", root: Path = Path("/")) -> 
     addresses = _addresses(hostname)
     seconds = time.monotonic() - began
     variables = tuple((name, os.environ[name]) for name in _VARIABLES if os.environ.get(name))
+    there = probe_interfaces(root)
+    master = os.environ.get("MASTER_ADDR", "")
+    is_here = not master or any(of_address(there, address) for address in _addresses(master))
+    port = os.environ.get("MASTER_PORT", "") if is_here else ""
     return Network(
-        hostname, addresses, seconds, probe_interfaces(root), variables,
+        hostname, addresses, seconds, there, variables,
         told_gloo=gloo_interface(head) if len(nodes) > 1 else "",
         unknown=tuple(name for name in nodes[:_LOOKED_UP] if not _addresses(name)),
-        infiniband=_infiniband(root), taken=taken_ports(dict(variables).get("MASTER_PORT", "")),
+        infiniband=_infiniband(root), master_port=port, taken=taken_ports(port),
     )  # fmt: skip
 
 

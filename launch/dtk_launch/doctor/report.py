@@ -90,6 +90,7 @@ def as_json(seen: Examined, findings: Sequence[Finding], strict: bool) -> str:
         "run_dir": seen.run_dir,
         "findings": [asdict(found) for found in findings],
         "facts": {node: asdict(facts) for node, facts in seen.facts.items()},
+        "variables": asdict(seen.variables),
         "all_reduce": [dict(line) for line in seen.said.lines if line["stage"] in ("result", "way", "failed")]
         if seen.said
         else None,

@@ -62,7 +62,7 @@ def block_record(strategy: str, nproc: int, number: int, rate: float, others: fl
         "steps": 10,
         "samples": 1000,
         "seconds": 1000 / rate,
-        "step_ms": {"p50": 1e5 / rate, "p95": 1.1e5 / rate},
+        "step_ms": [1e5 / rate] * 9 + [1.1e5 / rate],
         "loss": 2.3,
         "cpu_seconds": 1.5 * 1000 / rate,
         "others_cpu_seconds": others * 1000 / rate,

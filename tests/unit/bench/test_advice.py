@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import advise as program
@@ -12,6 +13,7 @@ from advise_parts.report import render
 from advise_parts.summary import as_json, command, conclude, quantities
 from bench_parts import markdown
 from bench_parts.arguments import UsageError
+from bench_parts.processes import ProcessFailed
 from bench_parts.statistics import Spread
 
 from tests.unit.bench.machine_record import MACHINE
@@ -36,7 +38,7 @@ def said(*measured, follows=True, busy=0.0):
 def test_the_fastest_that_fits_is_taken_with_its_numbers():
     best, why = said(tried("single", 0.1), tried("ddp", 0.06), tried("fsdp", 0.07, memory=0.5))
     assert best == "ddp, 2 ranks, batch 64"
-    assert "1,067 samples/s, a step takes 60 ms (57 to 63); nothing that was tried is faster." in why
+    assert "1,067 samples/s, a step takes 60 ms (57 to 63); nothing else that fits is faster." in why
     assert "ddp on 2 ranks has 1.67x the rate of one process, 83% of perfect." in why
     assert "FSDP has 0.86x its rate and 0.50x its memory: take it if the model or the batch is to grow" in why
     assert "a rank used 1 GiB of 8 GiB at most" in why
@@ -88,6 +90,27 @@ def test_a_script_that_does_not_take_a_strategy():
 def test_a_shared_machine_is_said_first():
     _, why = said(tried("ddp", 0.06), busy=1.3)
     assert why.startswith("**Other programs kept 1.3 cores busy meanwhile, so do not rely on the differences")
+
+
+def test_what_failed_opens_the_advice_with_how_few_are_compared():
+    lost = [tried(name, 0, failed="ImportError: x") for name in ("fsdp", "zero2")]
+    found = advise([tried("single", 0.1), *lost, tried("ddp", 0, failed="TypeError: y")], True)
+    assert found.best.candidate.strategy == "single"
+    assert found.lost == (
+        "**3 of 4 failed, so nothing is compared: only one ran.**",
+        "Failed: fsdp, 2 ranks, batch 64; zero2, 2 ranks, batch 64: ImportError: x",
+        "Failed: ddp, 2 ranks, batch 64: TypeError: y",
+    )
+    assert found.reasons[0].endswith("; nothing else ran.")
+    found = advise([tried("single", 0.1), tried("ddp", 0.2), *lost], True)
+    assert found.lost[0] == "**2 of 4 failed, so only 2 are compared.**"
+
+
+def test_what_does_not_fit_is_an_answer_and_no_failure():
+    full = replace(tried("ddp", 0, batch=128, failed="OutOfMemoryError: x"), out_of_memory=True)
+    found = advise([tried("ddp", 0.1), full], True)
+    assert found.lost == ()
+    assert "ddp, 2 ranks, batch 128 does not fit: OutOfMemoryError: x" in found.reasons
 
 
 def test_nothing_runs():
@@ -186,14 +209,16 @@ def records(**more):
 def test_the_report():
     report = markdown.text(render(records()))
     taken = "dtk launch --nproc 2 --strategy ddp --precision bf16 train.py --batch-size 64"
-    assert f"**Take:** `{taken}`" in report
+    opening = "**1 of 3 failed, so only 2 are compared.**\n\n- Failed: fsdp, 2 ranks, batch 64: no | luck\n\n"
+    assert f"{opening}**Of what ran, take:** `{taken}`" in report
     assert "1,164 samples/s" in report, "64 samples of each of two ranks in 0.11 s"
     assert "20 ms alone" in report, "half of the gradients took 10 ms"
-    assert "- fsdp, 2 ranks, batch 64 failed: no | luck" in report
+    assert report.count("no | luck") == 1
     assert "| fsdp | 2 | 64 | failed |" in report
     assert "GPUs: none was used" in report
     found = as_json(records())
     assert (found["best"]["strategy"], found["command"]) == ("ddp", taken)
+    assert found["failed"] == {"fsdp, 2 ranks, batch 64": "no | luck"}
     names = [quantity.name[0] for quantity in quantities(records())]
     assert names == ["single, 1 rank, batch 64", "ddp, 2 ranks, batch 64"]
     assert json.loads(json.dumps(found))["measured"][0]["fits"] is True
@@ -202,7 +227,54 @@ def test_the_report():
 def test_the_command_for_a_model_is_options_alone():
     found = records(target="mlp", size="small", words=[])
     assert command(found, conclude(found).best) == "dtk launch --nproc 2 --strategy ddp --precision bf16"
-    assert "**Take these options:**" in markdown.text(render(found))
+    assert "**Of what ran, take these options:**" in markdown.text(render(found))
+    whole = [record for record in found if record["kind"] != "failed"]
+    assert "**Take these options:**" in markdown.text(render(whole))
+
+
+def test_one_that_failed_and_was_measured_when_the_run_went_on():
+    found = records()
+    again = {**found[2], "strategy": "fsdp"}
+    assert as_json([*found[:-1], again, found[-1]])["failed"] == {}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The candidates that were started, each of which ends as `outcome` says of its strategy."""
+    names, outcome = [], {}
+
+    def seen(_, candidate):
+        names.append(candidate.strategy)
+        if candidate.strategy in outcome:
+            raise ProcessFailed(f"the ranks failed. The end of the output:\n{outcome[candidate.strategy]}")
+        return {"kind": "seen"}
+
+    monkeypatch.setattr(program, "_seen", seen)
+    return names, outcome
+
+
+def test_a_part_that_failed_is_a_failure_and_is_tried_again_by_resume(started):
+    names, outcome = started
+    outcome |= {"ddp": "TypeError: y", "fsdp": "torch.OutOfMemoryError: CUDA out of memory"}
+    given, kept = options("--batch", "64", "--rounds", "2", "mlp"), []
+    with pytest.raises(ProcessFailed, match="1 of 4 failed: ddp, 2 ranks, batch 64; the others were measured"):
+        program.measure(given, kept.append, lambda _: None, [])
+    assert names == ["single", "ddp", "fsdp", "zero2", "zero2", "single"]
+    names.clear()
+    outcome.pop("ddp")
+    program.measure(given, kept.append, lambda _: None, list(kept))
+    assert names == ["ddp", "ddp"]
+    assert [record.get("out_of_memory") for record in kept if record["kind"] == "failed"] == [False, True]
+
+
+def test_candidates_that_do_not_fit_alone_are_no_failure(started):
+    names, outcome = started
+    outcome["ddp"] = "RuntimeError: DefaultCPUAllocator: can't allocate memory"
+    program.measure(options("--batch", "64", "--rounds", "1", "mlp"), lambda _: None, lambda _: None, [])
+    assert len(names) == 4
+    outcome |= dict.fromkeys(("single", "fsdp", "zero2"), outcome["ddp"])
+    with pytest.raises(ProcessFailed, match="nothing that was tried runs"):
+        program.measure(options("--batch", "64", "mlp"), lambda _: None, lambda _: None, [])
 
 
 def test_the_driver_needs_no_torch():

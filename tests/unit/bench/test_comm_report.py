@@ -1,6 +1,7 @@
 import pytest
 from bench_parts.figures import Lines
 from bench_parts.markdown import text
+from bench_parts.nodes import boot_number
 from comm_parts.report import render
 from comm_parts.terminal import show
 
@@ -23,8 +24,24 @@ def test_a_whole_report(golden):
         "why": "gloo does not support it",
     }  # fmt: skip
     idle = [{"kind": "idle", "round": number, "others_cores": 0.3} for number in (1, 2, 3)]
-    records = run(*TYPICAL, *ACROSS, [left_out, {**left_out, "size": 2048}], idle, nodes=2, ranks=4)
+    records = run(*TYPICAL, *ACROSS, [left_out, {**left_out, "size": 2048}], idle, nodes=2, ranks=4, one_machine=False)
     golden("bench/comm.md", text(render(records)))
+
+
+def test_nodes_that_share_a_kernel_are_told_to_be_one_machine():
+    shared = text(render(run(*TYPICAL, *ACROSS, nodes=2, ranks=4, one_machine=True)))
+    assert "- The 2 nodes are parts of one machine (they run on the same kernel, and share its cores)" in shared
+    assert "- A network: what the nodes sent each other never left the machine" in shared
+    apart = text(render(run(*TYPICAL, *ACROSS, nodes=2, ranks=4, one_machine=False)))
+    assert "one machine" not in apart
+    assert "- A network" not in apart
+
+
+def test_a_kernel_is_known_by_its_boot(tmp_path):
+    (tmp_path / "boot_id").write_text("1c0c49ad-27a5-4b95-bea1-9f86f3a3f1c6\n")
+    assert boot_number(tmp_path / "boot_id") == 0x1C0C49AD27A5
+    assert boot_number(tmp_path / "none") == 0
+    assert boot_number() == boot_number()
 
 
 def test_one_device_has_copies_and_no_bus():

@@ -10,7 +10,7 @@ from throughput_parts import flops, memory
 from throughput_parts.spans import HostClock, Spans, StreamClock, clock_for
 from throughput_parts.tables import MODELS
 from throughput_parts.tasks import factories, samples
-from throughput_parts.training import middle, quantile, split
+from throughput_parts.training import middle, split
 from throughput_parts.waits import Waits
 
 
@@ -129,12 +129,6 @@ def test_the_clock_of_a_stream_waits_once(monkeypatch):
     assert calls == ["stream of 3", "stream of 3"]
     assert spans.take() == {"forward": 2.5}
     assert calls[2:] == [3]
-
-
-def test_quantiles_are_by_the_nearest_rank():
-    assert [quantile([5.0, 1.0, 3.0], of) for of in (0.5, 0.95)] == [3.0, 5.0]
-    assert [quantile([2.0, 1.0], of) for of in (0.5, 0.95)] == [1.0, 2.0]
-    assert quantile([float(n) for n in range(1, 101)], 0.95) == 95.0
 
 
 def test_parts_are_medians_over_steps():

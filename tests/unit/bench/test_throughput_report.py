@@ -2,6 +2,7 @@ import pytest
 from bench_parts import markdown
 from throughput_parts import report as made
 from throughput_parts.arguments import parse
+from throughput_parts.names import APART, APART_NOTE
 from throughput_parts.terminal import Progress, show
 
 from tests.unit.bench.conftest import mode_key
@@ -40,10 +41,19 @@ def test_one_strategy_alone_gives_a_rate(run_of):
     assert "- **mlp**: DDP on 2 ranks trains 1,200 samples/s." in render(run_of(ddp=DDP))
 
 
-def test_of_many_strategies_the_fastest_and_the_slowest_are_told(run_of, golden):
-    rates = {"dp": DP, "ddp": DDP, "fsdp": [0.9 * r for r in DDP], "zero": [0.5 * r for r in DDP], "single": DP}
+def test_of_many_strategies_the_highest_and_the_lowest_ratio_are_told(run_of):
+    records = run_of(dp=DP, ddp=DDP, fsdp=[0.5 * rate for rate in DDP])
+    more = [{**r, "strategy": to} for r in records if r.get("strategy") == "ddp" for to in ("zero1", "zero2")]
+    more = [r | {"samples_per_s": 1.1 * r["samples_per_s"]} if r["kind"] == "block" else r for r in more]
+    text = render([*records, *more])
+    assert "; of the 4 that are compared with DataParallel on 2 cores, ZeRO-2 on 2 ranks has the highest ratio" in text
+    assert "highest ratio (1.32x), FSDP on 2 ranks the lowest (0.60x)" in text
+    assert "DDP on 2 ranks has 1.20x the throughput of DataParallel" in text
+
+
+def test_strategies_on_several_numbers_of_ranks(run_of, golden):
+    rates = {"dp": DP, "ddp": DDP, "fsdp": [0.9 * r for r in DDP], "single": DP}
     rates["ddp4"] = [1.5 * rate for rate in DDP]
-    del rates["zero"]
     golden("bench/scaling.md", render(run_of(**rates)))
 
 
@@ -107,4 +117,39 @@ def test_the_table_on_the_terminal(run_of, capsys):
     show(run_of(dp=DP, ddp=DDP))
     out = capsys.readouterr().out
     assert "1,200 (1,195 - 1,205)" in out
-    assert "1.20 of dp x2" in out
+    assert "1.20x dp x2 (1.19 - 1.21)" in out
+    assert APART not in out
+
+
+def test_a_ratio_of_strategies_that_were_not_alive_at_once_is_marked_wherever_it_stands(run_of, capsys):
+    records = [{**r, "together": [r["strategy"]]} if r["kind"] == "setup" else r for r in run_of(dp=DP, ddp=DDP)]
+    text = render(records)
+    assert f"1.20x{APART} dp x2" in text
+    assert APART_NOTE in text
+    assert "(5 rounds, the middle half between 1.19 and 1.21; not alive at once)" in text
+    assert APART not in render(run_of(dp=DP, ddp=DDP))
+    show(records)
+    out = capsys.readouterr().out
+    assert f"1.20x{APART} dp x2" in out
+    assert APART_NOTE in out
+
+
+def test_scaling_over_one_that_was_not_alive_at_once_is_marked(run_of):
+    records = [{**r, "together": [r["strategy"]]} if r["kind"] == "setup" else r for r in run_of(single=DP, ddp=DDP)]
+    text = render(records)
+    assert f"1.20x{APART} single x1 (60 %)" in text
+    assert "(60 % efficiency; not alive at once)" in text
+
+
+def test_rounds_free_of_other_programs_are_told_of_where_there_are_enough(run_of):
+    busy = {"others": (0.0, 0.7, 0.0, 0.7, 0.0, 0.7), "dp": DP, "ddp": DDP}
+    assert "free of other programs" not in render(run_of(**busy))
+    rates = {"dp": [*DP, 1000.0, 1000.0], "ddp": [*DDP, 1100.0, 1200.0]}
+    text = render(run_of(others=(0.0, 0.7, 0.0, 0.7, 0.7, 0.7, 0.0, 0.0), **rates))
+    assert "In the 3 rounds free of other programs: DDP on 2 ranks 1.18x." in text
+
+
+def test_of_few_steps_there_is_no_p95(run_of):
+    text = render(run_of(dp=DP[:2], ddp=DDP[:2]))
+    assert "| 100.0 ms | - |" in text
+    assert "- The tail of step times: there are only 10 steps of some strategies." in text

@@ -110,9 +110,14 @@ def test_quantities_of_each_round(run_of):
     assert {name[-1]: q.better for name, q in found.items()} == {
         "samples/s": "higher",
         "step p50": "lower",
-        "step p95": "lower",
         "peak RSS of all processes": "lower",
     }
+
+
+def test_blocks_with_enough_steps_have_a_slow_one_to_compare(run_of):
+    records = [{**r, "step_ms": [*range(1, 41)]} if r["kind"] == "block" else r for r in run_of(dp=[1.0, 100.0, 200.0])]
+    (slow,) = [q for q in quantities(records) if q.name[-1] == "step p95"]
+    assert slow.values == (38, 38)
 
 
 def test_rounds_free_of_other_programs_are_told_apart(run_of):

@@ -6,8 +6,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from dtk_launch import bench_job, joblogs, jobs
+from dtk_launch import bench, bench_job, joblogs, jobs
 from dtk_launch.bench_job import HERE, REFUSED, TAKEN, build, checked, of_job, split
+from dtk_launch.bench_words import split_script
 from dtk_launch.errors import PlanError
 from dtk_launch.job_record import JobRecord
 from dtk_launch.jobref import JobRef
@@ -48,6 +49,47 @@ def test_options_of_submit_are_the_jobs_and_all_others_the_benchmarks():
         "time": "10",
         "cpus_per_task": 4,
     }
+
+
+@pytest.mark.parametrize(
+    ("own", "script"),
+    [
+        ("--slurm --batch 64,128", "train.py --slurm --time 9"),
+        ("--time 5 --slurm", "resnet18"),
+        ("--name mlp --json -c4 --mem=4G", "mlp --slurm"),
+        ("--exclusive --resume --dry-run -c 4", "./x --nodes 2"),
+        ("--slurm", "-- train.py --slurm"),
+        ("--steps 5", "train.py -- --slurm"),
+        ("--slurm --help", ""),
+    ],
+)
+def test_what_stands_behind_a_script_is_the_scripts(own, script):
+    words = (*own.split(), *script.split())
+    assert split_script("advise", words) == (tuple(own.split()), tuple(script.split()))
+    assert split_script("comm", words) == (words, ())
+
+
+def test_the_switches_of_advise_are_known():
+    folder = find_data("benchmarks")
+    text = "".join((folder / part / "arguments.py").read_text("utf-8") for part in ("advise_parts", "bench_parts"))
+    switches = re.findall(r'\(\s*"(--[a-z-]+)",\s*action="store_true"', text)
+    assert "--resume" in switches
+    for switch in switches:
+        assert split_script("advise", (switch, "train.py")) == ((switch,), ("train.py",))
+
+
+def test_slurm_of_a_script_reaches_it(monkeypatch, capsys):
+    ran, submitted = [], []
+    monkeypatch.setattr(bench.os, "execv", lambda _, argv: ran.append(argv[2:]))
+    monkeypatch.setattr(bench_job, "submit", lambda name, _, *words: submitted.append(words))
+    bench.run("advise", ("train.py", "--", "--slurm"))
+    assert capsys.readouterr().err == ""
+    bench.run("advise", ("train.py", "--slurm"))
+    assert "--slurm stands after train.py and so is handed to it" in capsys.readouterr().err
+    assert ran == [["train.py", "--", "--slurm"], ["train.py", "--slurm"]]
+    with pytest.raises(SystemExit):
+        bench.run("advise", ("--time", "5", "--slurm", "train.py", "--slurm"))
+    assert submitted == [(("--time", "5"), ("train.py", "--slurm"))]
 
 
 @pytest.mark.parametrize("field", sorted(REFUSED))

@@ -125,8 +125,17 @@ def test_a_port_that_is_taken():
     (finding,) = ports.judge(str(port), (port,))
     assert (finding.level, finding.what) == ("warning", f"another program has MASTER_PORT={port}")
     assert [finding.level for finding in ports.judge("", (29400,))] == ["note"]
-    assert [finding.level for finding in ports.judge("29x", ())] == ["problem", "ok"]
+    assert [finding.level for finding in ports.judge("29x", ())] == ["ok"]
     assert ports.taken_ports("29x") == ports.taken_ports("")
+
+
+def test_a_port_is_looked_at_where_rank_0_would_listen(monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", "29501")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert network.probe().master_port == "29501"
+    for address, port in (("localhost", "29501"), ("192.0.2.1", ""), ("nowhere.invalid", "")):
+        monkeypatch.setenv("MASTER_ADDR", address)
+        assert network.probe().master_port == port
 
 
 def test_this_host(tmp_path):

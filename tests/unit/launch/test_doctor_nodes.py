@@ -82,7 +82,7 @@ def test_nodes_with_seeded_faults(golden):
 def test_many_good_nodes_are_a_line_for_each_check():
     seen = examined(*(node(number) for number in range(1, 101)), said=Said((result(100),)))
     shown = text(seen).splitlines()
-    assert len(shown) == 11
+    assert len(shown) == 12
     assert "(99 other nodes are ok, too)" in next(line for line in shown if " network " in line)
     assert max(map(len, shown)) < 250
 
