@@ -33,7 +33,7 @@ def headlines(summary: Summary, setup: Mapping[str, Any]) -> list[str]:
             lines.append(_compared(within, across))
     if setup["nodes"] > 1 and setup["one_machine"]:
         lines.append(
-            f"- The {setup['nodes']} nodes are parts of one machine (they run on the same kernel, and share its cores): "
+            f"- The {setup['nodes']} nodes are parts of one machine (they run on the same kernel and share its cores): "
             "what is between them is as fast as that machine, or as slow as a limit that was set for them."
         )
     if setup["device"] == "cpu":

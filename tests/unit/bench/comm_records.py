@@ -14,7 +14,8 @@ COMM = {
     },
 }  # fmt: skip
 SETUP = {
-    "kind": "setup", "ranks": 2, "nodes": 1, "one_machine": True, "threads": 1, "device": "cpu", "nccl": None, "interfaces": {},
+    "kind": "setup", "ranks": 2, "nodes": 1, "one_machine": True, "threads": 1, "device": "cpu", "nccl": None,
+    "interfaces": {},
 }  # fmt: skip
 
 

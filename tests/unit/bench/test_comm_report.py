@@ -30,7 +30,7 @@ def test_a_whole_report(golden):
 
 def test_nodes_that_share_a_kernel_are_told_to_be_one_machine():
     shared = text(render(run(*TYPICAL, *ACROSS, nodes=2, ranks=4, one_machine=True)))
-    assert "- The 2 nodes are parts of one machine (they run on the same kernel, and share its cores)" in shared
+    assert "- The 2 nodes are parts of one machine (they run on the same kernel and share its cores)" in shared
     assert "- A network: what the nodes sent each other never left the machine" in shared
     apart = text(render(run(*TYPICAL, *ACROSS, nodes=2, ranks=4, one_machine=False)))
     assert "one machine" not in apart
