@@ -8,8 +8,11 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from bench_parts.machine import busy_core_seconds
 
 _CALLS = 100_000
 
@@ -38,6 +41,18 @@ def step_of(milliseconds: float) -> "tuple[torch.optim.Optimizer, object]":
         rows = max(rows + 1, int(rows * 1.2))
 
 
+@contextmanager
+def seen_from_within() -> "Iterator[dict[str, float | None]]":
+    """`seconds` and `others_cpu_seconds` of the body, after it; the launcher is one of the others. Off Linux None."""
+    seen: dict[str, float | None] = {}
+    busy, own, began = busy_core_seconds(), time.process_time(), time.perf_counter()
+    yield seen
+    seconds, own = time.perf_counter() - began, time.process_time() - own
+    after = busy_core_seconds()
+    others = None if busy is None or after is None else round(max(0.0, after - busy - own), 3)
+    seen.update(seconds=round(seconds, 6), others_cpu_seconds=others)
+
+
 def main(first: int, rounds: int, steps: int, milliseconds: float) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
@@ -47,23 +62,33 @@ def main(first: int, rounds: int, steps: int, milliseconds: float) -> None:
         raise SystemExit(f"the heartbeat's hook is not there; hooks: {list(hooks.values())}")
     ((key, hook),) = ours.items()
     optimizer, step = step_of(milliseconds)
+    tell({"kind": "setup", "threads": torch.get_num_threads()})
     began = time.perf_counter()
     for _ in range(_CALLS):
         hook(optimizer, (), {})
-    print(json.dumps({"kind": "call", "microseconds": (time.perf_counter() - began) / _CALLS * 1e6}), flush=True)
-    for number in range(first, rounds):
+    tell({"kind": "call", "microseconds": (time.perf_counter() - began) / _CALLS * 1e6})
+    for number in (0, *range(max(1, first), rounds + 1)):  # what is gone on with needs a warm-up, too
         times: dict[str, list[float]] = {"with": [], "without": []}
-        for turn in range(2 * steps):
-            mode = "with" if turn % 2 else "without"
-            hooks.pop(key, None)
-            if mode == "with":
-                hooks[key] = hook
-            began = time.perf_counter()
-            step()
-            times[mode].append(time.perf_counter() - began)
+        with seen_from_within() as seen:
+            for turn in range(2 * steps):
+                mode = "with" if turn % 2 else "without"
+                hooks.pop(key, None)
+                if mode == "with":
+                    hooks[key] = hook
+                began = time.perf_counter()
+                step()
+                times[mode].append(time.perf_counter() - began)
+        if number < first:
+            continue
+        place = {"round": number, "warmup": number == 0}
+        tell({"kind": "others", **place, **seen})
         for mode, seconds in times.items():
-            record = {"kind": "block", "round": number, "mode": mode, "milliseconds": statistics.median(seconds) * 1000}
-            print(json.dumps(record), flush=True)
+            tell({"kind": "block", **place, "mode": mode, "milliseconds": statistics.median(seconds) * 1000})
+
+
+def tell(record: "dict[str, object]") -> None:
+    """To the driver."""
+    print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bench_parts import machine, markdown
 from bench_parts.arguments import Parser, UsageError, add_output, usable_cores
 from bench_parts.driver import Benchmark, main
 from bench_parts.figures import Figure
+from bench_parts.others import UNKNOWN, Others
 from bench_parts.processes import POLL, Started, clean_environment, temporary_folder
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
@@ -69,17 +70,17 @@ def describe(options: Options) -> Mapping[str, Any]:
 def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None], done: Records) -> None:
     """One rank under dtk launch, which does both kinds of steps in turns."""
     first = next_round(done)
-    if first == options.rounds:
+    if first > options.rounds:
         return
     say(f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms ...")
     words = [sys.executable, "-m", "dtk_launch", "launch", "--nproc", "1", "--device", "cpu", "--run-dir", "run"]
     words += [str(RANK), str(first), str(options.rounds), str(options.steps), str(options.step_ms)]
     with temporary_folder() as home:
         process = Started(words, home, clean_environment(os.environ, 1), options.out / "failed")
-        begun = bool(of_kind(done, "call"))
+        once = {record["kind"] for record in of_kind(done, "setup", "call")}
         try:
             for record in _records(process, home / "run" / "ranks" / "0.log"):
-                if record["kind"] != "call" or not begun:
+                if record["kind"] not in once:
                     add(record)
         finally:
             process.end(0.0)
@@ -105,26 +106,34 @@ def _records(process: Started, log: Path) -> Iterator[dict[str, Any]]:
 def keep(records: Records) -> Records:
     """Rounds of which both blocks are there."""
     counts = Counter(record["round"] for record in of_kind(records, "block"))
-    return [record for record in records if record["kind"] != "block" or counts[record["round"]] == 2]
+    return [record for record in records if record["kind"] not in ("block", "others") or counts[record["round"]] == 2]
+
+
+def _measured(records: Records) -> list[Record]:
+    """Blocks, but for the warm-up's."""
+    return [record for record in of_kind(records, "block") if not record.get("warmup")]
 
 
 def quantities(records: Records) -> list[Quantity]:
     """The time of a step, with and without."""
     found: dict[str, list[float]] = {}
-    for record in of_kind(records, "block"):
+    for record in _measured(records):
         found.setdefault(record["mode"], []).append(record["milliseconds"])
     return [Quantity((mode, "step"), "ms", "lower", tuple(values)) for mode, values in found.items()]
 
 
 def summary(records: Records) -> dict[str, Any]:
     """The numbers of the report; empty without a whole round."""
-    blocks = {mode: {r["round"]: r["milliseconds"] for r in records if r["kind"] == "block" and r["mode"] == mode}
-              for mode in ("with", "without")}  # fmt: skip
+    blocks = {
+        mode: {r["round"]: r["milliseconds"] for r in _measured(records) if r["mode"] == mode}
+        for mode in ("with", "without")
+    }
     paired: Paired | None = ratios(blocks["with"], blocks["without"])
     call = next((r["microseconds"] for r in records if r["kind"] == "call"), None)
     if paired is None or call is None:
         return {}
     step = Spread.of(list(blocks["without"].values()))
+    others = Others.by_round([record for record in of_kind(records, "others") if not record["warmup"]])
     return {
         "rounds": paired.spread.count,
         "step_ms": step.median,
@@ -135,6 +144,9 @@ def summary(records: Records) -> dict[str, Any]:
         "ratio_high": paired.high,
         "target": TARGET,
         "below_target": call / 1000 / step.median < TARGET,
+        "warmup": any(record.get("warmup") for record in of_kind(records, "block")),
+        "threads": next((record["threads"] for record in of_kind(records, "setup")), 1),
+        "others_cores": None if others is None else asdict(others),
     }
 
 
@@ -156,14 +168,43 @@ def render(records: Records) -> list[str | Figure]:
                 "a step with / a step without, of the same round",
                 f"{found['ratio']:.4f} (95 % interval of the median: {_interval(found)})",
             ),
-            "",
-            f"{markdown.count(found['rounds'], 'round')} of steps with and without in turns, in one process: one rank "
-            "under `dtk launch`, one thread. A step without has the heartbeat taken out of torch's table of hooks. A "
-            "ratio is that of the two medians of a round.",
         ]  # fmt: skip
-        parts.append("\n".join(lines))
+        parts += ["\n".join(lines), "## How it was measured", _method(found, records[0]["options"])]
+        parts += ["## What this does not show", _limits(found)]
     parts += ["## Machine", markdown.machine_table(records[0])]
     return [part for part in parts if part]
+
+
+def _method(found: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    others = Others(**found["others_cores"]) if found["others_cores"] else None
+    return (
+        "One process: one rank under `dtk launch`, with steps of forward, backward and AdamW on four linear layers, "
+        f"{markdown.count(found['threads'], 'thread')}. "
+        f"{'One round of warm-up, which is left out, then' if found['warmup'] else 'Without a round of warm-up:'} "
+        f"{markdown.count(found['rounds'], 'round')} of {options['steps']} steps with and {options['steps']} steps "
+        "without in turns. A step without has the heartbeat taken out of torch's table of hooks. A ratio is that of "
+        "the two medians of a round; given is the median over rounds. The hook alone was called 100,000 times in a "
+        f"row. {f'Other programs, the launcher among them, kept {others.words()}.' if others else UNKNOWN}"
+    )
+
+
+def _limits(found: Mapping[str, Any]) -> str:
+    lines = [
+        "- Other steps: the hook is called once for each step of an optimizer, so its share is smaller of a longer "
+        "step, and larger of a shorter one, or where several optimizers make steps.",
+        "- An effect smaller than the interval of the ratio: only the hook timed alone, whose memory is at hand each "
+        "time it is called, tells of that.",
+        "- What `dtk launch` does beside the rank (it reads heartbeats and follows the output): it goes on in steps "
+        "with and without alike. `dtk bench launch` has its share of a core.",
+        "- Several ranks, several nodes, and GPUs: there was one rank, on the CPU.",
+    ]
+    others = Others(**found["others_cores"]) if found["others_cores"] else None
+    if others and others.matter:
+        lines.append(
+            "- A quiet machine: other programs took a part of the cores, as said above. Steps with and without take "
+            "turns, so both are slower alike, and the interval is wider."
+        )
+    return "\n".join(lines)
 
 
 def show(records: Records) -> None:

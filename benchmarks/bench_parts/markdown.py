@@ -8,6 +8,9 @@ from typing import Any
 from .figures import Figure
 from .words import in_words
 
+RATIOS = "A ratio is the median of the ratios of the rounds, which is not the ratio of the medians beside it."
+"""To stand with a table of times and ratios."""
+
 _ENDED = {"interrupted": "The run was interrupted", "failed": "The run failed", "unfinished": "The run did not finish"}
 
 

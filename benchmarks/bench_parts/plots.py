@@ -17,6 +17,7 @@ from .words import binary, number
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#595959", "#8C6D1F")
 _MARKERS = "osD^vPX*"
 _WIDE = 4.8  # inches, 460 pixels: on a phone, text stays legible
+_BESIDE = 26  # characters of a line beside a bar
 _BYTES = 8192  # an axis with powers of two beyond this counts bytes
 
 
@@ -87,7 +88,7 @@ def _bars(figure: Bars) -> Canvas:
             position += 1
         ticks.append((first + position - 1) / 2)
         position += 0.6
-    axes.set_yticks(ticks, figure.categories)
+    axes.set_yticks(ticks, [textwrap.fill(category, _BESIDE) for category in figure.categories])
     axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles
+from math import sqrt
+from statistics import NormalDist, median, quantiles
 
 from .records import Record, Records
 
@@ -13,6 +14,7 @@ QUIET = 0.1
 """Cores: other programs that use less than this do not count."""
 
 _RESAMPLES = 2000
+_NORMAL = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,19 @@ def spread_of_others(blocks: Sequence[Record]) -> Spread | None:
     """`others_cores` over blocks; None where it could not be seen."""
     seen = [cores for cores in map(others_cores, blocks) if cores is not None]
     return Spread.of(seen) if seen else None
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share of at least one trial: Wilson's score interval, which holds for shares of 0 and 1.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, Journal of the American
+    Statistical Association 22 (1927), 209-212; recommended for few trials by L. D. Brown, T. T. Cai and A. DasGupta,
+    Interval Estimation for a Binomial Proportion, Statistical Science 16 (2001), 101-133.
+    """
+    share, square = successes / trials, _NORMAL**2
+    middle = (share + square / (2 * trials)) / (1 + square / trials)
+    half = _NORMAL * sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def status_of(records: Records) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import count, machine_table, row, status
+from bench_parts.markdown import RATIOS, count, machine_table, row, status
+from bench_parts.others import UNKNOWN
 from bench_parts.records import Records
-from bench_parts.statistics import QUIET, Paired
+from bench_parts.statistics import Paired
 
 from .summary import CaseSummary, MethodSummary, Summary, summarise
 from .tables import BASELINE, CASES, METHODS
@@ -33,7 +34,7 @@ def render(records: Records) -> list[str | Figure]:
     if summary.cases and setup is not None:
         parts += [_damage(summary), "\n".join([*_headlines(summary), *missing])]
         for case in summary.cases:
-            parts += [f"## {_heading(case, setup)}", *_figures(case), *_tables(case)]
+            parts += [f"## {_heading(case, setup)}", *_figures(case), RATIOS, *_tables(case), _others(case)]
         parts += ["## The methods", _remarks(summary), "## How it was measured", _method(machine, setup)]
         parts += ["## What this does not show", _limits(summary)]
     else:
@@ -45,6 +46,16 @@ def render(records: Records) -> list[str | Figure]:
 def _heading(case: CaseSummary, setup: Mapping[str, Any]) -> str:
     state = setup["states"][case.case]
     return f"{case.case}: {CASES[case.case]} ({state['tensors']:,} tensors, {state['bytes'] / 1e6:,.0f} MB)"
+
+
+def _others(case: CaseSummary) -> str:
+    if case.others_cores is None:
+        return UNKNOWN
+    return (
+        "During these saves and loads, other programs (the launcher among them), and the system as it writes to the "
+        "disk, kept "
+        f"{case.others_cores.words()}."
+    )
 
 
 def _damage(summary: Summary) -> str:
@@ -209,11 +220,11 @@ def _limits(summary: Summary) -> str:
             "- A cold disk: files are dropped from this system's memory alone; what a host or a disk keeps is not "
             "known."
         )
-    busy = [case.others_cores.median for case in summary.cases if case.others_cores is not None]
-    if busy and max(busy) >= QUIET:
+    busy = [case.case for case in summary.cases if case.others_cores is not None and case.others_cores.matter]
+    if busy:
         lines.append(
-            f"- A quiet machine: other programs, and the system as it writes to the disk, kept {max(busy):.2f} cores "
-            "busy in the median save or load. Others who use the disk do not show here."
+            "- A quiet machine: other programs, or the system as it writes to the disk, took a part of the cores; each "
+            "state's section says how much. Others who use the disk do not show there."
         )
     rounds = min(phase.ms.count for case in summary.cases for m in case.methods for phase in m.phases.values())
     if rounds < _FEW:

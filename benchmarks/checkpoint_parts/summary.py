@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench_parts.others import Others
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
-from bench_parts.statistics import Paired, Spread, ratios, spread_of_others, status_of
+from bench_parts.statistics import Paired, Spread, ratios, status_of
 
 from .tables import BASELINE, COPY, METHODS, PHASES
 
@@ -45,7 +46,7 @@ class CaseSummary:
     methods: tuple[MethodSummary, ...]
     copy_ms: Spread | None
     """To copy the same bytes in memory."""
-    others_cores: Spread | None
+    others_cores: Others | None
     """Cores that other programs, and the system on its own account, kept busy; None where it could not be seen."""
 
     def method(self, name: str) -> MethodSummary | None:
@@ -96,7 +97,7 @@ def _case(name: str, blocks: Sequence[Record]) -> CaseSummary:
         case=name,
         methods=tuple(_method(method, timed, blocks, copies) for method in METHODS if method in there),
         copy_ms=_milliseconds(copies),
-        others_cores=spread_of_others([b for b in timed if b["method"] != COPY]),
+        others_cores=Others.by_round([b for b in timed if b["method"] != COPY]),
     )
 
 

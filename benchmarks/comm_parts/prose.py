@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench_parts.markdown import count
+from bench_parts.others import UNKNOWN
 from bench_parts.statistics import QUIET
 from bench_parts.words import binary, number
 
@@ -92,7 +93,19 @@ def method(machine: Mapping[str, Any], setup: Mapping[str, Any], summary: Summar
         "column of its own. Medians over rounds are given, with their quartiles. GB/s are 10^9 bytes a second. As in "
         f"[nccl-tests]({SOURCE}), algbw = S/t, and busbw = algbw x a factor that makes it comparable with the speed of "
         "the hardware, whatever the operation and the number of ranks n. S is rounded down to what all ranks can have "
-        "equal shares of. all-reduce and broadcast work in place, the others from one buffer into another."
+        "equal shares of. all-reduce and broadcast work in place, the others from one buffer into another. "
+        f"{_others(summary)}"
+    )
+
+
+def _others(summary: Summary) -> str:
+    """How busy other programs were, and what of the report that is in."""
+    if summary.others_cores is None:
+        return UNKNOWN
+    return (
+        "While the ranks waited before each round, for a quarter of a second, other programs kept "
+        f"{summary.others_cores.words('look')}. A round has a block of every case, so what others do in one is in all "
+        "sections and tables alike: in one of the values of each median."
     )
 
 
@@ -111,10 +124,10 @@ def limits(summary: Summary, setup: Mapping[str, Any]) -> str:
     if setup["device"] == "cpu":
         lines.append("- GPUs: none was used, and nccl was not measured.")
     lines.append("- The backend alone: the time holds the call from Python, a few µs, which matters at small sizes.")
-    if summary.others_cores is not None and summary.others_cores.median >= QUIET:
+    if (others := summary.others_cores) is not None and others.matter:
         lines.append(
-            f"- A quiet machine: while the ranks waited between rounds, other programs kept "
-            f"{summary.others_cores.median:.2f} cores busy in the median."
+            f"- A quiet machine: other programs kept {QUIET:g} cores or more busy before {others.busy} of "
+            f"{count(others.count, 'round')}; the worst is said above."
         )
     if summary.rounds < _FEW:
         lines.append(f"- A reliable median: there were only {count(summary.rounds, 'round')}.")

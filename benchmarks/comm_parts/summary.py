@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench_parts.others import Others
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Spread, status_of
@@ -78,7 +79,7 @@ class Summary:
     parts: tuple[Part, ...]
     rounds: int
     """That have a block."""
-    others_cores: Spread | None
+    others_cores: Others | None
     """Cores that other programs kept busy while the ranks waited; None where it could not be seen."""
 
 
@@ -89,13 +90,13 @@ def summarise(records: Records) -> Summary:
         if record["kind"] == "block":
             blocks.setdefault(_key(record), []).append(record)
     cases = {_key(record): record for record in records if record["kind"] == "case"}
-    idle = [record["others_cores"] for record in records if record["kind"] == "idle"]
+    idle = {f"before round {r['round']}": r["others_cores"] for r in records if r["kind"] == "idle"}
     among = dict.fromkeys(key[:2] for key in cases if key in blocks)
     return Summary(
         status=status_of(records),
         parts=tuple(_part(backend, scope, cases, blocks) for backend, scope in among),
         rounds=max((record["round"] for found in blocks.values() for record in found), default=0),
-        others_cores=Spread.of(idle) if idle else None,
+        others_cores=Others.of(idle),
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench_parts.watch import watching
+
 from .turns import Done, turns
 
 BASELINE = "torchrun --help"
@@ -33,11 +35,14 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
     script = folder / "train.py"
     script.write_text("print('never run')\n")
     argv = commands(script)
-    for number, label in turns(list(argv), rounds):
-        if is_done("answer", label, number):
-            continue
-        began = time.perf_counter()
-        subprocess.run(argv[label], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True, cwd=folder)
-        seconds = time.perf_counter() - began
-        if number >= 0:
-            yield {"kind": "answer", "round": number, "command": label, "seconds": round(seconds, 4)}
+    for number, order in turns(list(argv), rounds):
+        missing = [label for label in order if not is_done("answer", label, number)]
+        with watching() as seen:
+            for label in missing:
+                began = time.perf_counter()
+                subprocess.run(argv[label], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True, cwd=folder)
+                seconds = time.perf_counter() - began
+                if number:
+                    yield {"kind": "answer", "round": number, "command": label, "seconds": round(seconds, 4)}
+        if missing and number:
+            yield {"kind": "others", "part": "answers", "round": number, **seen}

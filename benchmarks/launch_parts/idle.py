@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench_parts.watch import watching
+
+from .starts import threads_of
 from .turns import Done
 
 RANKS = 8
 SECONDS = 15.0
+SETTLE = 2.0
+"""Seconds from the last rank's first line to the first look."""
 KINDS = {"quiet": "600", "a line a second from each rank": "1"}
 SCRIPT = """import os, sys, time
-open("up" + os.environ["RANK"], "w").close()
+with open("up" + os.environ["RANK"], "w") as file:
+    file.write(os.environ.get("OMP_NUM_THREADS", ""))
 while True:
     time.sleep(float(sys.argv[1]))
     print("a line", flush=True)
@@ -34,7 +40,7 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
     script = folder / "idle.py"
     script.write_text(SCRIPT)
     for kind, pause in KINDS.items():
-        missing = [number for number in range(rounds) if not is_done("idle", kind, number)]
+        missing = [number for number in range(1, rounds + 1) if not is_done("idle", kind, number)]
         if not missing:
             continue
         for path in folder.glob("up*"):
@@ -47,14 +53,21 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
                 if run.poll() is not None:
                     raise RuntimeError(f"dtk launch ended with {run.returncode}")
                 time.sleep(0.1)
-            time.sleep(2.0)  # the end of the start
+            time.sleep(SETTLE)
+            threads = threads_of((folder / "up0").read_text().split())
             (torchrun,) = map(int, Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split())
             for number in missing:
-                before, began = (cpu_seconds(run.pid), cpu_seconds(torchrun)), time.perf_counter()
-                time.sleep(SECONDS)
-                after, seconds = (cpu_seconds(run.pid), cpu_seconds(torchrun)), time.perf_counter() - began
-                dtk_share, torchrun_share = (round((b - a) / seconds, 5) for a, b in zip(before, after, strict=True))
-                yield {"kind": "idle", "round": number, "ranks": kind, "dtk": dtk_share, "torchrun": torchrun_share}
+                with watching() as seen:
+                    before = cpu_seconds(run.pid), cpu_seconds(torchrun)
+                    time.sleep(SECONDS)
+                    after = cpu_seconds(run.pid), cpu_seconds(torchrun)
+                dtk_share, torchrun_share = (
+                    round((b - a) / seen["seconds"], 5) for a, b in zip(before, after, strict=True)
+                )
+                yield {
+                    "kind": "idle", "round": number, "ranks": kind, "dtk": dtk_share, "torchrun": torchrun_share,
+                    "threads": threads, **seen,
+                }  # fmt: skip
         finally:
             run.terminate()
             run.wait()

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import machine_table, row, status
+from bench_parts.markdown import RATIOS, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 
 from . import answers, idle, starts
+from .prose import limits, method
 
-_HEAD = """# The cost of the command line
-
-Every comparison is interleaved: a round runs each command once, in an order that turns. Ratios are of the same round;
-given are medians and, in brackets, quartiles over the rounds. Made by `dtk bench launch`."""
+_HEAD = "# The cost of the command line"
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
@@ -69,6 +67,7 @@ def render(records: Records) -> list[str | Figure]:
     end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
     parts: list[str | Figure] = [_HEAD, status(end), *_headline(records), *_figures(records)]
     parts += ["\n".join(section) for section in _sections(records) if len(section) > 4]
+    parts += ["## How it was measured", method(records), "## What this does not show", limits(records)]
     parts += ["## Machine", machine_table(records[0])]
     return [part for part in parts if part]
 
@@ -125,7 +124,7 @@ def _figures(records: Records) -> list[Figure]:
 
 def _sections(records: Records) -> Iterator[list[str]]:
     yield _times(
-        f"## To the first line of the script\n\nOn the last of {starts.RANKS} ranks to come to it.",
+        f"## To the first line of the script\n\nOn the last of {starts.RANKS} ranks to come to it. {RATIOS}",
         compared(records, "start", "seconds", starts.BASELINE), starts.BASELINE,
     )  # fmt: skip
     yield _times("## To the end of that run", compared(records, "start", "total", starts.BASELINE), starts.BASELINE)

@@ -9,11 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench_parts.watch import watching
+
 from .turns import Done, turns
 
 BASELINE = "torchrun"
 RANKS = 2
-SCRIPT = "import os, time; open('first' + os.environ['RANK'], 'w').write(str(time.time_ns()))\n"
+SCRIPT = """import os, time
+now = time.time_ns()
+with open("first" + os.environ["RANK"], "w") as file:
+    file.write(f"{now} {os.environ.get('OMP_NUM_THREADS', '')}")
+"""
 
 
 def commands(script: Path) -> dict[str, list[str]]:
@@ -35,13 +41,27 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
     script = folder / "first_line.py"
     script.write_text(SCRIPT)
     argv = commands(script)
-    for number, label in turns(list(argv), rounds):
-        if is_done("start", label, number):
-            continue
-        began = time.time_ns()
-        subprocess.run(argv[label], stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd=folder)
-        ended = time.time_ns()
-        lines = [int((folder / f"first{rank}").read_text()) for rank in range(RANKS)]
-        first, total = (round((moment - began) / 1e9, 4) for moment in (max(lines), ended))
-        if number >= 0:
-            yield {"kind": "start", "round": number, "command": label, "seconds": first, "total": total}
+    for number, order in turns(list(argv), rounds):
+        missing = [label for label in order if not is_done("start", label, number)]
+        with watching() as seen:
+            for label in missing:
+                record = _start(argv[label], folder)
+                if number:
+                    yield {"kind": "start", "round": number, "command": label, **record}
+        if missing and number:
+            yield {"kind": "others", "part": "starts", "round": number, **seen}
+
+
+def _start(words: list[str], folder: Path) -> dict[str, Any]:
+    """Seconds to the first line and to the end, and the threads that OMP_NUM_THREADS gave a rank, None if unset."""
+    began = time.time_ns()
+    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd=folder)
+    ended = time.time_ns()
+    lines = [(folder / f"first{rank}").read_text().split() for rank in range(RANKS)]
+    first, total = (round((moment - began) / 1e9, 4) for moment in (max(int(line[0]) for line in lines), ended))
+    return {"seconds": first, "total": total, "threads": threads_of(lines[0][1:])}
+
+
+def threads_of(words: list[str]) -> int | None:
+    """What a script has written of OMP_NUM_THREADS; None if unset."""
+    return int(words[0].partition(",")[0]) if words else None

@@ -11,9 +11,8 @@ Done = Callable[[str, str, int], bool]
 """Whether an interrupted run has the record of this kind, of this command or kind of ranks, and of this round."""
 
 
-def turns(things: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
-    """(round, thing); round -1 only warms the file cache."""
-    for number in range(-1, rounds):
-        first = (number + 1) % len(things)
-        for thing in (*things[first:], *things[:first]):
-            yield number, thing
+def turns(things: Sequence[T], rounds: int) -> Iterator[tuple[int, Sequence[T]]]:
+    """(round, things in its order); round 0 only warms the file cache."""
+    for number in range(rounds + 1):
+        first = number % len(things)
+        yield number, (*things[first:], *things[:first])

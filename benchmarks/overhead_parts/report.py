@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import count, machine_table, row, status
+from bench_parts.markdown import RATIOS, count, machine_table, row, status
+from bench_parts.others import UNKNOWN
 from bench_parts.records import Records
-from bench_parts.statistics import QUIET, Paired
+from bench_parts.statistics import Paired
 
 from .summary import FeedSummary, LoopSummary, Summary, summarise
 from .tables import BASELINE, FEEDS, LOOPS, SAME_OPTIONS
@@ -30,7 +31,7 @@ def render(records: Records) -> list[str | Figure]:
             "\n".join([*_headlines(summary), *missing]),
             "## Results",
             *_figures(summary),
-            *(_table(feed) for feed in summary.feeds),
+            *(part for feed in summary.feeds for part in (_table(feed), _others(feed))),
         ]
         parts += [_guard(summary), "## How it was measured", _method(machine, setup)]
         parts += ["## What this does not show", _limits(summary, setup)]
@@ -95,9 +96,17 @@ def _table(feed: FeedSummary) -> str:
     head = ("loop", "", "ms a step", f"time / {BASELINE}", "quartiles", "95 % of the median", *tuned,
             f"µs a step more than {BASELINE}", f"CPU time / {BASELINE} (95 %)", "collectives a step",
             "weights")  # fmt: skip
-    lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block", "", row(*head)]
+    lines = [f"**{feed.feed}** ({FEEDS[feed.feed]}), {feed.steps} steps a block. {RATIOS}", "", row(*head)]
     lines.append("|---|---|" + "---:|" * (len(head) - 3) + "---|")
     return "\n".join([*lines, *(_loop_row(loop, compared) for loop in feed.loops)])
+
+
+def _others(feed: FeedSummary) -> str:
+    return (
+        UNKNOWN
+        if feed.others_cores is None
+        else f"Other programs, the launcher among them, kept {feed.others_cores.words()}."
+    )
 
 
 def _loop_row(loop: LoopSummary, compared: bool) -> str:
@@ -156,16 +165,27 @@ def _method(machine: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
     )
 
 
+def _of_about(steps: list[float]) -> str:
+    """The lengths of the hand-written loop's steps in ms."""
+    if not steps:
+        return ""
+    low, high = (f"{bound:.0f}" if bound >= 10 else f"{bound:.1f}" for bound in (min(steps), max(steps)))
+    return f", with steps of {low} ms by hand" if low == high else f", with steps of {low} to {high} ms by hand"
+
+
 def _limits(summary: Summary, setup: Mapping[str, Any]) -> str:
-    lines = ["- Larger steps: what a library adds to a step hardly grows with the model, so its share shrinks."]
+    steps = [loop.step_ms.median for feed in summary.feeds for loop in feed.loops if loop.loop == BASELINE]
+    lines = [
+        f"- Other models, and longer or shorter steps: there was this one model of {setup['parameters']:,} weights"
+        f"{_of_about(steps)}. What a library adds to the step of another is not measured."
+    ]
     if setup["device"] == "cpu":
         lines.append("- GPUs: none was used. There, Python runs ahead of the device and may be hidden altogether.")
     lines.append("- The start of an epoch: few blocks hold one, and medians leave them out.")
-    busy = [feed.others_cores.median for feed in summary.feeds if feed.others_cores is not None]
-    if busy and max(busy) >= QUIET:
+    if any(feed.others_cores.matter for feed in summary.feeds if feed.others_cores is not None):
         lines.append(
-            f"- A quiet machine: other programs kept {max(busy):.2f} cores busy in the median block, which slows all "
-            "loops alike and widens the intervals."
+            "- A quiet machine: other programs took a part of the cores, as is said under each table. That falls on "
+            "whatever loop has its turn, and widens the intervals."
         )
     rounds = min(loop.step_ms.count for feed in summary.feeds for loop in feed.loops)
     if rounds < _FEW:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench_parts.others import Others
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
-from bench_parts.statistics import Paired, Spread, ratios, spread_of_others, status_of
+from bench_parts.statistics import Paired, Spread, ratios, status_of
 
 from .tables import BASELINE, SAME_OPTIONS
 
@@ -43,7 +44,7 @@ class FeedSummary:
     steps: int
     """In a block."""
     loops: tuple[LoopSummary, ...]
-    others_cores: Spread | None
+    others_cores: Others | None
     """Cores that other programs kept busy during the blocks; None where it could not be seen."""
 
 
@@ -96,7 +97,7 @@ def _feed(feed: str, blocks: list[Record], weights: Mapping[tuple[str, str], Rec
         feed=feed,
         steps=blocks[0]["steps"],
         loops=tuple(_loop(name, feed, blocks, weights.get((feed, name))) for name in measured),
-        others_cores=spread_of_others(blocks),
+        others_cores=Others.by_round(blocks),
     )
 
 

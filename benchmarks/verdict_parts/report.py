@@ -9,16 +9,12 @@ from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
+from bench_parts.statistics import wilson
 
+from .prose import limits, method
 from .runs import right
 
-_HEAD = """# Who failed first?
-
-Each run is made to fail in a known way. Every failing rank notes the moment of its fault by the clock that all share;
-the earliest is the truth. `dtk` is the culprit of its verdict.json, `torchrun` the "Root Cause" that torchrun printed
-at the end of the very same run (of two nodes: right if either agent names the rank). It helps torchrun, too: under
-dtk a rank that has only lost a connection puts off its end. Made by `dtk bench verdict`.
-"""
+_HEAD = "# Who failed first?"
 
 
 def summarise(records: Records) -> dict[str, tuple[int, int, int]]:
@@ -41,8 +37,15 @@ def runs_of(records: Records) -> list[Mapping[str, Any]]:
 def as_json(records: Records) -> dict[str, Any]:
     """The table as plain values."""
     return {
-        name: {"runs": runs, "dtk": dtk, "torchrun": torchrun}
+        name: {
+            "runs": runs,
+            **{
+                who: {"right": right, "share": right / runs, "interval": wilson(right, runs)}
+                for who, right in (("dtk", dtk), ("torchrun", torchrun))
+            },
+        }
         for name, (runs, dtk, torchrun) in summarise(records).items()
+        if runs
     }
 
 
@@ -56,6 +59,8 @@ def render(records: Records) -> list[str | Figure]:
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(left_out))
     parts.append("## Runs\n\n" + "\n".join(_runs(runs_of(records))))
+    parts += ["## How it was measured", method(runs_of(records))]
+    parts += ["## What this does not show", limits(runs_of(records))]
     parts += ["## Machine", machine_table(machine)]
     return [part for part in parts if part]
 
@@ -77,19 +82,22 @@ def _headline(records: Records) -> list[str]:
     runs, dtk, torchrun = summarise(records)["all"]
     if not runs:
         return []
-    return [f"- Of {runs} runs, dtk named the rank that failed first in {dtk}, torchrun in {torchrun}."]
+    return [
+        f"- Runs whose first failing rank was named: by dtk {share(dtk, runs)}, by torchrun {share(torchrun, runs)}. "
+        "In brackets: the 95 % interval of the share."
+    ]
 
 
 def _figures(records: Records) -> list[Figure]:
     found = {name: counts for name, counts in summarise(records).items() if counts[0]}
     if not found:
         return []
-    shares = [tuple(Value(100 * counts[place] / counts[0]) for counts in found.values()) for place in (1, 2)]
+    shares = [tuple(_value(counts[place], counts[0]) for counts in found.values()) for place in (1, 2)]
     return [
         Bars(
             name="verdict",
             title="How often the rank that failed first is named",
-            unit="% of the runs",
+            unit="% of the runs, and 95 % interval",
             categories=tuple(f"{name} ({counts[0]})" for name, counts in found.items()),
             series=(("dtk", shares[0]), ("torchrun", shares[1])),
             better="higher",
@@ -97,21 +105,44 @@ def _figures(records: Records) -> list[Figure]:
     ]
 
 
+def _value(right: int, runs: int) -> Value:
+    low, high = wilson(right, runs)
+    return Value(100 * right / runs, 100 * low, 100 * high)
+
+
 def _table(records: Records) -> str:
-    lines = [row("runs", "number", "dtk right", "torchrun right"), "|---|---|---|---|"]
+    lines = [
+        "The 95 % interval is that of the share.",
+        "",
+        row("runs", "number", "dtk right", "95 %", "torchrun right", "95 %"),
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, (runs, dtk, torchrun) in summarise(records).items():
         if runs:
-            lines.append(row(name, str(runs), f"{dtk} ({dtk / runs:.0%})", f"{torchrun} ({torchrun / runs:.0%})"))
+            cells = (
+                cell for right in (dtk, torchrun) for cell in (f"{right} ({right / runs:.0%})", _range(right, runs))
+            )
+            lines.append(row(name, str(runs), *cells))
     return "\n".join(lines)
 
 
+def share(right: int, runs: int) -> str:
+    """`12 of 12, 100% (76% to 100%)`."""
+    return f"{right} of {runs}, {right / runs:.0%} ({_range(right, runs)})"
+
+
+def _range(right: int, runs: int) -> str:
+    low, high = wilson(right, runs)
+    return f"{low:.0%} to {high:.0%}"
+
+
 def _runs(records: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    yield row("scenario", "first", "dtk", "how", "torchrun")
-    yield "|---|---|---|---|---|"
+    yield row("kind", "run", "failed first", "named by dtk", "how, as dtk says", "named by torchrun")
+    yield "|---|---|---|---|---|---|"
     for record in records:
         named = ", ".join(map(str, record["torchrun"])) or "-"
         how = (record["how"] or "-").replace("|", "\\|")
-        yield row(f"{record['group']}: {record['name']}", str(record["truth"]), str(record["dtk"]), how, named)
+        yield row(record["group"], record["name"], str(record["truth"]), str(record["dtk"]), how, named)
 
 
 def show(records: Records) -> None:
@@ -120,10 +151,10 @@ def show(records: Records) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("runs", no_wrap=True)
-    for head in ("number", "dtk right", "torchrun right"):
+    table.add_column("runs")
+    for head in ("dtk right (95 %)", "torchrun right (95 %)"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, (runs, dtk, torchrun) in summarise(records).items():
         if runs:
-            table.add_row(name, str(runs), f"{dtk} ({dtk / runs:.0%})", f"{torchrun} ({torchrun / runs:.0%})")
+            table.add_row(name, share(dtk, runs), share(torchrun, runs))
     print_table(table)

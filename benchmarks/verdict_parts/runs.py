@@ -15,11 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench_parts.watch import watching
+
 from .scenarios import Scenario
 
 PROGRAM = Path(__file__).resolve().parent.parent / "_verdict_rank.py"
 DTK = (sys.executable, "-m", "dtk_launch")
 _ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):\n.*?rank\s*: (\d+)", re.DOTALL)
+THREADS = 1
+"""OMP_NUM_THREADS of every rank."""
 _PATIENCE = 180.0  # seconds, of which a run needs 5
 _MEMORY = 1 << 30  # bytes of the cgroup of a run that is to run out of memory
 
@@ -35,8 +39,9 @@ def measure(scenario: Scenario) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="verdict-") as folder, limited(scenario) as group:
         port = _free_port()
-        runs = [_start(scenario, Path(folder), node, port, group) for node in range(scenario.nodes)]
-        ends = [_finish(run) for run in runs]
+        with watching() as seen:
+            runs = [_start(scenario, Path(folder), node, port, group) for node in range(scenario.nodes)]
+            ends = [_finish(run) for run in runs]
         run_dir = Path(folder) / "run"
         verdict = json.loads((run_dir / "verdict.json").read_text())
         notes = {int(path.stem): path.read_bytes() for path in (run_dir / "truth").glob("*.fault")}
@@ -47,7 +52,8 @@ def measure(scenario: Scenario) -> dict[str, Any]:
             "kind": "run", "group": scenario.group, "name": scenario.name, "ranks": scenario.nproc * scenario.nodes,
             "truth": min(times, key=times.__getitem__), "dtk": culprit and culprit["rank"],
             "how": culprit and culprit["how"], "torchrun": [int(rank) for rank in _ROOT_CAUSE.findall(words)],
-            "exit_codes": [code for code, _ in ends], "said": ends[0][1][-2000:],
+            "exit_codes": [code for code, _ in ends], "threads": THREADS,
+            **seen, "said": ends[0][1][-2000:],
         }  # fmt: skip
 
 
@@ -63,8 +69,9 @@ def _start(scenario: Scenario, folder: Path, node: int, port: int, group: Path |
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("DTK_", "PET_"))}
     enter = None if group is None else lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
     return subprocess.Popen(
-        [*words, str(PROGRAM), json.dumps(scenario.to_json())], cwd=folder, env=clean | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=enter,
+        [*words, str(PROGRAM), json.dumps(scenario.to_json())], cwd=folder,
+        env=clean | {"OMP_NUM_THREADS": str(THREADS)}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=enter,
     )  # fmt: skip
 
 

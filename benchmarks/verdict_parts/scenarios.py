@@ -14,6 +14,31 @@ KINDS = ("exception", "exit", "os._exit", "import", "SIGSEGV", "SIGABRT", "SIGKI
 """Ways to fail that need nothing."""
 EARLY = ("early end", "os._exit(0)")
 """Ways to leave with exit code 0 while the others still need the rank: those fail of it."""
+WORDS = {
+    "exception": "raises an exception",
+    "exit": "calls sys.exit(3)",
+    "os._exit": "calls os._exit(4)",
+    "import": "imports a module that is not there",
+    "SIGSEGV": "crashes (SIGSEGV)",
+    "SIGABRT": "aborts (SIGABRT)",
+    "SIGKILL": "is killed (SIGKILL)",
+    "SIGTERM": "is ended by SIGTERM",
+    "ulimit": "asks for more memory than its ulimit",
+    "early end": "calls sys.exit(0) too early",
+    "os._exit(0)": "calls os._exit(0) too early",
+    "slow teardown": "raises an exception, and ends 0.2 s after its connections",
+    "loader error": "has an exception in a worker of its DataLoader",
+    "loader killed": "has a worker of its DataLoader killed (SIGKILL)",
+    "out of memory": "is killed by the kernel's out-of-memory killer",
+    "core dump": "crashes, and is still writing its core dump when the other rank raises an exception",
+}
+"""What a rank does, for people."""
+PEERS = {
+    "sleep": "one rank fails, the others sleep",
+    "sockets": "one rank fails, the others wait for it on sockets",
+    "gloo": "one rank fails, the others wait for it in an all-reduce (gloo)",
+}
+"""What the ranks without a fault do, for people."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +46,9 @@ class Scenario:
     """One run that fails. `faults` rank -> (kind, milliseconds after the first fault)."""
 
     group: str
+    """Of scenarios that are counted together, in words."""
     name: str
+    """Within its group, in words."""
     nproc: int
     faults: tuple[tuple[int, tuple[str, float]], ...]
     peers: str = "sleep"
@@ -40,8 +67,8 @@ class Scenario:
 
 def one(kind: str, nproc: int, rank: int, peers: str = "sleep", nodes: int = 1) -> Scenario:
     """A single fault."""
-    group = "one fault" if peers == "sleep" else f"one fault, peers on {peers}"
-    return Scenario(group, f"{kind} on rank {rank} of {nproc * nodes}", nproc, ((rank, (kind, 0.0)),), peers, nodes)
+    name = f"rank {rank} of {nproc * nodes} {WORDS[kind]}{_on(nodes)}"
+    return Scenario(PEERS[peers], name, nproc, ((rank, (kind, 0.0)),), peers, nodes)
 
 
 def cascade(kinds: tuple[str, ...], nproc: int, delay: float, seed: int, nodes: int = 1) -> Scenario:
@@ -49,14 +76,19 @@ def cascade(kinds: tuple[str, ...], nproc: int, delay: float, seed: int, nodes: 
     draw = random.Random(f"{kinds} {nproc} {delay} {seed}")
     order = draw.sample(range(nproc * nodes), nproc * nodes)
     faults = tuple((rank, (draw.choice(kinds), place * delay)) for place, rank in enumerate(order))
-    name = f"{nproc * nodes} ranks fail {delay:g} ms apart, {faults[0][1][0]} first"
-    return Scenario(f"cascade, {delay:g} ms", name, nproc, faults, nodes=nodes)
+    rank, (kind, _) = faults[0]
+    name = f"{nproc * nodes} ranks{_on(nodes)}, draw {seed + 1}: rank {rank} is to be the first: it {WORDS[kind]}"
+    return Scenario(f"cascade: every rank fails, {delay:g} ms apart", name, nproc, faults, nodes=nodes)
 
 
 def core_dump() -> Scenario:
     """A rank that is still writing its core, for a second and more, when another one fails and is gone at once."""
     faults = ((1, ("core dump", 0.0)), (0, ("exception", 100.0)))
-    return Scenario("core dump", "rank 1 of 2 writes its core while rank 0 fails", 2, faults)
+    return Scenario("a crash whose core dump takes long", f"rank 1 of 2 {WORDS['core dump']}", 2, faults)
+
+
+def _on(nodes: int) -> str:
+    return f" on {nodes} nodes" if nodes > 1 else ""
 
 
 def scenarios(seeds: int = 2) -> Iterator[Scenario]:

@@ -101,6 +101,20 @@ def test_nothing_is_cut_off_or_missing(browser, pages):
     assert errors == []
 
 
+BOXES = """return [...document.querySelectorAll(".box")].filter(b => b.scrollWidth > b.clientWidth).map(b =>
+    [b.getBoundingClientRect().left, document.documentElement.clientWidth - b.getBoundingClientRect().right])"""
+
+
+def test_a_wide_table_takes_the_width_there_is(browser, pages):
+    """Where one scrolls all the same, it goes from edge to edge."""
+    for page in pages:
+        browser.get(page.as_uri())
+        for size in ((1200, 900), (1400, 900)):
+            fit(browser, size)
+            for left, right in browser.execute_script(BOXES):
+                assert max(left, right) <= 24, f"{page} at {size[0]} pixels: {left} and {right} are free beside a table"
+
+
 def test_a_wide_table_scrolls_alone(browser, pages):
     browser.get(pages[0].as_uri())
     fit(browser, PHONE)
@@ -111,12 +125,41 @@ def test_a_wide_table_scrolls_alone(browser, pages):
     assert boxes[0][2] == 0, "and can be scrolled with the keyboard"
 
 
+HEADING = re.compile(rb"/Title \((.*?)\)\s*/Dest \[(\d+) 0 R /XYZ \S+ (\S+) 0\]")
+"""Of an outline's entry: text, page, points from the bottom."""
+
+
+def printed(browser, page: Path) -> bytes:
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.get(page.as_uri())
+    words = {"preferCSSPageSize": True, "printBackground": True, "generateDocumentOutline": True}
+    return base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", words)["data"])
+
+
+def test_no_heading_stands_alone_at_the_end_of_a_page(browser, tmp_path):
+    """Sections of a heading and a table or a figure, which come to the end of a page in many ways."""
+    from bench_parts.publish import publish
+
+    from tests.unit.bench.test_figures import BARS
+
+    table = "Numbers:\n\n| a | b |\n|---|---|" + "\n| 1 | 2 |" * 7
+    parts = ["# Print"]
+    for number in range(24):
+        parts += [f"## Part {number}", BARS if number % 4 == 3 else table, "Some words.\n\n" * (1 + number % 3)]
+    publish(tmp_path, parts)
+    headings = HEADING.findall(printed(browser, tmp_path / "report.html"))
+    found = [heading for heading in headings if heading[0].startswith(b"Part")]
+    assert len(found) == 24
+    assert len({page for _, page, _ in found}) > 4
+    for title, _, height in found:
+        assert float(height) >= 40 + 100, f"{title.decode()} is {height} points above the edge, 40 of them margin"
+
+
 def test_it_prints(browser, pages):
     for page in pages:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-        browser.get(page.as_uri())
-        made = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
-        pdf = base64.b64decode(made["data"])
+        pdf = printed(browser, page)
         assert pdf.startswith(b"%PDF")
         assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 12, page
+        for title, _, height in HEADING.findall(pdf):
+            assert float(height) >= 40 + 45, f"{page}: {title.decode(errors='replace')} has no room for what follows"

@@ -76,7 +76,7 @@ def test_what_was_left_out_and_a_busy_machine_are_named():
     left_out = {"kind": "left_out", "loop": "fabric", "why": "lightning is not installed"}
     report = render([*run(others=0.5, hand=HAND, dtk=SAME), left_out])
     assert "- Left out: fabric (lightning is not installed)." in report
-    assert "other programs kept 0.50 cores busy" in report
+    assert "Other programs, the launcher among them, kept 0.50 cores busy in the median round" in report
     assert "A quiet machine" not in render(run(hand=HAND, dtk=SAME))
 
 
