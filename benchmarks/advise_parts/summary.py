@@ -61,7 +61,7 @@ def fills_memory(failed: Record) -> bool:
 
 def tells_of_memory(output: str) -> bool:
     """Whether what a start said at its end is that torch found no memory, or that the kernel's killer was at work."""
-    return is_out_of_memory(output.replace("-", " "))
+    return is_out_of_memory(output)
 
 
 def follows(records: Records) -> bool:

@@ -159,5 +159,5 @@ class _Attempts:
 
 def is_out_of_memory(output: str) -> bool:
     """Whether the end of a failed process's output says that it ran out of memory."""
-    text = output.lower()
+    text = output.lower().replace("-", " ")
     return any(words in text for words in ("out of memory", "outofmemory", "can't allocate memory", "alloc_cpu"))

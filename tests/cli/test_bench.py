@@ -105,7 +105,8 @@ SMALL = ["--nproc", "2", "--device", "cpu", "--block-seconds", "0.2", "--out", "
 @pytest.mark.parametrize("model", ["mlp", "resnet18", "bert-like", "gpt2-like", "dcgan"])
 def test_every_strategy_does_the_same_work(tmp_path, mark, model):
     for package in ("deepspeed", "torchvision", "transformers"):
-        pytest.importorskip(package)
+        if importlib.util.find_spec(package) is None:  # importing DeepSpeed sets environment variables
+            pytest.skip(f"needs {package}")
     argv = ["--strategies", ",".join(ALL), "--models", model, *SMALL]
     if model != "dcgan":
         argv += ["--global-batch-size", "8"]

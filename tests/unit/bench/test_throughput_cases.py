@@ -115,6 +115,7 @@ def test_memory_is_predicted_on_a_line():
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB", True),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory", True),
+        ("dtk: rank 1 failed first: killed by the kernel's out-of-memory killer", True),
         ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", False),
     ],
 )
