@@ -10,7 +10,7 @@ from bench_parts.records import Record
 from bench_parts.statistics import QUIET
 
 from .cases import label
-from .names import rate, who, work_name
+from .names import rate, times, who, work_name
 from .summary import ModeSummary, WorkSummary
 
 _FEW_QUIET = 3  # rounds, below which one of them decides the median
@@ -53,11 +53,13 @@ def _comparisons(work: WorkSummary, compared: Sequence[ModeSummary]) -> list[str
         return [_comparison(mode, work) for mode in compared]
     told = [_comparison(mode, work) for mode in compared if mode.strategy == "ddp"]
     lowest, *_, highest = sorted(compared, key=_over)
-    ends = (
-        f"{who(highest)} has the highest ratio ({_over(highest):.2f}x), {who(lowest)} the lowest ({_over(lowest):.2f}x)"
-    )
+    ends = f"{who(highest)} has the highest ratio ({_times(highest)}), {who(lowest)} the lowest ({_times(lowest)})"
     base = next(other for other in work.modes if other.label == lowest.compared_with)
     return [*told, f"of the {len(compared)} that are compared with {who(base)}, {ends}"]
+
+
+def _times(mode: ModeSummary) -> str:
+    return times(mode.ratio, mode.apart) if mode.ratio else "1.00x"
 
 
 def _over(mode: ModeSummary) -> float:
