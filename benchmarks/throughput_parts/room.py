@@ -6,25 +6,20 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from dtk_launch.cgroups import memory_left
+
 _GIB = 2**30
 
 
 def available_gib(root: Path = Path("/")) -> float:
-    """GiB that can be taken without swapping: what the system has free, or the control group allows if that is less.
+    """GiB that can be taken without swapping: what the system has free, or a control group of this process allows if
+    that is less (its own, such as that of `--mem` of SLURM, or one above it).
 
     Args:
         root: below which /proc and /sys are.
     """
-    found = _free(root)
-    group = root / "sys/fs/cgroup"
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):
-            allowed = int((group / limit).read_text()) - int((group / used).read_text())
-            found = min(found, max(0, allowed))
-    return found / _GIB
+    free, allowed = _free(root), memory_left(root)
+    return (free if allowed is None else min(free, allowed)) / _GIB
 
 
 def _free(root: Path) -> int:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from dtk_launch.cgroups import groups_of
+
 _KILLED = re.compile(r"Killed process (\d+)")
 
 
@@ -72,21 +74,7 @@ def _open_kernel_log(root: Path) -> int | None:
 
 def cgroups_of(pid: int, root: Path = Path("/")) -> list[Path]:
     """Folders of the memory cgroup (v1 or v2) of a process and of its parents, the innermost first."""
-    try:
-        lines = (root / f"proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    found: list[Path] = []
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        base = root / "sys/fs/cgroup"
-        if "memory" in controllers.split(","):
-            base = base / "memory"
-        elif controllers:
-            continue
-        group = Path(name)
-        found += [base / str(folder).lstrip("/") for folder in (group, *group.parents)]
-    return found
+    return [folder for controller in ("", "memory") for folder in groups_of(controller, root, str(pid))]
 
 
 def kills_in(file: Path) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtk_launch.cgroups import memory_limit, tightest
 from dtk_launch.doctor.findings import Finding, differing
 from dtk_launch.facts import count_cores
 from dtk_launch.tables import size
@@ -55,7 +56,7 @@ def probe(root: Path = Path("/")) -> Limits:
     cores = count_cores(os.environ, root)
     return Limits(
         files=pair("RLIMIT_NOFILE"), processes=pair("RLIMIT_NPROC"), locked=pair("RLIMIT_MEMLOCK"), shm=_shm(root),
-        memory=_memory(root), memory_limit=_memory_of_cgroup(root), pids_limit=_least(root, "pids", "pids.max"),
+        memory=_memory(root), memory_limit=memory_limit(root), pids_limit=tightest("pids", "pids.max", root),
         cores=cores.number, cores_why=cores.why, omp=os.environ.get("OMP_NUM_THREADS", ""),
     )  # fmt: skip
 
@@ -73,35 +74,6 @@ def _memory(root: Path) -> int | None:
         words = (root / "proc/meminfo").read_text().split()
         return int(words[words.index("MemTotal:") + 1]) << 10
     except (OSError, ValueError, IndexError):
-        return None
-
-
-def _memory_of_cgroup(root: Path) -> int | None:
-    """The limit of the tightest group, v2 or v1."""
-    least = (_least(root, "memory", name) for name in ("memory.max", "memory.limit_in_bytes"))
-    return min((limit for limit in least if limit is not None and limit < 1 << 60), default=None)  # v1: 2^63 is none
-
-
-def _least(root: Path, controller: str, name: str) -> int | None:
-    folders = (*_groups(root, ""), *_groups(root, controller))
-    return min((number for folder in folders if (number := _number(folder / name)) is not None), default=None)
-
-
-def _groups(root: Path, controller: str) -> list[Path]:
-    """The folders of this process's group and of those above it; '' for cgroup v2, else the v1 controller."""
-    try:
-        lines = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return []
-    base = root / "sys/fs/cgroup" / controller
-    group = next((Path(line[2]) for line in lines if len(line) == 3 and controller in line[1].split(",")), None)
-    return [base / str(folder).lstrip("/") for folder in (group, *group.parents)] if group else []
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
         return None
 
 

@@ -142,15 +142,29 @@ def test_precisions_are_those_of_the_launcher():
     assert {spec.engine for spec in PRECISIONS.values()} <= set(KNOWN)
 
 
-def test_memory_is_that_of_the_control_group_where_it_is_less(tmp_path: Path):
-    (tmp_path / "proc").mkdir()
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_is_that_of_the_control_group_where_it_is_less(tmp_path: Path, version: int):
+    """Of the process's own group, as that of a SLURM job with --mem, or of one above it."""
+    (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   4194304 kB\n")
     assert available_gib(tmp_path) == 4.0
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (group / "memory.max").write_text("max\n")
-    (group / "memory.current").write_text("0\n")
+    base = tmp_path / "sys/fs/cgroup" / ("memory" if version == 1 else "")
+    limit, used = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
+    )
+    none = f"{2**63 - 4096}\n" if version == 1 else "max\n"
+    line = "4:memory:/slurm/job_7/step_0" if version == 1 else "0::/slurm/job_7/step_0"
+    (tmp_path / "proc/self/cgroup").write_text(f"{line}\n")
+    job, step = base / "slurm/job_7", base / "slurm/job_7/step_0"
+    step.mkdir(parents=True)
+    for group, allowed in ((base, none), (job, none), (step, none)):
+        (group / limit).write_text(allowed)
+        (group / used).write_text("0\n")
     assert available_gib(tmp_path) == 4.0
-    (group / "memory.max").write_text(f"{3 * 2**30}\n")
-    (group / "memory.current").write_text(f"{2**30}\n")
+    (job / limit).write_text(f"{3 * 2**30}\n")
+    (job / used).write_text(f"{2**30}\n")
     assert available_gib(tmp_path) == 2.0
+    (step / limit).write_text(f"{2**29}\n")
+    assert available_gib(tmp_path) == 0.5
+    (base / limit).write_text(f"{2**28}\n")
+    assert available_gib(tmp_path) == 0.25
