@@ -6,6 +6,8 @@ does not fit into memory is an answer, and no failure unless none runs.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,21 +24,29 @@ from bench_parts.processes import ProcessFailed
 from bench_parts.ranks import running
 from bench_parts.records import Record, Records
 from bench_parts.terminal import Progress
+from dtk_launch.cgroups import memory_limit
 
 _HERE = Path(__file__).resolve().parent
 
 
 def describe(options: Options) -> Mapping[str, Any]:
-    """The first record; paths are named as the user may see them, without the folders above."""
+    """The first record. The script is named as it was given; which one that is, a digest of its folder and text says."""
     shown = (
         "words", "size", "strategies", "nproc", "device", "gpus", "precision", "batches", "batch_is", "rounds",
         "warmup", "steps", "seconds",
     )  # fmt: skip
-    target = options.target if options.size else Path(options.target).name
-    return {
-        **machine.describe(options.cores),
-        "options": {"target": target, **{name: getattr(options, name) for name in shown}},
-    }
+    found = machine.describe(options.cores)
+    limit = memory_limit()
+    if limit is not None and limit / 2**30 < found["memory_gib"]:
+        found["memory_limit_gib"] = round(limit / 2**30, 2)
+    if not options.size:
+        found["script_sha256"] = _digest(Path(options.target))
+    return {**found, "options": {"target": options.given, **{name: getattr(options, name) for name in shown}}}
+
+
+def _digest(script: Path) -> str:
+    """The first half of SHA-256 of the script's folder and text: another's of the same name differs."""
+    return hashlib.sha256(os.fsencode(script.resolve().parent) + b"\0" + script.read_bytes()).hexdigest()[:32]
 
 
 def measure(options: Options, add: Callable[[Record], None], say: Callable[[str], None], done: Records) -> None:

@@ -47,7 +47,9 @@ class Options:
     """What was asked for, checked."""
 
     target: str
-    """Path of the script, or name of the model."""
+    """Absolute path of the script, or name of the model."""
+    given: str
+    """The target as it was written."""
     words: tuple[str, ...]
     """The script's arguments."""
     size: str
@@ -136,6 +138,7 @@ def parse(
         _check_batches(batches, nproc, given.batch_is)
     return Options(
         target=target,
+        given=given.target,
         words=tuple(given.words),
         size=size,
         strategies=tuple(name for name in wanted if name not in dict(missing)),

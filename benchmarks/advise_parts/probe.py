@@ -76,6 +76,7 @@ class Probe:
             "kind": "seen",
             "seconds": [round(seconds, 6) for seconds in times],
             "ranks": dist.get_world_size() if _together() else 1,
+            "threads": torch.get_num_threads(),
             "weights": self._weights,
             "rss": int(most[0]),
             "gpu": int(most[1]) or None,

@@ -28,8 +28,13 @@ def render(records: Records) -> list[str | Figure]:
     parts.append("\n".join(f"- {reason}" for reason in found.reasons))
     parts += _figures(all_measured)
     parts += ["## What was measured", _table(all_measured), _left_out(records)]
-    parts += ["## How it was measured", _method(machine), "## What this does not show", _limits(machine)]
-    parts += ["## Machine", machine_table(machine, **{"GPUs used": str(options["gpus"])})]
+    parts += [
+        "## How it was measured",
+        _method(machine) + _threads(records),
+        "## What this does not show",
+        _limits(machine),
+    ]
+    parts += ["## Machine", machine_table(machine, **_more(machine))]
     return [part for part in parts if part]
 
 
@@ -108,8 +113,25 @@ def _method(machine: Record) -> str:
     )
 
 
+def _threads(records: Records) -> str:
+    """A sentence; '' of results that do not hold them."""
+    found = {f"{r['strategy']} x{r['nproc']}": r["threads"] for r in records if "threads" in r}
+    each = ", ".join(f"{threads} of {name}" for name, threads in found.items())
+    return f" Threads of a rank: {each}." if found else ""
+
+
+def _more(machine: Record) -> dict[str, str]:
+    limit = machine.get("memory_limit_gib")
+    return {
+        "GPUs used": str(machine["options"]["gpus"]),
+        **({} if limit is None else {"memory limit": f"{limit} GiB, of the control group"}),
+    }
+
+
 def _limits(machine: Record) -> str:
     lines = [
+        "- What else there is: DDP whose gradients are sent as bfloat16 (`dtk.DDP(comm_hook='bf16')`) and DataParallel "
+        "were not tried. `dtk bench throughput` has DataParallel on its models.",
         "- How well it learns: a larger batch needs another learning rate, and may need more samples.",
         "- What comes later: evaluations, saves, a slower disk, longer sequences.",
         "- More nodes than were used: communication weighs more there.",

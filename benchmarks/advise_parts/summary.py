@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from shlex import join
 from statistics import median
 from typing import Any
 
@@ -46,12 +47,18 @@ def _measured(candidate: Candidate, starts: Sequence[Record], machine: Record, w
         seconds=Spread.of([seconds for each in starts for seconds in each["seconds"]]),
         samples=samples,
         memory=max(each["gpu"] or each["rss"] for each in starts),
-        room=starts[0]["gpu_total"] or int(machine["memory_gib"] * 2**30 / candidate.nproc),
+        room=starts[0]["gpu_total"] or int(memory_gib(machine) * 2**30 / candidate.nproc),
         weights=weights,
         all_reduce=median(each["seconds"] * max(1.0, 4 * weights / each["bytes"]) for each in summed)
         if summed
         else None,
     )
+
+
+def memory_gib(machine: Record) -> float:
+    """GiB that all ranks could have: of the machine, or of the control group that was tighter, as that of a job."""
+    found: float = machine.get("memory_limit_gib", machine["memory_gib"])
+    return found
 
 
 def fills_memory(failed: Record) -> bool:
@@ -81,11 +88,12 @@ def busy(records: Records) -> float:
 
 
 def command(records: Records, best: Measured) -> str:
-    """The `dtk launch` line to take; of a model, the options alone."""
+    """The `dtk launch` line to take, quoted for a shell; of a model, the options alone."""
     options = records[0]["options"]
-    words = launch_words(best.candidate, "auto", options["precision"])
+    device = "cpu" if options["device"] == "cpu" else "auto"
+    words = launch_words(best.candidate, device, options["precision"])
     script = [] if options["size"] else [options["target"], *script_words(options["words"], best.candidate.batch)]
-    return " ".join(["dtk launch", *words, *script])
+    return join(["dtk", "launch", *words, *script])
 
 
 def as_json(records: Records) -> dict[str, Any]:

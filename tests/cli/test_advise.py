@@ -40,12 +40,12 @@ def advise(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 def test_a_plain_loop_without_a_process_group_is_ended_after_some_steps(tmp_path):
     (tmp_path / "plain.py").write_text(PLAIN)
     words = ["--strategies", "ddp", "--nproc", "2", "--rounds", "1", "--warmup", "2", "--steps", "9", "--batch", "8"]
-    done = advise(tmp_path, *words, "plain.py", "{batch}")
+    done = advise(tmp_path, *words, "./plain.py", "{batch}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["command"] == f"dtk launch --nproc 2 --strategy ddp {tmp_path / 'plain.py'} 8".replace(
-        str(tmp_path) + os.sep, ""
-    )
+    assert found["command"] == "dtk launch --nproc 2 --strategy ddp --device cpu ./plain.py 8"
+    machine, *seen = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [record["threads"] for record in seen if record["kind"] == "seen"] == [machine["cores"] // 2]
     assert "so --strategy changes nothing in it" in " ".join(found["reasons"])
     assert found["measured"][0]["weights"] == 16 * 4 + 4
     for rank in (0, 1):

@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from advise_parts.arguments import parse
 from advise_parts.candidates import Candidate, candidates, launch_words, script_words, turns
 from advise_parts.report import render
 from advise_parts.summary import as_json, command, conclude, quantities
-from bench_parts import markdown
+from bench_parts import markdown, resume
 from bench_parts.arguments import UsageError
 from bench_parts.processes import ProcessFailed
 from bench_parts.statistics import Spread
@@ -208,7 +209,7 @@ def records(**more):
 
 def test_the_report():
     report = markdown.text(render(records()))
-    taken = "dtk launch --nproc 2 --strategy ddp --precision bf16 train.py --batch-size 64"
+    taken = "dtk launch --nproc 2 --strategy ddp --device cpu --precision bf16 train.py --batch-size 64"
     opening = "**1 of 3 failed, so only 2 are compared.**\n\n- Failed: fsdp, 2 ranks, batch 64: no | luck\n\n"
     assert f"{opening}**Of what ran, take:** `{taken}`" in report
     assert "1,164 samples/s" in report, "64 samples of each of two ranks in 0.11 s"
@@ -226,10 +227,49 @@ def test_the_report():
 
 def test_the_command_for_a_model_is_options_alone():
     found = records(target="mlp", size="small", words=[])
-    assert command(found, conclude(found).best) == "dtk launch --nproc 2 --strategy ddp --precision bf16"
+    assert command(found, conclude(found).best) == "dtk launch --nproc 2 --strategy ddp --device cpu --precision bf16"
     assert "**Of what ran, take these options:**" in markdown.text(render(found))
     whole = [record for record in found if record["kind"] != "failed"]
     assert "**Take these options:**" in markdown.text(render(whole))
+
+
+def test_the_command_is_one_for_a_shell():
+    found = records(target="my scripts/train.py", words=["--note", "it's $HOME", "{batch}"], device="cuda")
+    words = ["--nproc", "2", "--strategy", "ddp", "--precision", "bf16", "my scripts/train.py", "--note", "it's $HOME"]
+    assert shlex.split(command(found, conclude(found).best)) == ["dtk", "launch", *words, "64"]
+
+
+def test_the_memory_of_a_job_is_its_limit():
+    found = records()
+    assert as_json(found)["measured"][1]["room"] == 4 * GIB
+    found[0]["memory_limit_gib"] = 3.0
+    assert [each["room"] for each in as_json(found)["measured"][:2]] == [3 * GIB, 1.5 * GIB]
+    assert "| memory limit | 3.0 GiB" in markdown.text(render(found))
+
+
+def test_what_was_not_tried_and_the_threads_are_said():
+    found = records()
+    assert "comm_hook='bf16'" in markdown.text(render(found))
+    assert "Threads of a rank" not in markdown.text(render(found))
+    found[1]["threads"], found[2]["threads"] = 2, 1
+    assert "Threads of a rank: 2 of single x1, 1 of ddp x2." in markdown.text(render(found))
+
+
+def test_a_script_of_the_same_name_in_another_folder_is_another(tmp_path, monkeypatch):
+    described = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        Path("train.py").touch()
+        described.append(program.describe(options("train.py")))
+    assert [each["options"]["target"] for each in described] == ["train.py"] * 2, "as it was given"
+    assert str(tmp_path) not in json.dumps(described)
+    (words,) = resume.differences(*described)
+    assert words.startswith("script sha256 ")
+    assert program.describe(options("../b/train.py"))["options"]["target"] == "../b/train.py"
+    assert not list(resume.differences(described[1], program.describe(options("train.py"))))
+    Path("train.py").write_text("changed = True\n")
+    assert list(resume.differences(described[1], program.describe(options("train.py"))))
 
 
 def test_one_that_failed_and_was_measured_when_the_run_went_on():
