@@ -30,7 +30,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def describe(options: Options) -> Mapping[str, Any]:
-    """The first record. The script is named as it was given; which one that is, a digest of its folder and text says."""
+    """The first record. The script is named as given; a digest says which one that is."""
     shown = (
         "words", "size", "strategies", "nproc", "device", "gpus", "precision", "batches", "batch_is", "rounds",
         "warmup", "steps", "seconds",

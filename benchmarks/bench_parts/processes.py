@@ -34,11 +34,13 @@ class ProcessFailed(Exception):
     """Something that was started did not do its work. The message ends with the last lines of its output.
 
     Attributes:
+        code: its exit code, -n where signal n ended it; None where it was none, or is not known.
         where: what it was, for the records.
     """
 
-    def __init__(self, message: str, **where: str) -> None:
+    def __init__(self, message: str, code: int | None = None, **where: str) -> None:
         super().__init__(message)
+        self.code = code
         self.where = where
 
 
@@ -107,7 +109,7 @@ class Started:
         shutil.copytree(self._home, self._keep)
         text = (self._home / _OUTPUT).read_text(errors="replace").replace(str(self._home), str(self._keep))
         tail = "\n".join(f"  {line}" for line in text.splitlines()[-40:])
-        return ProcessFailed(f"{what}. The end of the output:\n{tail or '(no output)'}", **where)
+        return ProcessFailed(f"{what}. The end of the output:\n{tail or '(no output)'}", code, **where)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ memory of a batch is predicted from those before, and one that would pass the li
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,7 @@ class _Attempts:
             answer = self._started().ask("attempt", batch)
         except ProcessFailed as error:
             self._end()
-            if not is_out_of_memory(str(error)):
+            if not (is_out_of_memory(str(error)) or self._was_killed(error)):
                 raise
             shutil.rmtree(self._options.out / "failed" / self._mode.name.replace(" ", "-"), ignore_errors=True)
             return None
@@ -140,6 +141,10 @@ class _Attempts:
 
     def __exit__(self, kind: Any, value: BaseException | None, trace: Any) -> None:
         self._end(kind, value, trace)
+
+    def _was_killed(self, error: ProcessFailed) -> bool:
+        """Whether SIGKILL ended a process under no launcher: the kernel's killer leaves no other trace of it."""
+        return not STRATEGIES[self._mode.strategy].launched and error.code == -signal.SIGKILL
 
     def _started(self) -> Team:
         if self._team is None:

@@ -37,7 +37,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 
 def memory_left(root: Path = Path("/")) -> int | None:
-    """Bytes that can be taken until a group of this process is full, its cache counted as used; None without a limit."""
+    """Bytes until a group of this process is full, with its cache counted as used; None without a limit."""
     left = []
     for folder in (*groups_of("", root), *groups_of("memory", root)):
         for limit_name, used_name in _MEMORY:

@@ -1,8 +1,12 @@
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from bench_parts.processes import ProcessFailed, Started
 from hypothesis import given
 from hypothesis import strategies as st
+from throughput_parts import fitting
+from throughput_parts.arguments import parse
 from throughput_parts.cases import Workload, default_batch, groups, modes_on
 from throughput_parts.fitting import Fit, Seen, is_out_of_memory, predicted, search
 from throughput_parts.kept import Kept
@@ -103,6 +107,45 @@ def tried_on(base: float, slope: float, limit: float) -> list[int]:
 def test_a_batch_whose_steps_take_too_long_ends_the_search():
     fit = search(lambda batch: Seen(batch, 1.0, batch * 1.0), 1, None)
     assert fit == Fit(Seen(8, 1.0, 8.0), "time", 4)
+
+
+def _fit(monkeypatch, tmp_path, strategy, end):
+    """`find` on processes that end in this way, as shell code, once a batch is larger than the first."""
+
+    class Team:
+        def __init__(self, mode):
+            self.mode = mode
+
+        def ask(self, what, batch):
+            if batch == MODELS["mlp"].least * (2 if strategy == "dp" else 1):
+                return {"rss_mib": 1.0, "step_seconds": 0.1}
+            home = tmp_path / f"home-{batch}"
+            home.mkdir(parents=True)
+            started = Started(["sh", "-c", end], home, {}, tmp_path / "failed" / "it")
+            raise started.failure(f"{self.mode.name} failed")
+
+    @contextmanager
+    def running(options, modes, tell):
+        yield [Team(modes[0])]
+
+    monkeypatch.setattr(fitting, "running", running)
+    options = parse(["--out", str(tmp_path), "--nproc", "2", "--strategies", strategy], cores=2, gpus=0)
+    mode = options.modes(next(options.workloads()))[-1]
+    return fitting.find(options, mode)
+
+
+@pytest.mark.parametrize("strategy", ["single", "dp"])
+def test_a_process_that_is_killed_without_words_ran_out_of_memory(monkeypatch, tmp_path, strategy):
+    """Under `dtk launch` the verdict says so; these are alone, and the kernel's killer leaves a signal and no more."""
+    found = _fit(monkeypatch, tmp_path, strategy, "kill -KILL $$")
+    assert (found["ended_by"], found["per_process"]) == ("memory", MODELS["mlp"].least * (2 if strategy == "dp" else 1))
+    with pytest.raises(ProcessFailed):
+        _fit(monkeypatch, tmp_path / "other", strategy, "kill -SEGV $$")
+
+
+def test_ranks_of_which_the_launcher_was_killed_are_a_failure(monkeypatch, tmp_path):
+    with pytest.raises(ProcessFailed):
+        _fit(monkeypatch, tmp_path, "ddp", "kill -KILL $$")
 
 
 def test_memory_is_predicted_on_a_line():
