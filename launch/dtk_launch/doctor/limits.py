@@ -19,6 +19,7 @@ _FEW_FILES, _VERY_FEW_FILES = 4096, 256
 _FEW_PROCESSES = 1024
 _SMALL_SHM, _DOCKER_SHM, _FULL_SHM = 1 << 30, 64 << 20, 16 << 20
 _LITTLE_MEMORY = 2 << 30  # for a rank
+_LITTLE_LOCKED, _MUCH_LOCKED = 1 << 30, 4 << 30  # less than one group of ranks may take, and room for several
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,23 @@ def _judge_ulimits(facts: Limits, infiniband: bool) -> Iterator[Finding]:
                 "torch starts a thread for each core in each rank: Resource temporarily unavailable",
                 "raise it (ulimit -u, --pids-limit of the container), or start fewer ranks and loader workers",
             )  # fmt: skip
-    if infiniband and facts.locked[0] >= 0:
+    if infiniband:
+        yield from _judge_locked(facts.locked[0])
+
+
+def _judge_locked(locked: int) -> Iterator[Finding]:
+    """What NCCL registers counts as locked (RLIMIT_MEMLOCK, of a process).
+
+    A communicator has buffers of 4 MiB (NCCL_BUFFSIZE of its user guide), 0.5 and 4.7 MiB (those of the protocols LL
+    and LL128, by its source), to send and to receive, for each of up to 32 channels: 0.6 GiB, an estimate. A script of
+    several dimensions of ranks has a communicator of each.
+    """
+    if 0 <= locked < _MUCH_LOCKED:
+        grave = locked < _LITTLE_LOCKED
         yield Finding(
-            CHECK, "problem", f"{size(facts.locked[0])} of locked memory (ulimit -l), and there is InfiniBand",
-            "NCCL registers its buffers with the adapter: ibv_reg_mr fails, Cannot allocate memory",
+            CHECK, "problem" if grave else "warning",
+            f"{size(locked)} of locked memory (ulimit -l), and there is InfiniBand",
+            "NCCL registers the buffers of each process group with the adapter: ibv_reg_mr fails, Cannot allocate memory",
             "ulimit -l unlimited; under SLURM in slurmd's service (LimitMEMLOCK=infinity) and "
             "PropagateResourceLimitsExcept=MEMLOCK",
         )  # fmt: skip

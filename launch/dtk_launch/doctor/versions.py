@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from dtk_launch.doctor.findings import Finding, differing
+from dtk_launch.doctor.specifiers import allows
 from dtk_launch.facts import installed_version, installed_versions
 from dtk_launch.plan import OLDEST_TORCH
 from dtk_launch.values import version_of
@@ -51,6 +53,9 @@ class Versions:
     nccl: str
     """Of the package beside torch."""
     asked: Torch | None = None
+    dtk_python: str = ""
+    """Requires-Python of the packages' metadata, as `>=3.10`; '' where it is not known."""
+    torch_python: str = ""
 
 
 def probe() -> Versions:
@@ -63,7 +68,16 @@ def probe() -> Versions:
         torch=installed_version("torch") or "",
         cuda=_built_for(),
         nccl=next(iter(nccl.values()), ""),
+        dtk_python=_requires_python("dist_toolkit"),
+        torch_python=_requires_python("torch"),
     )
+
+
+def _requires_python(distribution: str) -> str:
+    try:
+        return metadata.metadata(distribution).get("Requires-Python") or ""
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _built_for() -> str:
@@ -110,6 +124,25 @@ def read_torch(values: Mapping[str, object]) -> Torch:
 
 def judge(facts: Versions, driver_cuda: str, gpus: int) -> Iterator[Finding]:
     """`driver_cuda`: the newest CUDA that the driver can, '' where it does not say; `gpus`: how many there are."""
+    yield from (found := [*_judge_python(facts), *_judge_torch(facts, driver_cuda, gpus)])
+    if not found:
+        yield Finding(CHECK, "ok", summary(facts))
+
+
+def _judge_python(facts: Versions) -> Iterator[Finding]:
+    """pip obeys a package's Requires-Python; a copy, PYTHONPATH or --ignore-requires-python does not."""
+    for name, version, needs in (
+        ("dist-toolkit", facts.dtk, facts.dtk_python), ("torch", facts.torch, facts.torch_python),
+    ):  # fmt: skip
+        if not allows(needs, facts.python):
+            yield Finding(
+                CHECK, "problem", f"Python is {facts.python}, and {name} {version} needs {needs}",
+                "it is neither made nor tested for this Python, and may fail at any line",
+                f"a Python that fits in place of {facts.executable}, or another version of {name}",
+            )  # fmt: skip
+
+
+def _judge_torch(facts: Versions, driver_cuda: str, gpus: int) -> Iterator[Finding]:
     oldest = ".".join(map(str, OLDEST_TORCH))
     if not facts.torch or version_of(facts.torch) < OLDEST_TORCH:
         what = f"torch {facts.torch} is installed" if facts.torch else f"torch is not installed for {facts.executable}"
@@ -123,9 +156,9 @@ def judge(facts: Versions, driver_cuda: str, gpus: int) -> Iterator[Finding]:
             "often in LD_LIBRARY_PATH",
         )  # fmt: skip
         return
-    found = list(_judge_cuda(facts, driver_cuda, gpus)) if gpus else []
-    found += _judge_nccl(facts, asked)
-    yield from found or [Finding(CHECK, "ok", summary(facts))]
+    if gpus:
+        yield from _judge_cuda(facts, driver_cuda, gpus)
+    yield from _judge_nccl(facts, asked)
 
 
 def summary(facts: Versions) -> str:

@@ -4,10 +4,17 @@ from dataclasses import replace
 
 import pytest
 from dtk_launch.doctor import versions
+from dtk_launch.doctor.specifiers import allows
 from dtk_launch.doctor.versions import Torch, Versions, compare, judge, runs_on
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
 
 ASKED = Torch("", "13.0", "2.30.7", True, 1, ("9.0",), ("sm_80", "sm_90", "compute_120"), ("gloo", "nccl"))
 GOOD = Versions("3.11.7", "/env/bin/python", "0.1.0", "2.14.1", "13.0", "2.30.7", ASKED)
+
+
+VERSIONS = st.lists(st.integers(0, 4), min_size=1, max_size=3).map(lambda parts: ".".join(map(str, parts)))
 
 
 def found(facts, driver="13.0", gpus=1):
@@ -33,6 +40,48 @@ def test_no_torch_or_an_old_one(torch, said):
     assert finding.level == "problem"
     assert said in finding.what
     assert "2.10" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"python": "3.9.18", "dtk_python": ">=3.10"}, "Python is 3.9.18, and dist-toolkit 0.1.0 needs >=3.10"),
+        (
+            {"python": "3.15.0", "torch_python": ">=3.10, <3.15"},
+            "Python is 3.15.0, and torch 2.14.1 needs >=3.10, <3.15",
+        ),
+        ({"python": "3.11.7", "torch_python": ">=3.10,!=3.11.*"}, "torch 2.14.1 needs >=3.10,!=3.11.*"),
+    ],
+)
+def test_a_python_for_which_a_package_is_not_made(changes, said):
+    finding = only(replace(GOOD, **changes))
+    assert finding.level == "problem"
+    assert said in finding.what
+
+
+def test_the_python_of_here_fits():
+    here = versions.probe()
+    assert here.torch_python.startswith(">=3.")
+    assert only(replace(GOOD, python=here.python, torch_python=here.torch_python, dtk_python=">=3.10")).level == "ok"
+
+
+@given(st.lists(st.tuples(st.sampled_from(("==", "!=", "<=", ">=", "<", ">", "~=")), VERSIONS), max_size=3), VERSIONS)
+def test_specifiers_are_those_of_pip(clauses, version):
+    """PEP 440's, of releases. `~=` has two numbers or more."""
+    given_ = ",".join(f"{sign} {wanted}" for sign, wanted in clauses if sign != "~=" or "." in wanted)
+    assert allows(given_, version) is (version in SpecifierSet(given_))
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "fits"),
+    [
+        ("", "3.11.7", True), (">=3.10", "3.11.7", True), (">=3.10.*", "3.9.0", True), ("==3.11.*", "3.11.7", True),
+        ("!=3.9.*", "3.9.1", False), ("what?", "3.11.7", True), (">=3.10", "3.13.0rc1", True),
+        (">=3.12", "3.11.9+", False),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_taken_as_fitting(text, version, fits):
+    assert allows(text, version) is fits
 
 
 def test_a_driver_older_than_the_cuda_of_torch():
