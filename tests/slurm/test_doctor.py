@@ -1,5 +1,6 @@
 """dtk doctor over the nodes of a real allocation: good ones, and with faults that were put there."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_two_good_nodes_and_then_faults(cluster, tmp_path):
             assert re.search(rf"^{level} +[a-z-]+ .*{re.escape(text)}", faults, re.MULTILINE), (text, faults)
     assert faults.partition("faults: 1\n")[2] == "", "something is left on a node"
     assert "umount" not in job.log
+
+
+@pytest.mark.slow
+def test_one_node_is_looked_at_from_the_login_host(cluster, tmp_path):
+    """Not the host where salloc leaves its shell, which runs nothing of the job."""
+    words = ["salloc", "--nodes=1", "--quiet", *DTK.split(), "--json", "--run-dir", str(tmp_path / "runs")]
+    done = cluster.run(words, cwd=tmp_path, check=False, timeout=120)
+    values = json.loads(done.stdout)
+    (name,) = values["nodes"]
+    assert re.fullmatch(r"n\d", name), "no node of the cluster"
+    assert values["facts"][name]["network"]["hostname"] == name
+    (result,) = [line for line in values["all_reduce"] if line["stage"] == "result"]
+    assert (result["right"], result["ranks"]) == (True, 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

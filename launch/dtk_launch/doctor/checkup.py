@@ -15,7 +15,7 @@ from dtk_launch.doctor import allreduce, rank
 from dtk_launch.doctor.findings import Finding
 from dtk_launch.doctor.judging import Examined, cannot_meet, judge, ranks_of, with_torch
 from dtk_launch.doctor.node import NodeFacts, look
-from dtk_launch.doctor.over_nodes import Nodes, for_srun, nodes_of, python_words, srun_words
+from dtk_launch.doctor.over_nodes import Nodes, for_srun, others_of, python_words, srun_words
 from dtk_launch.doctor.place import Place, place
 from dtk_launch.doctor.variables import probe
 
@@ -36,9 +36,9 @@ def examine(
     options: CheckupOptions, environ: Mapping[str, str], tell: Callable[[str], None]
 ) -> tuple[Examined, list[Finding]]:
     """Examine, and judge. `tell` is told what takes time. Raises PlanError."""
-    nodes = nodes_of(environ)
+    nodes = others_of(environ, os.uname().nodename)
     with place(options.run_dir) as where:
-        if len(nodes) > 1:
+        if nodes:
             seen = _over_nodes(options, nodes, where, environ, tell)
         else:
             seen = _here(options, where, environ, tell)
@@ -75,7 +75,7 @@ def _over_nodes(
     tell: Callable[[str], None],
 ) -> Examined:
     group = Nodes(nodes, where.folder, options.run_dir, environ, options.timeout)
-    tell(f"looking at {len(nodes)} nodes ...")
+    tell(f"looking at {_many(nodes)} ...")
     facts, said = group.look(not options.all_reduce)
     nproc = ranks_of(facts, options.nproc)
     seen = Examined(nodes, facts, str(options.run_dir), nproc, options.nproc, srun_words=said)
@@ -84,7 +84,7 @@ def _over_nodes(
         why_not = cannot_meet(seen) if options.all_reduce else "--no-run"
         if why_not:
             return replace(seen, why_not=why_not)
-        tell(f"all-reduce over {len(nodes)} nodes x {nproc} ranks ...")
+        tell(f"all-reduce over {_many(nodes)} x {nproc} ranks ...")
         command = (
             *srun_words(environ, len(nodes), where.folder), *python_words(),
             *_launch(where.folder, nproc, options.timeout),
@@ -94,6 +94,10 @@ def _over_nodes(
     finally:
         if any(seen.unseen.values()):
             group.leave()
+
+
+def _many(nodes: tuple[str, ...]) -> str:
+    return f"{len(nodes)} nodes" if len(nodes) > 1 else nodes[0]
 
 
 def _launch(folder: Path, nproc: int, timeout: float) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def doctor(run_dir: str, nproc: str | None, no_run: bool, timeout: str, strict: 
     runs a second of all-reduce. Each finding says what was seen, why it matters, and the fix.
 
     Inside a SLURM allocation of several nodes (sbatch, salloc) it looks at each of them by srun, at what differs
-    between them, and whether they see each other and the same folder.
+    between them, and whether they see each other and the same folder; at the node of one that is not this host, too.
 
     Changes nothing, and leaves nothing behind. Exit code: 0 nothing found that breaks a run, 1 something will, 2 bad
     input.

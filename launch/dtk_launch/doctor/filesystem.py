@@ -209,6 +209,16 @@ def _judge_room(facts: Filesystem) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def judge_remote(path: str, node: str, unseen: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """`unseen`, as for judge_shared, of the only node of a run: the files of this host that it does not see."""
+    if others := unseen.get(node):
+        yield Finding(
+            CHECK, "warning", f"{path} is not the same on {node} and on {some(others)}",
+            "what the run writes there stays on the node, checkpoints too: no other host can go on with them",
+            "pass a --run-dir on the file system that all nodes share",
+        )  # fmt: skip
+
+
 def judge_shared(path: str, unseen: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
     """`unseen`: for each node those whose files it does not see in `path`; () for a node that sees all."""
     blind = {node: others for node, others in unseen.items() if others}

@@ -42,11 +42,13 @@ def ranks_of(facts: Mapping[str, NodeFacts], asked: int | None) -> int:
 
 def judge(seen: Examined) -> list[Finding]:
     """All findings, in the order of the checks."""
-    several, facts = len(seen.nodes) > 1, with_torch(seen)
+    facts = with_torch(seen)
     found = gather((node, list(_judge_node(one, seen))) for node, one in facts.items())
-    if several:
+    found += _judge_answers(seen)
+    if len(seen.nodes) > 1:
         found += _judge_together(seen, facts)
     elif facts:
+        found += filesystem.judge_remote(seen.run_dir, seen.nodes[0], seen.unseen)
         found += clock.judge_stamps(next(iter(facts.values())).filesystem.ahead)
     found += variables.judge(seen.variables, _addresses(facts))
     networks = {one.network.hostname: one.network for one in facts.values()}
@@ -85,14 +87,17 @@ def _judge_node(one: NodeFacts, seen: Examined) -> Iterator[Finding]:
     yield from limits.judge(one.limits, planned, number, number > 0 and bool(one.network.infiniband))
 
 
-def _judge_together(seen: Examined, facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
-    missing = [node for node in seen.nodes if node not in facts]
+def _judge_answers(seen: Examined) -> Iterator[Finding]:
+    missing = [node for node in seen.nodes if node not in seen.facts]
     if missing:
         yield Finding(
             "versions", "problem", f"no answer from {some(missing)}: {seen.srun_words or 'srun said nothing'}",
             "dtk has to run on every node", "see that this Python and dtk are on the file system that all nodes share, "
             "and that srun --overlap hostname answers on each",
         )  # fmt: skip
+
+
+def _judge_together(seen: Examined, facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
     yield from versions.compare({node: one.versions for node, one in facts.items()})
     yield from gpus.compare({node: one.gpus for node, one in facts.items()})
     yield from network.compare({node: one.network for node, one in facts.items()})
@@ -114,5 +119,6 @@ def cannot_meet(seen: Examined) -> str:
     missing = [node for node in seen.nodes if node not in seen.facts]
     if missing:
         return f"no answer from {some(missing)}"
-    graves = [finding for finding in _judge_meeting(seen.nodes, seen.facts) if finding.level == "problem"]
+    meeting = _judge_meeting(seen.nodes, seen.facts) if len(seen.nodes) > 1 else ()
+    graves = [finding for finding in meeting if finding.level == "problem"]
     return graves[0].what if graves and graves[0].check == "ports" else ""

@@ -120,7 +120,7 @@ def _judge_locked(locked: int) -> Iterator[Finding]:
         yield Finding(
             CHECK, "problem" if grave else "warning",
             f"{size(locked)} of locked memory (ulimit -l), and there is InfiniBand",
-            "NCCL registers the buffers of each process group with the adapter: ibv_reg_mr fails, Cannot allocate memory",
+            "NCCL registers the buffers of each process group: ibv_reg_mr fails, Cannot allocate memory",
             "ulimit -l unlimited; under SLURM in slurmd's service (LimitMEMLOCK=infinity) and "
             "PropagateResourceLimitsExcept=MEMLOCK",
         )  # fmt: skip

@@ -79,6 +79,8 @@ def look_in_step(order: Order, environ: Mapping[str, str]) -> NodeFacts:
     results: dict[str, Any] = {}
 
     def meet() -> None:
+        if not others:
+            return
         if step.node_rank == 0:
             results["hosting"] = clock.host(port, others, order.patience)
         else:

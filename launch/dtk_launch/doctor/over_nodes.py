@@ -39,6 +39,17 @@ def nodes_of(environ: Mapping[str, str]) -> tuple[str, ...]:
         raise PlanError(str(error).replace("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")) from None
 
 
+def others_of(environ: Mapping[str, str], host: str) -> tuple[str, ...]:
+    """The nodes of the allocation if they have to be asked by srun; () where the only one is this machine, `host`.
+
+    In a job SLURM says which node this is; salloc leaves its shell on the login host. Raises PlanError.
+    """
+    nodes = nodes_of(environ)
+    here = environ.get("SLURMD_NODENAME") or host
+    alone = len(nodes) == 1 and nodes[0].partition(".")[0].lower() == here.partition(".")[0].lower()
+    return () if alone else nodes
+
+
 def srun_words(environ: Mapping[str, str], nodes: int, folder: Path | None = None) -> tuple[str, ...]:
     """srun and its options: one task on each node of the allocation, beside what runs there already.
 

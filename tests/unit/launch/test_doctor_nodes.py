@@ -183,6 +183,36 @@ def test_the_nodes_of_an_allocation(environ, nodes):
     assert over_nodes.nodes_of(environ) == nodes
 
 
+@pytest.mark.parametrize(
+    ("listed", "more", "host", "asked"),
+    [
+        ("n1", {}, "login", ("n1",)),
+        ("n1", {}, "n1.cluster.example", ()),
+        ("n1", {"SLURMD_NODENAME": "n1"}, "a-container", ()),
+        ("n1", {"SLURMD_NODENAME": "n2"}, "n2", ("n1",)),
+        ("n[1-2]", {"SLURMD_NODENAME": "n1"}, "n1", ("n1", "n2")),
+    ],
+)
+def test_one_node_is_asked_by_srun_unless_it_is_this_one(listed, more, host, asked):
+    environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": listed, **more}
+    assert over_nodes.others_of(environ, host) == asked
+    assert over_nodes.others_of({}, host) == ()
+
+
+def test_one_node_that_is_not_this_host():
+    """Its port for meeting others is of no interest, whether it answers and has this host's folder is."""
+    hosting = Hosting(24711, "Address already in use", ())
+    seen = replace(examined(node(1, hosting=hosting)), unseen={"n1": ("login",)})
+    assert cannot_meet(seen) == ""
+    found = [finding for finding in judge(seen) if finding.level != "ok"]
+    assert [(finding.check, finding.level) for finding in found] == [("filesystem", "warning")]
+    assert found[0].what == "/lustre/runs is not the same on n1 and on login"
+    (lost,) = [
+        one for one in judge(examined(nodes=("n1",), srun_words="srun: error: Unable to create step")) if one.fix
+    ]
+    assert (lost.level, lost.what) == ("problem", "no answer from n1: srun: error: Unable to create step")
+
+
 def test_srun_gets_what_it_was_given():
     words = over_nodes.srun_words({"SLURM_CPUS_PER_TASK": "8"}, 3)
     assert {"--overlap", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--cpus-per-task=8"} <= set(words)
