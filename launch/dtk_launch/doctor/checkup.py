@@ -38,10 +38,8 @@ def examine(
     """Examine, and judge. `tell` is told what takes time. Raises PlanError."""
     nodes = others_of(environ, os.uname().nodename)
     with place(options.run_dir) as where:
-        if nodes:
-            seen = _over_nodes(options, nodes, where, environ, tell)
-        else:
-            seen = _here(options, where, environ, tell)
+        around = (where, environ, tell)
+        seen = _over_nodes(options, nodes, *around) if nodes else _here(options, *around)
     if where.error:
         seen = replace(seen, facts={node: _unwritable(one, where.error) for node, one in seen.facts.items()})
     seen = replace(seen, facts=with_torch(seen), variables=probe(environ))

@@ -75,9 +75,10 @@ def probe() -> Versions:
 
 def _requires_python(distribution: str) -> str:
     try:
-        return metadata.metadata(distribution).get("Requires-Python") or ""
+        found = metadata.metadata(distribution)
     except metadata.PackageNotFoundError:
         return ""
+    return found["Requires-Python"] if "Requires-Python" in found else ""  # noqa: SIM401  # it has no get
 
 
 def _built_for() -> str:
