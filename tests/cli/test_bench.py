@@ -107,7 +107,7 @@ def test_every_strategy_does_the_same_work(tmp_path, mark, model):
     for package in ("deepspeed", "torchvision", "transformers"):
         if importlib.util.find_spec(package) is None:  # importing DeepSpeed sets environment variables
             pytest.skip(f"needs {package}")
-    argv = ["--strategies", ",".join(ALL), "--models", model, *SMALL]
+    argv = ["--strategies", ",".join(ALL), "--models", model, "--at-once", "8", *SMALL]
     if model != "dcgan":
         argv += ["--global-batch-size", "8"]
     process = start(argv, mark, tmp_path)
