@@ -132,7 +132,7 @@ class Measurement:
         return self._ranks.largest(seconds), self._ranks.total(seconds) / self._ranks.size
 
     def _look(self, turn: int) -> None:
-        """What others do while no rank does anything; not said of several machines, of which this is one. Collective."""
+        """What others do while no rank does anything; of several machines it is not said. Collective."""
         self._ranks.all_here()
         before, start = busy_core_seconds(), time.perf_counter()
         if self._ranks.rank == 0:

@@ -1,9 +1,9 @@
 """Which rounds of an interrupted `comm` and `launch` stand, when they are gone on with."""
 
 import comm
-import launch
 import pytest
 
+import launch
 from tests.unit.bench.comm_records import COMM, SETUP, case
 
 ALL_REDUCE, BROADCAST = (case(name, 1024, 1, 2, 3) for name in ("all-reduce", "broadcast"))
