@@ -11,7 +11,8 @@ from .names import APART_NOTE, quartiles, rate, times, work_name
 from .summary import ModeSummary, WorkSummary
 from .tables import MODELS
 
-PARTS = ("data", "scatter", "replicate", "forward", "gather", "backward", "communication", "optimizer")
+EXPOSED = "communication"
+PARTS = ("data", "scatter", "replicate", "forward", "gather", "backward", EXPOSED, "optimizer")
 """In the order of a step."""
 
 
@@ -71,16 +72,25 @@ def note(works: Sequence[WorkSummary]) -> str:
 
 
 def parts(work: WorkSummary) -> str:
-    """Of a step, in ms; nothing where none were timed."""
+    """Of a step, in ms, with the quartiles of exposed communication; nothing where none were timed."""
     modes = [mode for mode in work.modes if mode.parts_ms]
     names = [name for name in PARTS if any(name in mode.parts_ms for mode in modes)]
     if not modes:
         return ""
-    lines = [row("parts of a step, ms", *(_part(name) for name in names), "sum"), "|---|" + "---:|" * (len(names) + 1)]
+    heads = [head for name in names for head in ((_part(name), "quartiles") if name == EXPOSED else (_part(name),))]
+    lines = [row("parts of a step, ms", *heads, "sum"), "|---|" + "---:|" * (len(heads) + 1)]
     for mode in modes:
-        cells = [f"{mode.parts_ms[name]:.2f}" if name in mode.parts_ms else "-" for name in names]
-        lines.append(row(mode.label, *cells, f"{sum(mode.parts_ms.values()):.2f}"))
+        cells = [cell for name in names for cell in _part_cells(mode, name)]
+        lines.append(row(mode.label, *cells, f"{sum(part.median for part in mode.parts_ms.values()):.2f}"))
     return "\n".join(lines)
+
+
+def _part_cells(mode: ModeSummary, name: str) -> list[str]:
+    spread = mode.parts_ms.get(name)
+    cells = ["-" if spread is None else f"{spread.median:.2f}"]
+    if name == EXPOSED:
+        cells.append("" if spread is None else quartiles(spread))
+    return cells
 
 
 def resources(work: WorkSummary) -> str:
@@ -119,7 +129,7 @@ def largest(found: Sequence[Record]) -> str:
 
 
 def _part(name: str) -> str:
-    return {"data": "data wait", "communication": "exposed communication"}.get(name, name)
+    return {"data": "data wait", EXPOSED: "exposed communication"}.get(name, name)
 
 
 def _scaling(mode: ModeSummary) -> str:

@@ -42,10 +42,11 @@ def _line(work: WorkSummary, name: str, machine: Mapping[str, Any]) -> str:
     if not found:
         best = max(work.modes, key=lambda mode: mode.samples_per_s.median)
         found = [f"{who(best)} trains {rate(best.samples_per_s.median)} samples/s"]
-    if work.others_cores is None or work.others_cores.median < QUIET:
+    if work.others_cores is None:
         return f"**{name}**: {'; '.join(found)}."
-    busy = f"{work.others_cores.median:.1f} of the {machine['cores']} cores busy"
-    return f"{name}, while other programs kept {busy}: {'; '.join(found)}.{_in_quiet(compared)}"
+    busy = f"{work.others_cores.median:.2f} of the {machine['cores']} cores busy"
+    quiet = _in_quiet(compared) if work.others_cores.median >= QUIET else ""
+    return f"**{name}**, while other programs kept {busy}: {'; '.join(found)}.{quiet}"
 
 
 def _comparisons(work: WorkSummary, compared: Sequence[ModeSummary]) -> list[str]:
@@ -97,8 +98,9 @@ def _speedup(mode: ModeSummary, work: WorkSummary) -> str:
     assert mode.efficiency is not None
     base = next(other for other in work.modes if other.label == mode.scaled_from)
     apart = "; not alive at once" if mode.scaled_apart else ""
-    of = who(base) if base.strategy != mode.strategy else f"{base.nproc}"
-    return f"{who(mode)} gives {mode.speedup.median:.2f}x of {of} ({100 * mode.efficiency:.0f} % efficiency{apart})"
+    return (
+        f"{who(mode)} gives {mode.speedup.median:.2f}x of {who(base)} ({100 * mode.efficiency:.0f} % efficiency{apart})"
+    )
 
 
 def _in_quiet(compared: Sequence[ModeSummary]) -> str:

@@ -32,10 +32,12 @@ def resnet50(size: Size) -> nn.Module:
 
 def vgg11(size: Size) -> nn.Module:
     """torchvision's VGG-11; on small images its convolutions (9.2 million weights) and one linear layer."""
-    model: Any = _torchvision("vgg11", size)
-    if size.shape[-1] < 64:  # its classifier alone has 120 million weights, for images of 224x224
-        model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, size.classes)
-    return model
+    if size.shape[-1] >= 64:
+        return _torchvision("vgg11", size)
+    from torchvision.models import vgg  # the whole model has 120 million weights more, for images of 224x224
+
+    features = vgg.make_layers(vgg.cfgs["A"])
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, size.classes))
 
 
 class Logits(nn.Module):

@@ -8,7 +8,7 @@ from bench_parts.figures import Bars, Figure, Lines, Stacks, Value
 
 from .grids import PARTS
 from .names import stem, work_name
-from .summary import WorkSummary
+from .summary import ModeSummary, WorkSummary
 from .tables import STRATEGIES
 
 
@@ -46,8 +46,12 @@ def of_work(work: WorkSummary, name: str) -> Iterator[Figure]:
     if timed:
         yield Stacks(
             f"{stem(work)}-parts", f"Parts of a step on {name}", "ms", tuple(mode.label for mode in timed),
-            tuple((part, tuple(mode.parts_ms.get(part, 0.0) for mode in timed)) for part in names),
+            tuple((part, tuple(_median(mode, part) for mode in timed)) for part in names),
         )  # fmt: skip
+
+
+def _median(mode: ModeSummary, part: str) -> float:
+    return mode.parts_ms[part].median if part in mode.parts_ms else 0.0
 
 
 def _scaling(work: WorkSummary, name: str) -> Iterator[Figure]:

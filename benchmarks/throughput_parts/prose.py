@@ -7,7 +7,7 @@ from typing import Any
 
 from bench_parts.statistics import QUIET, Spread
 
-from .names import APART
+from .names import APART, work_name
 from .steptimes import FEW, KEPT
 from .summary import WorkSummary
 from .tables import MODELS, PRECISIONS, STRATEGIES
@@ -26,18 +26,25 @@ def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
     alive = "All strategies of a workload are alive at once"
     if any(work.apart for work in summary):
         alive = (
-            "As many strategies of a workload as fit into memory are alive at once (a ratio of two that were not is "
-            f"marked {APART}: it compares different minutes)"
+            "As many strategies of a workload as were expected to fit into memory, or --at-once, are alive at once (a "
+            f"ratio of two that were not is marked {APART}: it compares different minutes)"
         )
     return (
-        f"{alive} and take turns in blocks of about {options['block_seconds']:g} s, while the others wait without "
-        "using a core. All blocks of a workload have the same number of steps. The order rotates each round. The first "
+        f"{alive} and take turns in blocks, while the others wait without using a core. All blocks of a workload have "
+        f"the same number of steps, to take about {options['block_seconds']:g} s on average ({_lengths(summary)} in "
+        "the median). The order rotates each round. The first "
         f"round is a warm-up and is left out. Rounds asked for: {options['rounds']}. Samples/s is the median over "
         "blocks; a ratio is taken within each round, and its median over rounds is given, which need not be the ratio "
         "of the two medians. Step p50 and p95 are of the steps of all rounds together, on rank 0 (of a block with more "
         f"than {KEPT} steps, those at {KEPT} evenly spaced ranks); no p95 of fewer than {FEW} steps. `cores used` "
         "is the CPU time of a strategy's processes a second."
     )
+
+
+def _lengths(summary: Sequence[WorkSummary]) -> str:
+    medians = [work.block_seconds.median for work in summary]
+    least, most = f"{min(medians):.2g}", f"{max(medians):.2g}"
+    return f"{least} s" if least == most else f"{least} to {most} s, by workload,"
 
 
 def _work(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
@@ -78,8 +85,10 @@ def _list(value: Any) -> list[int]:
 def _parts(summary: Sequence[WorkSummary]) -> str:
     ways = {STRATEGIES[mode.strategy].waits for work in summary for mode in work.modes if mode.parts_ms}
     text = (
-        "The parts of a step are timed in steps of their own behind each block: medians over steps and rounds, means "
-        "over ranks. On a GPU they are events in the stream that computes, and nothing waits for the device "
+        "The parts of a step are timed in steps of their own behind each block, "
+        f"{_timed(summary)} in all of each strategy: medians over the steps of a round and over rounds, means over "
+        "ranks; their sum need not be the step's p50, which is of other steps. On a GPU they are events in the stream "
+        "that computes, and nothing waits for the device "
         "(DataParallel on several GPUs waits for all of them between parts)."
     )
     if "differences" in ways:
@@ -94,6 +103,12 @@ def _parts(summary: Sequence[WorkSummary]) -> str:
             "rank as well. What these strategies add otherwise (copies, hooks) is in the three."
         )
     return text
+
+
+def _timed(summary: Sequence[WorkSummary]) -> str:
+    numbers = [mode.timed_steps for work in summary for mode in work.modes if mode.parts_ms]
+    least, most = min(numbers, default=0), max(numbers, default=0)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _memory(machine: Mapping[str, Any]) -> str:
@@ -113,9 +128,11 @@ def limits(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[s
     lines = []
     if not machine["options"]["gpus"]:
         lines.append("Anything about GPUs: none was used." + (_NO_GPU if "dp" in strategies else ""))
-    busy = [w.others_cores for w in summary if w.others_cores is not None and w.others_cores.median >= QUIET]
+    weak = machine["options"].get("scaling") == "weak"
+    seen = {work_name(work, summary, weak): work.others_cores for work in summary}
+    busy = {name: cores for name, cores in seen.items() if cores is not None and cores.median >= QUIET}
     if busy:
-        lines.append(_shared(max(busy, key=lambda spread: spread.median), machine))
+        lines.append(_shared(busy, machine))
     normalised = sorted({work.model for work in summary} & {"resnet18", "resnet50", "dcgan"})
     if normalised and any(mode.ranks > 1 for work in summary for mode in work.modes):
         lines.append(
@@ -130,6 +147,13 @@ def limits(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[s
     if any(mode.samples_per_s.count < _FEW for work in summary for mode in work.modes):
         lines.append(f"A reliable spread: there were fewer than {_FEW} rounds.")
     fewest = min((mode.samples_per_s.count * work.steps for work in summary for mode in work.modes), default=_MANY)
+    timed = [mode for work in summary for mode in work.modes if mode.parts_ms]
+    if any(mode.timed_steps < _MANY for mode in timed):
+        least = min(mode.timed_steps for mode in timed)
+        lines.append(
+            f"Small differences between parts of steps: they are of {least} steps or a few more, and exposed "
+            "communication varies most from round to round, as its quartiles show."
+        )
     if fewest < _MANY:
         lines.append(
             f"The tail of step times: p95 is of as few as {fewest} steps, so that a few slow ones decide it."
@@ -149,12 +173,13 @@ _NO_GPU = (
 )
 
 
-def _shared(others: Spread, machine: Mapping[str, Any]) -> str:
+def _shared(busy: Mapping[str, Spread], machine: Mapping[str, Any]) -> str:
+    cores = [f"{cores.median:.2f} ({name})" for name, cores in busy.items()]
     policy = machine["environment"].get("OMP_WAIT_POLICY", "unset")
     return (
         "What a quiet machine would do. Other programs (the launcher's watch over its ranks is among them) kept "
-        f"{others.median:.2f} of the {machine['cores']} cores busy in the median block (middle half: {others.low:.2f} "
-        f"to {others.high:.2f}). Samples/s are too low by an unknown amount, and the ratios shift too, in favour of "
+        f"so many of the {machine['cores']} cores busy in the median block: {', '.join(cores)}. "
+        "Samples/s are too low by an unknown amount, and the ratios shift too, in favour of "
         "ranks: the threads of one process wait for the slowest of them in every operation, and by default spin while "
         "they do, on the cores that the slowest needs; ranks wait for each other once a step. Scaling looks worse than "
         "it is: `single` leaves cores to other programs, what uses all of them cannot. With "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, Protocol, TypeVar
@@ -12,7 +11,9 @@ from bench_parts.processes import ProcessFailed
 from .cases import Mode
 
 _MAX_STEPS = 1_000_000
-_MAX_TIMED = 20  # steps with a clock in them, a block
+_COLD = 3  # steps of each mode before the first that tells how long one is; two of long steps
+_LONG = 4  # blocks that a step takes, from which on it is a long one
+_TIMED = (3, 20)  # steps with a clock in them behind a block, at least and at most
 _T = TypeVar("_T")
 
 
@@ -51,20 +52,29 @@ class Turns:
 
 
 def calibrate(turns: Turns, block_seconds: float) -> int:
-    """The number of steps that takes about `block_seconds`, averaged over the modes, which all train equally many."""
-    turns.train(1)  # the first step allocates and is no measure
+    """The number of steps that takes about `block_seconds`, averaged over the modes, which all train equally many.
+
+    It is told from a block of at least half as many, behind some that are no measure: first steps allocate, find
+    algorithms and sort gradients into buckets.
+    """
+    for number in range(_COLD):
+        seen = turns.train(1)
+        if number and seen and fmean(answer["seconds"] for answer in seen) > _LONG * block_seconds:
+            break
     steps = 1
     while seen := turns.train(steps):
         mean = fmean(answer["seconds"] for answer in seen)
-        if mean >= block_seconds / 4 or steps >= _MAX_STEPS:
-            return max(1, min(_MAX_STEPS, round(steps * block_seconds / mean)))
-        steps = min(steps * 8, max(steps * 2, math.ceil(steps * block_seconds / 2 / mean)))
+        wanted = max(1, min(_MAX_STEPS, round(steps * block_seconds / mean)))
+        if wanted <= 2 * steps:
+            return wanted
+        steps = min(steps * 8, wanted)
     return 1
 
 
 def timed_steps(steps: int) -> int:
     """Steps whose parts are timed, behind a block of `steps`."""
-    return max(1, min(_MAX_TIMED, steps // 4))
+    least, most = _TIMED
+    return max(least, min(most, steps // 4))
 
 
 def measure(

@@ -51,8 +51,10 @@ class ModeSummary:
     """What 95 % of the steps of all rounds do not exceed; None where there are too few of them to say."""
     cores_used: float
     """CPU time of its ranks a second, median."""
-    parts_ms: Mapping[str, float]
-    """Part of a step -> its time, median over rounds."""
+    parts_ms: Mapping[str, Spread]
+    """Part of a step -> its time, over rounds."""
+    timed_steps: int
+    """Steps in which the parts were timed, over all rounds."""
     memory: Memory
     flops_per_s: float | None
     """Of forward and backward passes, as counted; None where that was not possible."""
@@ -94,6 +96,8 @@ class WorkSummary:
     flops_per_sample: float | None
     steps: int
     """In a block."""
+    block_seconds: Spread
+    """How long blocks were."""
     modes: tuple[ModeSummary, ...]
     apart: bool
     """Whether not all of them were alive at once, in any round."""
@@ -135,6 +139,7 @@ def _work(workload: Workload, records: Sequence[Record], model: Mapping[str, Any
         parameters=model.get("parameters"),
         flops_per_sample=flops,
         steps=everything[0]["steps"],
+        block_seconds=Spread.of([block["seconds"] for block in everything]),
         modes=tuple(_mode(key, blocks, parts[key], setups, flops) for key in blocks),
         apart=_apart(everything),
         others_cores=spread_of_others(everything),
@@ -169,6 +174,7 @@ def _mode(
         slow_step_ms=slow_step_ms,
         cores_used=median(b["cpu_seconds"] / b["seconds"] for b in mine),
         parts_ms=_parts(parts),
+        timed_steps=sum(record["steps"] for record in parts),
         memory=_memory(mine),
         flops_per_s=achieved,
         utilisation=None if achieved is None or peak is None else achieved / (peak * key[1]),
@@ -217,9 +223,9 @@ def _apart(blocks: Sequence[Record]) -> bool:
     return len({(b["round"], b["start"]) for b in blocks}) > len({b["round"] for b in blocks})
 
 
-def _parts(records: Sequence[Record]) -> dict[str, float]:
+def _parts(records: Sequence[Record]) -> dict[str, Spread]:
     names = dict.fromkeys(name for record in records for name in record["parts"])
-    return {name: median(record["parts"].get(name, 0.0) for record in records) for name in names}
+    return {name: Spread.of([record["parts"].get(name, 0.0) for record in records]) for name in names}
 
 
 def _memory(blocks: Sequence[Record]) -> Memory:

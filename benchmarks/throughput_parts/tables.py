@@ -113,13 +113,13 @@ MODELS = {
     ),
     "resnet50": ModelSpec(
         "models:resnet50", "classify", "sgd",
-        Size("torchvision's ResNet-50 on 32x32 images", 32, (3, 32, 32), 10, 0.9),
+        Size("torchvision's ResNet-50 on 32x32 images", 32, (3, 32, 32), 10, 0.7),
         Size("torchvision's ResNet-50 on 224x224 images", 128, (3, 224, 224), 1000, 2.0), _VISION, least=2,
     ),
     "vgg11": ModelSpec(
         "models:vgg11", "classify", "sgd",
         Size("the layers of torchvision's VGG-11 on 32x32 images, with one linear layer behind", 32, (3, 32, 32), 10,
-             0.7),
+             0.5),
         Size("torchvision's VGG-11 on 224x224 images", 128, (3, 224, 224), 1000, 3.0), _VISION,
     ),
     "bert-like": ModelSpec(

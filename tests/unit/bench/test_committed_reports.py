@@ -1,14 +1,16 @@
 """The reports in benchmarks/reports are those that their results give, and the results are of whole runs."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
-from bench_parts import markdown
+from bench_parts import elsewhere, markdown
 from bench_parts.registry import read_result
 from bench_parts.statistics import status_of
 
 ROOT = Path(__file__).parents[3]
+INDEX = ROOT / "benchmarks" / "reports" / "README.md"
 REPORTS = sorted(path.parent for path in (ROOT / "benchmarks" / "reports").glob("*/results.jsonl"))
 
 
@@ -22,10 +24,30 @@ def test_the_report_is_that_of_the_results(folder):
     assert benchmark.quantities(records), "they can be compared"
 
 
-def test_there_are_some():
-    assert {"throughput-cpu", "comm-cpu", "launch", "overhead", "checkpoint", "verdict", "heartbeat"} <= {
-        folder.name for folder in REPORTS
-    }
+COMMANDS = dict(
+    re.findall(r"^\| \[([a-z-]+)\]\(\1/report\.md\) .* \| `dtk bench ([^`]+)` \|$", INDEX.read_text(), re.MULTILINE)
+)
+
+
+def test_all_of_them_are_in_the_index():
+    assert sorted(COMMANDS) == [folder.name for folder in REPORTS]
+
+
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
+def test_the_command_in_the_index_is_the_one_that_made_the_result(folder, tmp_path, monkeypatch):
+    benchmark, records = read_result(folder)
+    name, *words = COMMANDS[folder.name].split()
+    assert name == benchmark.name
+    monkeypatch.setenv(elsewhere.CHECK, json.dumps({"cores": records[0]["cores"], "gpus": 0}))
+    options = benchmark.parse([*words, "--out", str(tmp_path)])
+    assert json.loads(json.dumps(benchmark.describe(options)["options"])) == records[0]["options"]
+
+
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
+def test_the_result_is_of_a_commit_as_it_is(folder):
+    machine = read_result(folder)[1][0]
+    assert machine["commit"]
+    assert machine["uncommitted_changes"] is False
 
 
 def test_the_readme_shows_what_the_report_says():

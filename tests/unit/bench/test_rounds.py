@@ -54,7 +54,7 @@ def test_parts_are_timed_behind_each_block_but_in_the_warm_up():
     records = list(measure(Turns([FakeTeam("dp", 0.1, asked)], nobody_fails), 40, rounds=2))
     assert [r["kind"] for r in records] == ["block", "block", "phases", "block", "phases"]
     assert asked[2] == ("dp", "phases", 10)
-    assert [timed_steps(steps) for steps in (1, 7, 8, 1000)] == [1, 1, 2, 20]
+    assert [timed_steps(steps) for steps in (1, 12, 16, 1000)] == [3, 3, 4, 20]
 
 
 @pytest.mark.parametrize("fails_at", [0, 2, 3, 4])
@@ -66,7 +66,7 @@ def test_one_that_fails_leaves_the_others_in_peace(fails_at):
     records = list(measure(turns, 8, rounds=3))
     assert told == ["ddp"]
     assert [r["round"] for r in records if r["kind"] == "block" and r["strategy"] == "dp"] == [0, 1, 2, 3]
-    assert asked.count(("ddp", "train", 8)) + asked.count(("ddp", "phases", 2)) == fails_at + 1
+    assert asked.count(("ddp", "train", 8)) + asked.count(("ddp", "phases", 3)) == fails_at + 1
 
 
 def test_where_all_fail_there_is_nothing():
@@ -91,6 +91,25 @@ def test_a_block_is_as_long_as_asked_for(seconds, steps):
     turns = Turns([FakeTeam("dp", seconds * 1.5, asked), FakeTeam("ddp", seconds * 0.5, asked)], nobody_fails)
     assert calibrate(turns, block_seconds=1.0) == steps
     assert [n for name, n in trained(asked) if name == "dp"] == [n for name, n in trained(asked) if name == "ddp"]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.3])
+def test_slow_first_steps_make_no_short_blocks(seconds):
+    """The first steps allocate, find algorithms and sort gradients into buckets."""
+
+    class Cold(FakeTeam):
+        def ask(self, what: str, number: int) -> dict[str, Any]:
+            cold = max(0, 3 - sum(steps for _, _, steps in self._asked))
+            answer = super().ask(what, number)
+            return answer | {"seconds": answer["seconds"] + cold * 2 * seconds}
+
+    assert calibrate(Turns([Cold("dp", seconds, [])], nobody_fails), block_seconds=1.0) == round(1.0 / seconds)
+
+
+def test_long_steps_are_not_repeated_to_tell_their_length():
+    asked: list[tuple[str, str, int]] = []
+    assert calibrate(Turns([FakeTeam("dp", 30.0, asked)], nobody_fails), block_seconds=1.0) == 1
+    assert sum(steps for _, steps in trained(asked)) == 3
 
 
 def test_calibrating_takes_no_longer_than_some_blocks():

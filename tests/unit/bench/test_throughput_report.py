@@ -38,7 +38,7 @@ def test_gpus_are_named_and_nothing_is_said_about_cores(run_of):
 
 
 def test_one_strategy_alone_gives_a_rate(run_of):
-    assert "- **mlp**: DDP on 2 ranks trains 1,200 samples/s." in render(run_of(ddp=DDP))
+    assert "busy: DDP on 2 ranks trains 1,200 samples/s." in render(run_of(ddp=DDP))
 
 
 def test_of_many_strategies_the_highest_and_the_lowest_ratio_are_told(run_of):
@@ -148,6 +148,29 @@ def test_rounds_free_of_other_programs_are_told_of_where_there_are_enough(run_of
     rates = {"dp": [*DP, 1000.0, 1000.0], "ddp": [*DDP, 1100.0, 1200.0]}
     text = render(run_of(others=(0.0, 0.7, 0.0, 0.7, 0.7, 0.7, 0.0, 0.0), **rates))
     assert "In the 3 rounds free of other programs: DDP on 2 ranks 1.18x." in text
+
+
+def test_weak_scaling_is_told_and_named(run_of):
+    records = run_of(single=DP, ddp=DDP, ddp4=DDP)
+    records[0] = {**records[0], "options": {**records[0]["options"], "scaling": "weak", "nproc": [2, 4]}}
+    text = render(records)
+    assert "Weak scaling: every rank has a batch of the same size." in text
+    assert "batch 100 a rank" in text
+    assert "DDP on 4 ranks gives 1.20x of one process on 1 core (30 % efficiency)" in text
+
+
+def test_scaling_over_the_same_strategy_names_it(run_of):
+    text = render(run_of(ddp=DDP, ddp4=[1.5 * rate for rate in DDP]))
+    assert "DDP on 4 ranks gives 1.50x of DDP on 2 ranks (75 % efficiency)" in text
+
+
+def test_exposed_communication_has_quartiles(run_of):
+    records = run_of(dp=DP, ddp=DDP)
+    found = iter((1.0, 2.0, 3.0, 4.0, 5.0))
+    for record in records:
+        if record["kind"] == "phases" and record["strategy"] == "ddp":
+            record["parts"] = record["parts"] | {"communication": next(found)}
+    assert "| 3.00 | 2.00 to 4.00 |" in render(records)
 
 
 def test_of_few_steps_there_is_no_p95(run_of):

@@ -84,8 +84,10 @@ def test_efficiency_is_the_speedup_over_the_shares(run_of):
 def test_parts_memory_and_arithmetic_of_a_step(run_of):
     (work,) = summarise(run_of(dp=[1.0, 100.0, 100.0], ddp=[1.0, 200.0, 200.0]))
     dp, ddp = work.modes
-    assert dp.parts_ms == {"data": 1.0, "forward": 30.0, "backward": 50.0, "optimizer": 2.0}
-    assert ddp.parts_ms["communication"] == 7.0
+    medians = {name: part.median for name, part in dp.parts_ms.items()}
+    assert medians == {"data": 1.0, "forward": 30.0, "backward": 50.0, "optimizer": 2.0}
+    assert ddp.parts_ms["communication"] == Spread(7.0, 7.0, 7.0, 2)
+    assert ddp.timed_steps == 4
     assert (ddp.step_ms, ddp.slow_step_ms) == (500.0, pytest.approx(550.0))
     assert (ddp.memory.rss_most, ddp.memory.rss_sum, ddp.memory.gpu_reserved) == (800.0, 1600.0, None)
     assert (ddp.flops_per_s, ddp.utilisation) == (1.2e9, None)
