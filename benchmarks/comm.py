@@ -6,6 +6,7 @@ Files and exit codes: see bench_parts.driver.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from bench_parts.markdown import count
 from bench_parts.processes import ProcessFailed
 from bench_parts.ranks import running
 from bench_parts.records import Record, Records
+from bench_parts.rounds import of_kind
 from comm_parts import report, terminal
 from comm_parts.arguments import Options, parse
 from comm_parts.ranks import command
@@ -46,13 +48,19 @@ def measure(options: Options, add: Add, say: Say, done: Records) -> None:
         raise ProcessFailed(f"wrong results: {', '.join(bad)}", what="a result was wrong")
 
 
+def keep(records: Records) -> Records:
+    """Rounds in which every case has its block."""
+    blocks, cases = Counter(record["round"] for record in of_kind(records, "block")), len(of_kind(records, "case"))
+    return [r for r in records if r["kind"] not in ("block", "idle") or blocks[r["round"]] == cases]
+
+
 def _key(record: Record) -> tuple[object, ...]:
     """What a run that is resumed says again."""
     return tuple(record.get(name) for name in ("kind", "backend", "scope", "operation", "size", "round"))
 
 
 BENCHMARK = Benchmark(
-    "comm", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show, quantities
+    "comm", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show, quantities, keep
 )
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from bench_parts import machine
 from bench_parts.arguments import Parser, UsageError, add_output, split_names, usable_cores
 from bench_parts.driver import Benchmark, main
 from bench_parts.records import Record, Records
+from bench_parts.rounds import of_kind
 from bench_parts.terminal import Progress
 from launch_parts import answers, idle, report, starts
 
@@ -67,6 +68,13 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
                 add(record)
 
 
+def keep(records: Records) -> Records:
+    """Rounds of starts and of answers that have their `others`, which come last; a look at a run stands by itself."""
+    parts = {"start": "starts", "answer": "answers"}
+    whole = {(record["part"], record["round"]) for record in of_kind(records, "others")}
+    return [r for r in records if r["kind"] not in parts or (parts[r["kind"]], r["round"]) in whole]
+
+
 def _place(record: Record) -> tuple[str, str | None, int | None]:
     """Kind, what of it, round."""
     return record["kind"], record.get("command", record.get("ranks")), record.get("round")
@@ -74,7 +82,7 @@ def _place(record: Record) -> tuple[str, str | None, int | None]:
 
 BENCHMARK = Benchmark(
     "launch", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show,
-    report.quantities,
+    report.quantities, keep,
 )  # fmt: skip
 
 if __name__ == "__main__":

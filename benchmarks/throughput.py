@@ -15,6 +15,7 @@ from bench_parts.records import Record, Records
 from throughput_parts import report, terminal
 from throughput_parts.arguments import Options, parse
 from throughput_parts.course import Course
+from throughput_parts.kept import whole_rounds
 from throughput_parts.outcome import as_json, quantities
 
 _SHOWN = (
@@ -34,8 +35,9 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
 
 
 BENCHMARK = Benchmark(
-    "throughput", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show, quantities
-)
+    "throughput", parse, describe, terminal.Progress, measure, report.render, as_json, terminal.show, quantities,
+    whole_rounds,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))

@@ -54,6 +54,7 @@ class Measurement:
     def __init__(self, given: argparse.Namespace, ranks: Ranks, send: Send) -> None:
         """Make the groups and the buffers. Collective."""
         self._given, self._ranks, self._send = given, ranks, send
+        self._one_machine = self._on_one_machine()
         among = scopes(given.nodes, given.nproc)
         self._groups = {backend: make_groups(backend, among, given.nproc) for backend in given.backends}
         most = given.sizes[-1] // DTYPES[given.dtype]
@@ -65,7 +66,7 @@ class Measurement:
 
     def run(self) -> None:
         """Check, warm up, then all rounds. Collective."""
-        self._send(self._hello(self._on_one_machine()))
+        self._send(self._hello())
         known = dict(pair.split("=") for pair in self._given.known.split(",") if pair)
         calls: dict[Case, tuple[Call, int]] = {}
         lacking: set[tuple[str, str, str]] = set()
@@ -131,15 +132,16 @@ class Measurement:
         return self._ranks.largest(seconds), self._ranks.total(seconds) / self._ranks.size
 
     def _look(self, turn: int) -> None:
-        """What others do on this machine while no rank does anything; said for one node only. Collective."""
+        """What others do while no rank does anything; of several machines it is not said. Collective."""
         self._ranks.all_here()
-        before = busy_core_seconds()
+        before, start = busy_core_seconds(), time.perf_counter()
         if self._ranks.rank == 0:
             time.sleep(_IDLE)
         self._ranks.all_here()
-        after = busy_core_seconds()
-        if self._given.nodes == 1 and before is not None and after is not None:
-            self._send({"kind": "idle", "round": turn, "others_cores": round((after - before) / _IDLE, 3)})
+        after, seconds = busy_core_seconds(), time.perf_counter() - start
+        alone = self._given.nodes == 1 or self._one_machine
+        if alone and before is not None and after is not None:
+            self._send({"kind": "idle", "round": turn, "others_cores": round((after - before) / seconds, 3)})
 
     def _cases(self) -> list[Case]:
         given = self._given
@@ -156,14 +158,14 @@ class Measurement:
         mine = boot_number()
         return mine != 0 and self._ranks.largest(mine) == -self._ranks.largest(-mine)
 
-    def _hello(self, one_machine: bool) -> dict[str, Any]:
+    def _hello(self) -> dict[str, Any]:
         device = self._ranks.device
         cuda = device.type == "cuda"
         return {
             "kind": "setup",
             "ranks": self._ranks.size,
             "nodes": self._given.nodes,
-            "one_machine": one_machine,
+            "one_machine": self._one_machine,
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if cuda else "cpu",
             "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,

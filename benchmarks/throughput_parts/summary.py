@@ -12,6 +12,7 @@ from bench_parts.statistics import QUIET, Spread, others_cores, spread_of_others
 
 from .cases import Workload, label
 from .peaks import peak_flops
+from .starts import starts_of
 from .steptimes import middle_and_slow
 from .tables import BASELINES
 
@@ -64,7 +65,8 @@ class ModeSummary:
     ratio: Spread | None
     """Its samples/s over those of `compared_with`, round by round; None where it is the one to compare with."""
     apart: bool
-    """Whether `compared_with` was not alive when this was measured: `ratio` is then of different minutes."""
+    """Whether, in a round of both, `compared_with` was not alive when this was measured: `ratio` is then of different
+    minutes."""
     quiet_ratio: Spread | None
     """The same over those rounds alone in which other programs left the cores to both; None without one."""
     scaled_from: str
@@ -72,7 +74,7 @@ class ModeSummary:
     speedup: Spread | None
     """Its samples/s over those of `scaled_from`, round by round."""
     scaled_apart: bool
-    """Whether `scaled_from` was not alive when this was measured: `speedup` is then of different minutes."""
+    """The same of `scaled_from`, and of `speedup`."""
     efficiency: float | None
     """`speedup` over the ratio of the shares."""
 
@@ -98,7 +100,7 @@ class WorkSummary:
     """How long blocks were."""
     modes: tuple[ModeSummary, ...]
     apart: bool
-    """Whether not all of them were alive at once."""
+    """Whether not all of them were alive at once, in any round."""
     others_cores: Spread | None
     """Cores that other programs kept busy during the blocks; None where it could not be seen."""
 
@@ -122,9 +124,9 @@ def _work(workload: Workload, records: Sequence[Record], model: Mapping[str, Any
     setups = {key_of(r): r for r in records if r["kind"] == "setup"}
     blocks: dict[Key, list[Record]] = {key: [] for key in setups}
     parts: dict[Key, list[Record]] = {key: [] for key in setups}
-    for record in records:
+    for record, start in zip(records, starts_of(records), strict=True):
         if record["kind"] == "block" and not record["warmup"]:
-            blocks[key_of(record)].append(record)
+            blocks[key_of(record)].append({**record, "start": start})
         elif record["kind"] == "phases":
             parts[key_of(record)].append(record)
     blocks = {key: found for key, found in blocks.items() if found}
@@ -139,7 +141,7 @@ def _work(workload: Workload, records: Sequence[Record], model: Mapping[str, Any
         steps=everything[0]["steps"],
         block_seconds=Spread.of([block["seconds"] for block in everything]),
         modes=tuple(_mode(key, blocks, parts[key], setups, flops) for key in blocks),
-        apart=len({tuple(setups[key]["together"]) for key in blocks}) > 1,
+        apart=_apart(everything),
         others_cores=spread_of_others(everything),
     )
 
@@ -154,8 +156,9 @@ def _mode(
     mine, setup = blocks[key], setups[key]
     base, start = compared_with(key, blocks), scaled_from(key, blocks)
     pairs = _pairs(mine, blocks[base]) if base else []
+    scaled = _pairs(mine, blocks[start]) if start else []
     quiet = [pair for pair in pairs if all((others_cores(b) or 0.0) < QUIET for b in pair)]
-    speedup = _ratio(_pairs(mine, blocks[start])) if start else None
+    speedup = _ratio(scaled)
     rate = Spread.of([b["samples_per_s"] for b in mine])
     achieved = None if flops is None else flops * rate.median
     peak = peak_flops(setup["device"], setup["precision"])
@@ -177,11 +180,11 @@ def _mode(
         utilisation=None if achieved is None or peak is None else achieved / (peak * key[1]),
         compared_with=label(*base) if base else "",
         ratio=_ratio(pairs),
-        apart=base is not None and _apart(setup, setups[base]),
+        apart=_apart([block for pair in pairs for block in pair]),
         quiet_ratio=_ratio(quiet),
         scaled_from=label(*start) if start and speedup else "",
         speedup=speedup,
-        scaled_apart=start is not None and _apart(setup, setups[start]),
+        scaled_apart=_apart([block for pair in scaled for block in pair]),
         efficiency=speedup.median * start[1] / key[1] if start and speedup else None,
     )
 
@@ -215,8 +218,9 @@ def _ratio(pairs: list[tuple[Record, Record]]) -> Spread | None:
     return Spread.of([mine["samples_per_s"] / base["samples_per_s"] for mine, base in pairs]) if pairs else None
 
 
-def _apart(one: Record, other: Record) -> bool:
-    return list(one["together"]) != list(other["together"])
+def _apart(blocks: Sequence[Record]) -> bool:
+    """Whether those of a round are of several starts."""
+    return len({(b["round"], b["start"]) for b in blocks}) > len({b["round"] for b in blocks})
 
 
 def _parts(records: Sequence[Record]) -> dict[str, Spread]:

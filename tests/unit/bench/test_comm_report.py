@@ -2,6 +2,7 @@ import pytest
 from bench_parts.figures import Lines
 from bench_parts.markdown import text
 from bench_parts.nodes import boot_number
+from bench_parts.others import UNKNOWN
 from comm_parts.report import render
 from comm_parts.terminal import show
 
@@ -35,6 +36,7 @@ def test_nodes_that_share_a_kernel_are_told_to_be_one_machine():
     apart = text(render(run(*TYPICAL, *ACROSS, nodes=2, ranks=4, one_machine=False)))
     assert "one machine" not in apart
     assert "- A network" not in apart
+    assert UNKNOWN in apart
 
 
 def test_a_kernel_is_known_by_its_boot(tmp_path):
