@@ -27,7 +27,8 @@ def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
     if any(work.apart for work in summary):
         alive = (
             "As many strategies of a workload as were expected to fit into memory, or --at-once, are alive at once (a "
-            f"ratio of two that were not is marked {APART}: it compares different minutes)"
+            f"ratio of two that were not, or one of which was measured by a later --resume, is marked {APART}: it "
+            "compares different minutes)"
         )
     return (
         f"{alive} and take turns in blocks, while the others wait without using a core. All blocks of a workload have "
