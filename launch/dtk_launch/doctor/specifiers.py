@@ -1,45 +1,20 @@
-"""Whether a version is one that a package's Requires-Python allows: PEP 440's specifiers, of releases. Pure."""
+"""Whether a Python is one that a package's Requires-Python allows. Pure."""
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable
 
-_CLAUSE = re.compile(r"\s*(===?|!=|~=|<=|>=|<|>)\s*(\d+(?:\.\d+)*)(\.\*)?\s*")
-_ORDER: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "===": operator.eq,
-    "!=": operator.ne,
-}  # fmt: skip
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 
 def allows(specifiers: str, version: str) -> bool:
-    """Whether `version` fits all of `>=3.10,<4` or such; what is not understood is taken as fitting."""
+    """Whether `version` fits all of `>=3.10,<4` or such (PEP 440); what is not understood is taken as fitting.
+
+    Only the release of `version` counts: pip lets a package for >=3.13 into 3.13.0rc1, and a distribution's Python may
+    call itself `3.11.9+`.
+    """
     release = re.match(r"\d+(?:\.\d+)*", version)
-    if release is None:
+    try:
+        return release is None or SpecifierSet(specifiers).contains(release[0], prereleases=True)
+    except InvalidSpecifier:
         return True
-    return all(_fits(clause, _numbers(release[0])) for clause in specifiers.split(","))
-
-
-def _fits(clause: str, version: tuple[int, ...]) -> bool:
-    found = _CLAUSE.fullmatch(clause)
-    if found is None:
-        return True
-    sign, wanted = found[1], _numbers(found[2])
-    if found[3]:  # .*
-        same = _padded(version, len(wanted))[: len(wanted)] == wanted
-        return {"==": same, "!=": not same}.get(sign, True)
-    width = max(len(version), len(wanted))
-    version, padded = _padded(version, width), _padded(wanted, width)
-    if sign == "~=":
-        head = len(wanted) - 1
-        return version >= padded and version[:head] == wanted[:head]
-    return _ORDER[sign](version, padded)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(".")))
-
-
-def _padded(numbers: tuple[int, ...], width: int) -> tuple[int, ...]:
-    return numbers + (0,) * (width - len(numbers))
