@@ -29,6 +29,15 @@ COMMANDS = dict(
 )
 
 
+def test_there_is_one_of_each_benchmark():
+    """But of advice, which is about a script of somebody's."""
+    results = [read_result(folder) for folder in REPORTS]
+    measuring = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - {"advise", "compare", "report"}
+    assert {benchmark.name for benchmark, _ in results} == measuring
+    nodes = {records[0]["options"]["nodes"] for benchmark, records in results if benchmark.name == "comm"}
+    assert nodes == {1, 2}, "collectives within a node, and between two"
+
+
 def test_all_of_them_are_in_the_index():
     assert sorted(COMMANDS) == [folder.name for folder in REPORTS]
 
