@@ -95,13 +95,14 @@ def _headline(records: Records) -> list[str]:
         ratios = {name: values["ratio"] for name, values in numbers[what].items() if name != starts.BASELINE}
         if ratios:
             found = ", ".join(
-                f"`{name}` {ratio[0]:.2f}x ({ratio[1]:.2f} to {ratio[2]:.2f})" for name, ratio in ratios.items()
+                f"`{name}` {ratio[0]:.2f}x (quartiles {ratio[1]:.2f} to {ratio[2]:.2f})"
+                for name, ratio in ratios.items()
             )
             lines.append(f"- To the {title}, in times of torchrun's: {found}.")
     for kind, shares in numbers["idle"].items():
         lines.append(
-            f"- While {idle.RANKS} ranks run ({kind}), it uses {shares['dtk'][0]:.2%} of a core "
-            f"(torchrun alone: {shares['torchrun'][0]:.2%})."
+            f"- While {idle.RANKS} ranks run ({kind}), `dtk launch` uses {shares['dtk'][0]:.2%} of a core beside the "
+            f"{shares['torchrun'][0]:.2%} of the torchrun that it has started."
         )
     return ["\n".join(lines)]
 
@@ -129,7 +130,7 @@ def _sections(records: Records) -> Iterator[list[str]]:
     )  # fmt: skip
     yield _times("## To the end of that run", compared(records, "start", "total", starts.BASELINE), starts.BASELINE)
     lines = [f"## While it runs\n\nShare of a core, with {idle.RANKS} ranks, over {idle.SECONDS:g} s at a time.", ""]
-    lines += [row("the ranks are", "dtk", "torchrun"), "|---|---|---|"]
+    lines += [row("the ranks are", "dtk", "its torchrun"), "|---|---|---|"]
     for kind, shares in idle_shares(records).items():
         lines.append(row(kind, *(f"{share[0]:.2%} ({share[1]:.2%} to {share[2]:.2%})" for share in shares.values())))
     yield lines
@@ -158,5 +159,6 @@ def show(records: Records) -> None:
         if values:
             table.add_row(title, f"{values['seconds'][0]:.3f}", f"{values['ratio'][0]:.3f}")
     for kind, shares in numbers["idle"].items():
-        table.add_row(f"of a core, {idle.RANKS} ranks: {kind}", f"{shares['dtk'][0]:.2%}", "")
+        beside = f"beside {shares['torchrun'][0]:.2%}"
+        table.add_row(f"of a core, {idle.RANKS} ranks: {kind}", f"{shares['dtk'][0]:.2%}", beside)
     print_table(table)

@@ -35,7 +35,7 @@ loops:
 feeds:
 {feeds}
 
-A library that is not installed is left out, and the report says so. Close other programs: a step takes about 5 ms, and
+A library that is not installed is left out, and the report says so. Close other programs: a step takes some ms, and
 what matters are fractions of it. results.jsonl has every block, so that the report can be checked."""
 
 _QUICK_ROUNDS, _QUICK_STEPS = 2, 4

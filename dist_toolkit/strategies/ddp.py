@@ -72,6 +72,16 @@ class DDP(Strategy):
         if not world.launched and not dist.is_initialized():
             raise ConfigError("strategy 'ddp' needs a process group; start with `dtk launch`, or use strategy 'auto'")
 
+    def torch_options(self, device: torch.device) -> dict[str, Any]:
+        """What torch's DistributedDataParallel is given on this device: its keyword arguments."""
+        on_cpu = self.bucket_cap_mb is None and device.type == "cpu"
+        return {
+            "bucket_cap_mb": _CPU_BUCKET if on_cpu else self.bucket_cap_mb,
+            "static_graph": self.static_graph,
+            "find_unused_parameters": self.find_unused_parameters,
+            "gradient_as_bucket_view": self.gradient_as_bucket_view,
+        }
+
     def setup(self, request: SetupRequest) -> Engine:
         """Move the model to the device, give every rank rank 0's weights, and make the optimizer. Collective."""
         device = request.group.device
@@ -80,10 +90,7 @@ class DDP(Strategy):
         wrapped = DistributedDataParallel(
             module.to(device),
             device_ids=[device.index] if device.type == "cuda" else None,
-            bucket_cap_mb=_CPU_BUCKET if self.bucket_cap_mb is None and device.type == "cpu" else self.bucket_cap_mb,
-            static_graph=self.static_graph,
-            find_unused_parameters=self.find_unused_parameters,
-            gradient_as_bucket_view=self.gradient_as_bucket_view,
+            **self.torch_options(device),
         )
         if self.comm_hook is not None:
             install_hook(wrapped, self.comm_hook, self.powersgd_rank, self.powersgd_start, request.group)

@@ -287,6 +287,19 @@ def kill_rank_1(mark: str) -> None:
 OVERHEAD = [sys.executable, "-m", "dtk_launch", "bench", "overhead"]
 
 
+@pytest.mark.slow
+@needs_two_cores
+@needs_proc
+def test_the_hand_written_loop_has_the_options_of_dist_toolkit(tmp_path, mark):
+    """At the full width: its gradients do not fit into torch's first bucket of 1 MiB."""
+    loops = ["--loops", "hand,hand-options,dtk", "--feeds", "memory", "--rounds", "1", "--steps", "2"]
+    argv = [*loops, "--nproc", "2", "--device", "cpu", "--out", "out"]
+    _, stderr = (process := start(argv, mark, tmp_path, OVERHEAD)).communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    calls = {r["loop"]: r["collectives"] for r in records_of(tmp_path / "out") if r["kind"] == "weights"}
+    assert calls == {"hand": 2, "hand-options": 1, "dtk": 1}
+
+
 ALL_LOOPS = ["hand", "hand-view", "hand-options", "dtk", "dtk-noguard", "dtk-log", "dtk-steps", "accelerate"]
 
 

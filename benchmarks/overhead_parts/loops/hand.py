@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,7 +23,9 @@ class Hand:
 
     def __init__(self, job: Job, feed: str, cleanup: ExitStack) -> None:
         device_ids = [job.device.index] if job.device.type == "cuda" else None
-        self._model = DistributedDataParallel(job.model().to(job.device), device_ids=device_ids, **self._options())
+        self._model = DistributedDataParallel(
+            job.model().to(job.device), device_ids=device_ids, **self._options(job.device)
+        )
         self._optimizer = job.optimizer(self._model.parameters())
         self._batches = job.in_memory() if feed == "memory" else self._load(job)
 
@@ -42,7 +43,7 @@ class Hand:
         module: nn.Module = self._model.module
         return module
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, device: torch.device) -> dict[str, Any]:
         return {}
 
     def _load(self, job: Job) -> Iterator[Batch]:
@@ -61,13 +62,12 @@ class Hand:
 class HandView(Hand):
     """The same with one option, so that it can be said which of them changes the time."""
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, device: torch.device) -> dict[str, Any]:
         return {"gradient_as_bucket_view": True}
 
 
 class HandOptions(Hand):
     """The same with the DDP options that dist_toolkit sets, so that the rest of the difference is the wrapper."""
 
-    def _options(self) -> dict[str, Any]:
-        ours = asdict(dtk.DDP())
-        return {name: ours[name] for name in inspect.signature(DistributedDataParallel).parameters if name in ours}
+    def _options(self, device: torch.device) -> dict[str, Any]:
+        return dtk.DDP().torch_options(device)

@@ -25,7 +25,7 @@ def test_the_report_is_that_of_the_results(folder):
 
 
 COMMANDS = dict(
-    re.findall(r"^\| \[([a-z-]+)\]\(\1/report\.md\) .* \| `dtk bench ([^`]+)` \|$", INDEX.read_text(), re.MULTILINE)
+    re.findall(r"^\| \[([a-z0-9-]+)\]\(\1/report\.md\) .* \| `dtk bench ([^`]+)` \|$", INDEX.read_text(), re.MULTILINE)
 )
 
 

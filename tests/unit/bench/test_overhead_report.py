@@ -30,6 +30,16 @@ def test_a_faster_loop_says_what_the_options_gave():
     assert "; it takes 11.1 % more time than one with the same DDP options." in report
 
 
+def test_other_buckets_are_not_the_same_options():
+    records = run(hand=HAND, hand_options=SAME, dtk=SAME)
+    for record in records:
+        if record["kind"] == "weights" and record["loop"] == "dtk":
+            record["collectives"] = 1.0
+    report = render(records)
+    assert "same DDP options" not in report
+    assert "than one whose DDP has other buckets (its gradients go in 2 collectives, here in 1)" in report
+
+
 def test_of_few_rounds_nothing_is_claimed():
     report = render(run(hand=[1.0, 5.0, 5.0], dtk=[1.0, 5.5, 5.5]))
     assert "dist_toolkit takes 1.10 times the time of the hand-written loop (2 rounds)" in report
