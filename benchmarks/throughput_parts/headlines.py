@@ -14,6 +14,7 @@ from .names import rate, times, who, work_name
 from .summary import ModeSummary, WorkSummary
 
 _FEW_QUIET = 3  # rounds, below which one of them decides the median
+_ALIKE = 0.05  # of a ratio from 1, within which it is called the same
 _ALL = 3  # comparisons of a workload that are told one by one; of more, the fastest and the slowest
 
 
@@ -60,7 +61,11 @@ def _comparisons(work: WorkSummary, compared: Sequence[ModeSummary]) -> list[str
 
 
 def _times(mode: ModeSummary) -> str:
-    return times(mode.ratio, mode.apart) if mode.ratio else "1.00x"
+    ratio = mode.ratio
+    if ratio is None:
+        return "1.00x"
+    middle = f", {ratio.low:.2f} to {ratio.high:.2f}" if ratio.count > 1 else ""
+    return times(ratio, mode.apart) + middle
 
 
 def _over(mode: ModeSummary) -> float:
@@ -77,7 +82,8 @@ def _comparison(mode: ModeSummary, work: WorkSummary) -> str:
     if mode.apart:
         spread += "; not alive at once"
     if ratio.low <= 1 <= ratio.high:
-        return f"{who(mode)} is about as fast as {who(base)} ({ratio.median:.2f}x; {spread})"
+        same = "about as fast as" if abs(ratio.median - 1) <= _ALIKE else "neither clearly faster nor slower than"
+        return f"{who(mode)} is {same} {who(base)} ({ratio.median:.2f}x; {spread})"
     return f"{who(mode)} has {ratio.median:.2f}x the throughput of {who(base)} ({spread})"
 
 

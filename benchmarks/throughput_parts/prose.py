@@ -37,7 +37,7 @@ def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
         f"round is a warm-up and is left out. Rounds asked for: {options['rounds']}. Samples/s is the median over "
         "blocks; a ratio is taken within each round, and its median over rounds is given, which need not be the ratio "
         "of the two medians. Step p50 and p95 are of the steps of all rounds together, on rank 0 (of a block with more "
-        f"than {KEPT} steps, those at {KEPT} evenly spaced ranks); no p95 of fewer than {FEW} steps. `cores used` "
+        f"than {KEPT} steps, {KEPT} at even distances in the order of their length); no p95 of fewer than {FEW} steps. `cores used` "
         "is the CPU time of a strategy's processes a second."
     )
 
@@ -95,7 +95,8 @@ def _parts(summary: Sequence[WorkSummary]) -> str:
     if "differences" in ways:
         text += (
             " Exposed communication of DDP is what forward and backward last longer than the same passes in `no_sync`, "
-            "where nothing is communicated."
+            "where nothing is communicated, on the same batch right behind them; where one of the two did not last "
+            "longer, it counts as 0, so what is small is told too large."
         )
     if "waits" in ways:
         text += (
@@ -147,7 +148,7 @@ def limits(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[s
         lines.append(f"Default settings: {given} was set.")
     if any(mode.samples_per_s.count < _FEW for work in summary for mode in work.modes):
         lines.append(f"A reliable spread: there were fewer than {_FEW} rounds.")
-    fewest = min((mode.samples_per_s.count * work.steps for work in summary for mode in work.modes), default=_MANY)
+    steps = sorted(mode.samples_per_s.count * work.steps for work in summary for mode in work.modes)
     timed = [mode for work in summary for mode in work.modes if mode.parts_ms]
     if any(mode.timed_steps < _MANY for mode in timed):
         least = min(mode.timed_steps for mode in timed)
@@ -155,15 +156,21 @@ def limits(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> list[s
             f"Small differences between parts of steps: they are of {least} steps or a few more, and exposed "
             "communication varies most from round to round, as its quartiles show."
         )
-    if fewest < _MANY:
-        lines.append(
-            f"The tail of step times: p95 is of as few as {fewest} steps, so that a few slow ones decide it."
-            if fewest >= FEW
-            else f"The tail of step times: there are only {fewest} steps of some strategies."
-        )
+    lines += _tail(steps)
     lines.append("Tuned strategies: each has its default options. Reading real data, and a model's whole training.")
     lines.append("Other machines, several nodes, large models: communication weighs differently there.")
     return lines
+
+
+def _tail(steps: Sequence[int]) -> list[str]:
+    """What p95 does not say, of how many steps each strategy was timed."""
+    told = [number for number in steps if number >= FEW]
+    found = []
+    if told and min(told) < _MANY:
+        found.append(f"p95 is of as few as {min(told)} steps, so that a few slow ones decide it")
+    if len(told) < len(steps):
+        found.append(f"there are only {min(steps)} steps of some strategies")
+    return [f"The tail of step times: {'; '.join(found)}."] if found else []
 
 
 _NO_GPU = (
@@ -180,9 +187,9 @@ def _shared(busy: Mapping[str, Spread], machine: Mapping[str, Any]) -> str:
     return (
         "What a quiet machine would do. Other programs (the launcher's watch over its ranks is among them) kept "
         f"so many of the {machine['cores']} cores busy in the median block: {', '.join(cores)}. "
-        "Samples/s are too low by an unknown amount, and the ratios shift too, in favour of "
-        "ranks: the threads of one process wait for the slowest of them in every operation, and by default spin while "
-        "they do, on the cores that the slowest needs; ranks wait for each other once a step. Scaling looks worse than "
-        "it is: `single` leaves cores to other programs, what uses all of them cannot. With "
-        f"`OMP_WAIT_POLICY=passive` threads do not spin and this is less; in this run it was {policy}."
+        "Samples/s are too low by an unknown amount, and the ratios may shift too; in favour of ranks, as is to be "
+        "expected: the threads of one process wait for the slowest of them in every operation, and by default spin "
+        "while they do, on the cores that the slowest needs; ranks wait for each other once a step. Scaling may look "
+        "worse than it is: `single` leaves cores to other programs, what uses all of them cannot. With "
+        f"`OMP_WAIT_POLICY=passive` threads do not spin; in this run it was {policy}."
     )

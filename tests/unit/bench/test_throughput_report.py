@@ -27,6 +27,11 @@ def test_a_ratio_whose_quartiles_hold_1_is_no_difference(run_of):
     assert "DDP on 2 ranks is about as fast as DataParallel on 2 cores (1.01x; " in text
 
 
+def test_quartiles_that_hold_1_far_from_the_median_are_no_sameness(run_of):
+    text = render(run_of(dp=DP, ddp=[50.0, 700.0, 700.0, 750.0, 1300.0, 1300.0]))
+    assert "DDP on 2 ranks is neither clearly faster nor slower than DataParallel on 2 cores (0.76x; " in text
+
+
 def test_gpus_are_named_and_nothing_is_said_about_cores(run_of):
     records = run_of(dp=DP, ddp=DDP)
     records[0] = {**records[0], "options": {**records[0]["options"], "gpus": 2, "device": "cuda"}}
@@ -48,7 +53,7 @@ def test_of_many_strategies_the_highest_and_the_lowest_ratio_are_told(run_of):
     whole = sorted([*records, *more], key=lambda r: r["kind"] in ("steps", "block", "phases", "end"))  # set-ups first
     text = render(whole)
     assert "; of the 4 that are compared with DataParallel on 2 cores, ZeRO-2 on 2 ranks has the highest ratio" in text
-    assert "highest ratio (1.32x), FSDP on 2 ranks the lowest (0.60x)" in text
+    assert "highest ratio (1.32x, 1.31 to 1.33), FSDP on 2 ranks the lowest (0.60x, 0.59 to 0.60)" in text
     assert "DDP on 2 ranks has 1.20x the throughput of DataParallel" in text
 
 
