@@ -37,8 +37,8 @@ def _turns(summary: Sequence[WorkSummary], machine: Mapping[str, Any]) -> str:
         f"round is a warm-up and is left out. Rounds asked for: {options['rounds']}. Samples/s is the median over "
         "blocks; a ratio is taken within each round, and its median over rounds is given, which need not be the ratio "
         "of the two medians. Step p50 and p95 are of the steps of all rounds together, on rank 0 (of a block with more "
-        f"than {KEPT} steps, {KEPT} at even distances in the order of their length); no p95 of fewer than {FEW} steps. `cores used` "
-        "is the CPU time of a strategy's processes a second."
+        f"than {KEPT} steps, {KEPT} at even distances in the order of their length); no p95 of fewer than {FEW} steps. "
+        "`cores used` is the CPU time of a strategy's processes a second."
     )
 
 
