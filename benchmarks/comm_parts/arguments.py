@@ -41,7 +41,7 @@ backends:
 With several nodes, the ranks of one node and all ranks are measured in turn: within and across nodes. --nodes N needs
 an allocation of SLURM; with --slurm, dtk submits this benchmark as a job."""
 
-_SIZES = "1K:64M"
+_SIZES = "16:64M"
 _MEMORY_SHARE = 0.5
 _BUFFERS = 4  # of the largest size, on a rank: sent, received, and what gloo keeps
 

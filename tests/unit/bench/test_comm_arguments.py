@@ -78,7 +78,7 @@ def test_defaults_fit_the_machine():
     both = options("--backend", "gloo,nccl", gpus=2)
     assert (both.backends, both.device) == (("gloo", "nccl"), "cuda")
     assert options("--backend", "gloo", gpus=1).nproc == 2
-    assert options().sizes[0] == 1024
+    assert options().sizes[0] == 16
     assert options().sizes[-1] == 64 * 2**20
 
 
