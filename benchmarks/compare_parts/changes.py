@@ -11,8 +11,9 @@ from bench_parts.quantities import Quantity
 from bench_parts.statistics import Spread
 
 _RESAMPLES = 2000
-_FEW = 5
+FEW = 5
 """Values a side, below which an interval says nothing."""
+TOO_FEW = "too few rounds"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Change:
     high: float
     """Its 95 % interval, from the rounds of both."""
     verdict: str
-    """better, worse, "no change seen", or "too few rounds"."""
+    """better, worse, "no change seen", or TOO_FEW."""
 
     @property
     def worse_by(self) -> float:
@@ -59,8 +60,8 @@ def interval_of_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
 
 
 def _verdict(a: Quantity, b: Quantity, low: float, high: float) -> str:
-    if min(len(a.values), len(b.values)) < _FEW:
-        return "too few rounds"
+    if min(len(a.values), len(b.values)) < FEW:
+        return TOO_FEW
     if not (low > 1 or high < 1):
         return "no change seen"
     return "better" if (low > 1) == (a.better == "higher") else "worse"

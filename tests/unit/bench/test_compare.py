@@ -7,6 +7,8 @@ from compare_parts.changes import change
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.bench.conftest import mode_key
+
 
 def rates(*values, better="higher"):
     return Quantity(("mlp", "ddp"), "samples/s", better, values)
@@ -51,8 +53,9 @@ def test_nothing_is_seen_in_the_same_numbers_and_a_factor_is_found(values, facto
 
 @pytest.fixture
 def folder(tmp_path, run_of):
-    def write(name, machine=None, **rates):
-        records = run_of(**rates)
+    def write(name, machine=None, more=(), status="complete", **rates):
+        *records, end = run_of(status=status, **rates)
+        records += [*more, end]
         records[0] = {**records[0], "benchmark": "throughput", **(machine or {})}
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -118,3 +121,66 @@ def test_results_that_are_none(folder, tmp_path, capsys):
     assert compare.main([a, str(tmp_path / "bad")]) == 2
     assert "is not the result of a benchmark" in capsys.readouterr().err
     assert compare.main([a, a, "--fail-if-worse", "-1"]) == 2
+
+
+GATE = ("--fail-if-worse", "5")
+LOST = {"kind": "failed", **mode_key("ddp"), "why": "RuntimeError: no"}
+
+
+def only(result, of):
+    return [" ".join(each["name"]) for each in result[of]["only"]]
+
+
+def test_what_only_one_has_is_listed_and_missing_for_the_gate(folder, capsys):
+    a, b = folder("a", dp=SLOW, ddp=SLOW), folder("b", dp=SLOW, fsdp=SLOW)
+    assert compare.main([a, b]) == 0
+    shown = capsys.readouterr().out
+    assert "only A has: mlp fp32 batch 100 ddp x2 samples/s\n" in shown
+    assert "only B has: mlp fp32 batch 100 fsdp x2 samples/s\n" in shown
+    assert compare.main([a, b, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "mlp fp32 batch 100 ddp x2 samples/s" in only(found, "a")
+    assert "mlp fp32 batch 100 fsdp x2 samples/s" in only(found, "b")
+    assert not [name for name in only(found, "a") if " ddp " not in name]
+    assert compare.main([a, b, *GATE]) == 1
+    assert "missing in B: mlp fp32 batch 100 ddp x2 samples/s\n" in capsys.readouterr().err
+    assert compare.main([folder("less", dp=SLOW), b, *GATE]) == 0, "B may have more"
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_the_gate_wants_a_run_that_is_complete(folder, capsys, status):
+    a, b = folder("a", dp=SLOW), folder("b", status=status, dp=SLOW)
+    assert compare.main([a, b]) == 0
+    assert f"B is {status}: it does not have all that was asked for" in capsys.readouterr().out
+    assert compare.main([a, b, *GATE]) == 1
+    assert capsys.readouterr().err == f"B is {status}, not complete\n"
+    assert compare.main([b, a, *GATE]) == 0
+
+
+def test_the_gate_names_what_failed_in_b_alone(folder, capsys):
+    a, b = folder("a", dp=SLOW), folder("b", more=[LOST], dp=SLOW)
+    assert compare.main([a, b, *GATE]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "failed in B, not in A: ddp x2 on mlp (fp32, batch 100): RuntimeError: no\n"
+    assert "failed in B: ddp x2 on mlp (fp32, batch 100): RuntimeError: no\n" in shown.out
+    assert compare.main([b, b, *GATE]) == 0
+    capsys.readouterr()
+    assert compare.main([a, b, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["a"]["failed"], list(found["b"]["failed"].values())) == ({}, ["RuntimeError: no"])
+
+
+def test_the_gate_does_not_pass_what_too_few_rounds_cannot_judge(folder, capsys):
+    a, b = folder("a", dp=SLOW), folder("b", dp=SLOW[:4])
+    assert compare.main([a, b]) == 0
+    capsys.readouterr()
+    assert compare.main([a, b, *GATE]) == 1
+    name = "mlp fp32 batch 100 dp x2 samples/s"
+    assert f"could not be judged, with 3 of the 5 rounds a side it takes: {name}\n" in capsys.readouterr().err
+
+
+def test_a_few_rounds_are_enough_where_none_is_worse(folder, capsys):
+    a = folder("a", dp=SLOW[:4])
+    assert compare.main([a, a, *GATE]) == 1, "its rounds differ"
+    single = folder("single", dp=SLOW[:2])
+    assert compare.main([single, single, *GATE]) == 0
