@@ -18,7 +18,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from bench_parts.arguments import Parser, UsageError
@@ -100,7 +99,7 @@ def _as_json(a: Result, b: Result, matched: Matched, changes: Sequence[Change]) 
         "benchmark": a.benchmark.name,
         **sides,
         "differences": list(differences(a.machine, b.machine)),
-        "changes": [asdict(each) for each in changes],
+        "changes": [each.as_json() for each in changes],
     }
 
 
@@ -122,7 +121,7 @@ def _show(a: Result, b: Result, matched: Matched, changes: Sequence[Change]) -> 
     table.add_column("", no_wrap=True)
     for each in changes:
         colour = _COLOURS.get(each.verdict, "dim")
-        interval = f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})"
+        interval = "-" if each.ratio is None else f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})"
         cells = (escape(" ".join(each.name)), each.unit, number(each.a.median), number(each.b.median), interval)
         table.add_row(*cells, f"[{colour}]{each.verdict}[/]")
     print_table(table)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from statistics import median
+from typing import Any
 
 from bench_parts.quantities import Quantity
 from bench_parts.statistics import Spread
@@ -24,11 +26,11 @@ class Change:
     unit: str
     a: Spread
     b: Spread
-    ratio: float
-    """Median of B over median of A."""
+    ratio: float | None
+    """Median of B over median of A; None where that is 0."""
     low: float
     high: float
-    """Its 95 % interval, from the rounds of both."""
+    """Its 95 % interval, from the rounds of both; of 0 over 0 taken as 1, and of another value over 0 as infinity."""
     verdict: str
     """better, worse, "no change seen", or TOO_FEW."""
 
@@ -39,22 +41,31 @@ class Change:
             return 0.0
         return min(abs(self.low - 1), abs(self.high - 1))
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; None for a ratio and an interval that do not exist, and for an end that is infinite."""
+        plain = asdict(self)
+        for name in ("ratio", "low", "high"):
+            if self.ratio is None or not isfinite(plain[name]):
+                plain[name] = None
+        return plain
+
 
 def change(a: Quantity, b: Quantity) -> Change:
     """B against A, of the same name and unit."""
     before, after = median(a.values), median(b.values)
-    ratio = after / before if before else float("nan")
+    ratio = after / before if before else None
     low, high = interval_of_ratio(a.values, b.values)
     return Change(a.name, a.unit, Spread.of(a.values), Spread.of(b.values), ratio, low, high, _verdict(a, b, low, high))
 
 
 def interval_of_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """A 95 % interval of median(b) / median(a), by resampling both (the same resamples each time)."""
+    """A 95 % interval of median(b) / median(a), by resampling both (the same resamples each time); see Change."""
     draw = random.Random(0)
     found = []
     for _ in range(_RESAMPLES):
         below = median(draw.choices(a, k=len(a)))
-        found.append(median(draw.choices(b, k=len(b))) / below if below else float("nan"))
+        above = median(draw.choices(b, k=len(b)))
+        found.append(above / below if below else inf if above else 1.0)
     found.sort()
     return found[int(0.025 * _RESAMPLES)], found[int(0.975 * _RESAMPLES) - 1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bench_parts.driver import Benchmark
@@ -31,7 +32,7 @@ class Result:
         """How it ended."""
         return status_of(self.records)
 
-    @property
+    @cached_property
     def failed(self) -> dict[str, str]:
         """What failed in it, and why, where the benchmark goes on after a failure."""
         found: dict[str, str] = self.benchmark.as_json(self.records).get("failed", {})

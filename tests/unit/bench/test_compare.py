@@ -4,10 +4,11 @@ import compare
 import pytest
 from bench_parts.quantities import Quantity
 from compare_parts.changes import change
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.bench.conftest import mode_key
+from tests.unit.bench.machine_record import MACHINE
 
 
 def rates(*values, better="higher"):
@@ -121,6 +122,52 @@ def test_results_that_are_none(folder, tmp_path, capsys):
     assert compare.main([a, str(tmp_path / "bad")]) == 2
     assert "is not the result of a benchmark" in capsys.readouterr().err
     assert compare.main([a, a, "--fail-if-worse", "-1"]) == 2
+
+
+def refuse(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+ZERO = (0.0,) * 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better", "verdict"),
+    [
+        (ZERO, ZERO, "higher", "no change seen"),
+        (ZERO, STEADY, "higher", "better"),
+        (ZERO, STEADY, "lower", "worse"),
+        (STEADY, ZERO, "higher", "worse"),
+        ((0.0, 0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 0.0, 0.0, 0.0), "higher", "no change seen"),
+    ],
+)
+def test_there_is_no_ratio_to_zero_but_a_verdict(before, after, better, verdict):
+    found = change(rates(*before, better=better), rates(*after, better=better))
+    assert found.verdict == verdict
+    shown = json.loads(json.dumps(found.as_json()), parse_constant=refuse)
+    assert (shown["ratio"] is None) == (before != STEADY)
+    assert (100 * found.worse_by > 1e9) == (verdict == "worse" and before == ZERO), "from nothing, by any per cent"
+
+
+@settings(max_examples=20)
+@given(*2 * [st.lists(st.sampled_from([0.0, 1e-300, 1.0, 1e300]), min_size=1, max_size=9)])
+def test_json_has_neither_nan_nor_infinity(before, after):
+    found = change(rates(*before), rates(*after)).as_json()
+    assert json.loads(json.dumps(found), parse_constant=refuse)["unit"] == "samples/s"
+
+
+def test_a_strict_parser_reads_the_json_of_zeros(tmp_path, capsys):
+    steps = [{"kind": "block", "mode": "with", "round": number, "milliseconds": 0.0} for number in range(6)]
+    lines = [{**MACHINE, "options": {}, "benchmark": "heartbeat"}, *steps, {"kind": "end", "status": "complete"}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    a = str(tmp_path)
+    assert compare.main([a, a, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["changes"]
+    assert (found["ratio"], found["low"], found["high"]) == (None, None, None)
+    assert compare.main([a, a]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("with step"))
+    assert "nan" not in line
+    assert line.rstrip().endswith("-  no change seen")
 
 
 GATE = ("--fail-if-worse", "5")
