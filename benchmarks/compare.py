@@ -4,7 +4,7 @@ A and B are the --out of two runs. Each number that both measured is compared: m
 with a 95 % interval by resampling the rounds of both. That is the noise within each run; what differs from run to run
 (another machine, another load, another layout in memory) is not in it: what differs of machine, versions, commit and
 options is printed first, and a change of some per cent between two runs of the same code is to be expected. What only
-one of them measured is listed.
+one of them measured is listed. A peak of memory is one number a run: it has no interval and is not judged.
 
 Exit codes: 0; 2 there is nothing to compare. With --fail-if-worse 1, and the reasons on stderr, if a number surely got
 worse by more than that, if a number of A is missing in B, if B is not complete or something failed in it that did not
@@ -121,13 +121,21 @@ def _show(a: Result, b: Result, matched: Matched, changes: Sequence[Change]) -> 
     table.add_column("", no_wrap=True)
     for each in changes:
         colour = _COLOURS.get(each.verdict, "dim")
-        interval = "-" if each.ratio is None else f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})"
-        cells = (escape(" ".join(each.name)), each.unit, number(each.a.median), number(each.b.median), interval)
+        cells = (escape(" ".join(each.name)), each.unit, number(each.a.median), number(each.b.median), _ratio(each))
         table.add_row(*cells, f"[{colour}]{each.verdict}[/]")
     print_table(table)
     for name, only in (("A", matched.only_a), ("B", matched.only_b)):
         for quantity in only:
             print(f"only {name} has: {' '.join(quantity.name)}")
+
+
+def _ratio(change: Change) -> str:
+    """With its interval, where there is one."""
+    if change.ratio is None:
+        return "-"
+    if change.low is None or change.high is None:
+        return f"{change.ratio:.3f}"
+    return f"{change.ratio:.3f} ({change.low:.3f} to {change.high:.3f})"
 
 
 if __name__ == "__main__":

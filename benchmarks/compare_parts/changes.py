@@ -28,16 +28,17 @@ class Change:
     b: Spread
     ratio: float | None
     """Median of B over median of A; None where that is 0."""
-    low: float
-    high: float
-    """Its 95 % interval, from the rounds of both; of 0 over 0 taken as 1, and of another value over 0 as infinity."""
+    low: float | None
+    high: float | None
+    """Its 95 % interval, from the rounds of both; of 0 over 0 taken as 1, and of another value over 0 as infinity. None
+    for numbers of the whole run."""
     verdict: str
-    """better, worse, "no change seen", or TOO_FEW."""
+    """better, worse, "no change seen", TOO_FEW, or "no interval" of numbers of the whole run, which are not judged."""
 
     @property
     def worse_by(self) -> float:
         """The part by which it surely got worse: the end of the interval that is nearer to no change; else 0."""
-        if self.verdict != "worse":
+        if self.verdict != "worse" or self.low is None or self.high is None:
             return 0.0
         return min(abs(self.low - 1), abs(self.high - 1))
 
@@ -45,7 +46,7 @@ class Change:
         """Plain values; None for a ratio and an interval that do not exist, and for an end that is infinite."""
         plain = asdict(self)
         for name in ("ratio", "low", "high"):
-            if self.ratio is None or not isfinite(plain[name]):
+            if self.ratio is None or plain[name] is None or not isfinite(plain[name]):
                 plain[name] = None
         return plain
 
@@ -54,8 +55,11 @@ def change(a: Quantity, b: Quantity) -> Change:
     """B against A, of the same name and unit."""
     before, after = median(a.values), median(b.values)
     ratio = after / before if before else None
+    both = (a.name, a.unit, Spread.of(a.values), Spread.of(b.values), ratio)
+    if a.once:
+        return Change(*both, None, None, "no interval")
     low, high = interval_of_ratio(a.values, b.values)
-    return Change(a.name, a.unit, Spread.of(a.values), Spread.of(b.values), ratio, low, high, _verdict(a, b, low, high))
+    return Change(*both, low, high, _verdict(a, b, low, high))
 
 
 def interval_of_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:

@@ -124,6 +124,30 @@ def test_results_that_are_none(folder, tmp_path, capsys):
     assert compare.main([a, a, "--fail-if-worse", "-1"]) == 2
 
 
+def test_a_peak_of_memory_is_one_number_without_an_interval(tmp_path, run_of, capsys):
+    def write(name, *most):
+        rows = [{**record} for record in run_of(dp=[1.0, *STEADY])]
+        rows[0]["benchmark"] = "throughput"
+        for row, sum_ in zip((row for row in rows if row["kind"] == "block"), (0.0, *most), strict=True):
+            row |= {"rss_mib": {"most": sum_, "sum": sum_}, "gpu_reserved_mib": 2 * sum_}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    a, b = write("a", 700, 750, 800, 800, 800, 800), write("b", 800, 900, 990, 1000, 1000, 1000)
+    assert compare.main([a, b, "--json"]) == 0
+    found = {each["name"][-1]: each for each in json.loads(capsys.readouterr().out, parse_constant=refuse)["changes"]}
+    for name, factor in (("peak RSS of all processes", 1), ("peak GPU memory", 2)):
+        peak = found[name]
+        assert (peak["a"]["median"], peak["b"]["median"], peak["ratio"]) == (800 * factor, 1000 * factor, 1.25)
+        assert (peak["low"], peak["high"], peak["verdict"], peak["a"]["count"]) == (None, None, "no interval", 1)
+    assert compare.main([a, b, *GATE]) == 0, "it is not judged"
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    (line,) = [line for line in shown.out.splitlines() if "peak RSS" in line]
+    assert line.split()[-3:] == ["1.250", "no", "interval"]
+
+
 def refuse(name):
     raise ValueError(f"{name} is no JSON")
 
