@@ -3,15 +3,18 @@
 Writes DIR/results.jsonl, one JSON object a line, and from those lines alone DIR/report.md, report.html and its plots.
 With BENCHMARK_CHECK set (bench_parts.elsewhere) it checks the arguments and prints what they need, for a job of SLURM.
 Exit codes: 0 measured; 1 what was started failed; 2 the arguments or the machine do not fit, and nothing was started;
-128 + n ended by signal n, with what was measured until then kept: the same command with --resume goes on.
+128 + n ended by signal n, with what was measured until then kept: the same command with --resume goes on. Ctrl-C
+before or after the measurement is 130, too.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from . import resume
@@ -66,22 +69,45 @@ def main(benchmark: Benchmark, argv: list[str]) -> int:
         if is_elsewhere():
             print(json.dumps(needs(options)))
             return 0
-        machine = {**benchmark.describe(options), "benchmark": benchmark.name}
-        found = resume.kept(options.out, machine) if options.resume else []
-        if not resume.is_complete(found):
-            done = benchmark.keep([record for record in found if record["kind"] != "end"])
-            file = RecordFile(options.out, done or [machine])
+        file, done = _open(benchmark, options)
     except UsageError as error:
         print(f"dtk bench {benchmark.name}: error: {error}", file=sys.stderr)
         return 2
-    code = 0
-    if resume.is_complete(found):
-        print(f"{options.out} is complete: nothing is left to measure", file=sys.stderr)
-    else:
-        with file:
-            code = _run(benchmark, options, file, done)
-    _report(benchmark, options)
+    except KeyboardInterrupt:
+        return _ended(benchmark, "ended by Ctrl-C before anything was measured")
+    try:
+        code = _measure(benchmark, options, file, done)
+        _report(benchmark, options)
+    except KeyboardInterrupt:
+        again = f"`dtk bench report {quote(str(options.out))}` makes the report"
+        return _ended(benchmark, f"ended by Ctrl-C; {options.out} keeps what was measured, and {again}")
     return code
+
+
+def _open(benchmark: Benchmark, options: Options) -> tuple[RecordFile | None, Records]:
+    """The file of records, None where nothing is left to measure, and the records that stand. Raises UsageError."""
+    machine = {**benchmark.describe(options), "benchmark": benchmark.name}
+    found = resume.kept(options.out, machine) if options.resume else []
+    if resume.is_complete(found):
+        return None, found
+    done = benchmark.keep([record for record in found if record["kind"] != "end"])
+    return RecordFile(options.out, done or [machine]), done
+
+
+def _ended(benchmark: Benchmark, words: str) -> int:
+    """Say so; the exit code of Ctrl-C."""
+    after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal's ^C
+    print(f"{after_echo}dtk bench {benchmark.name}: {words}", file=sys.stderr)
+    return 128 + signal.SIGINT
+
+
+def _measure(benchmark: Benchmark, options: Options, file: RecordFile | None, done: Records) -> int:
+    """Measure what is left; the exit code."""
+    if file is None:
+        print(f"{options.out} is complete: nothing is left to measure", file=sys.stderr)
+        return 0
+    with file:
+        return _run(benchmark, options, file, done)
 
 
 def _run(benchmark: Benchmark, options: Options, file: RecordFile, done: Records) -> int:

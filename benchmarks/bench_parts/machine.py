@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import subprocess
@@ -14,12 +15,12 @@ from typing import Any
 # Of the caller's; they change what threads do, and are passed on.
 _TUNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_PROC_BIND", "CUDA_VISIBLE_DEVICES")
 _CODE = ("benchmarks/*.py", "dist_toolkit", "launch")  # what is measured
+_DIFF = ("--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color")  # whatever the user's git shows
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def describe(cores: int) -> dict[str, Any]:
     """The record `machine`: where this is, with how many cores to use, and what is measured."""
-    commit, changed = _commit(_ROOT)
     return {
         "kind": "machine",
         "started": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -31,8 +32,7 @@ def describe(cores: int) -> dict[str, Any]:
         "torch": metadata.version("torch"),
         "dist_toolkit": metadata.version("dist-toolkit"),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name in _TUNING},
-        "commit": commit,
-        "uncommitted_changes": changed,
+        **code_of(_ROOT),
     }
 
 
@@ -62,15 +62,24 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def _commit(root: Path) -> tuple[str | None, bool | None]:
-    """The commit of this checkout and whether files differ from it; None for an installed copy."""
-    if not (root / ".git").exists() or not (root / "dist_toolkit").is_dir():
-        return None, None
+def code_of(root: Path) -> dict[str, Any]:
+    """The commit of this checkout, and whether files differ from it; None for an installed copy, which has a version.
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    Where they do, `uncommitted_diff` is a digest of how those differ that git knows.
+    """
+    nothing = {"commit": None, "uncommitted_changes": None}
+    if not (root / ".git").exists() or not (root / "dist_toolkit").is_dir():
+        return nothing
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--", *_CODE))
+        commit = git("rev-parse", "--short=12", "HEAD").decode()
+        if not git("status", "--porcelain", "--", *_CODE):
+            return {"commit": commit, "uncommitted_changes": False}
+        diff = git("diff-index", "--patch", *_DIFF, "HEAD", "--", *_CODE)
     except (OSError, subprocess.CalledProcessError):
-        return None, None
+        return nothing
+    digest = hashlib.sha256(diff).hexdigest()[:12]
+    return {"commit": commit, "uncommitted_changes": True, "uncommitted_diff": digest}

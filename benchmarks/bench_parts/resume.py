@@ -12,7 +12,8 @@ from .records import Record, Records, read_records
 
 _SAME = (
     "options", "cpu", "cores", "gpus", "memory_gib", "system", "python", "torch", "dist_toolkit", "libraries",
-    "environment", "filesystem", "commit", "uncommitted_changes", "memory_limit_gib", "script_sha256",
+    "environment", "filesystem", "commit", "uncommitted_changes", "uncommitted_diff", "memory_limit_gib",
+    "script_sha256",
 )  # fmt: skip
 
 

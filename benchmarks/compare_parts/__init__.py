@@ -1,1 +1,1 @@
-"""The parts of `dtk bench compare`: results (read two runs) -> changes (pure) -> terminal."""
+"""The parts of `dtk bench compare`: results (read and match two runs) -> changes -> gate (both pure) -> terminal."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from statistics import median
+from typing import Any
 
 from bench_parts.quantities import Quantity
 from bench_parts.statistics import Spread
 
 _RESAMPLES = 2000
-_FEW = 5
+FEW = 5
 """Values a side, below which an interval says nothing."""
+TOO_FEW = "too few rounds"
 
 
 @dataclass(frozen=True)
@@ -23,44 +26,57 @@ class Change:
     unit: str
     a: Spread
     b: Spread
-    ratio: float
-    """Median of B over median of A."""
-    low: float
-    high: float
-    """Its 95 % interval, from the rounds of both."""
+    ratio: float | None
+    """Median of B over median of A; None where that is 0."""
+    low: float | None
+    high: float | None
+    """Its 95 % interval, from the rounds of both; of 0 over 0 taken as 1, and of another value over 0 as infinity. None
+    for numbers of the whole run."""
     verdict: str
-    """better, worse, "no change seen", or "too few rounds"."""
+    """better, worse, "no change seen", TOO_FEW, or "no interval" of numbers of the whole run, which are not judged."""
 
     @property
     def worse_by(self) -> float:
         """The part by which it surely got worse: the end of the interval that is nearer to no change; else 0."""
-        if self.verdict != "worse":
+        if self.verdict != "worse" or self.low is None or self.high is None:
             return 0.0
         return min(abs(self.low - 1), abs(self.high - 1))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; None for a ratio and an interval that do not exist, and for an end that is infinite."""
+        plain = asdict(self)
+        for name in ("ratio", "low", "high"):
+            if self.ratio is None or plain[name] is None or not isfinite(plain[name]):
+                plain[name] = None
+        return plain
 
 
 def change(a: Quantity, b: Quantity) -> Change:
     """B against A, of the same name and unit."""
     before, after = median(a.values), median(b.values)
-    ratio = after / before if before else float("nan")
+    ratio = after / before if before else None
+    both = (a.name, a.unit, Spread.of(a.values), Spread.of(b.values), ratio)
+    if a.once:
+        return Change(*both, None, None, "no interval")
     low, high = interval_of_ratio(a.values, b.values)
-    return Change(a.name, a.unit, Spread.of(a.values), Spread.of(b.values), ratio, low, high, _verdict(a, b, low, high))
+    return Change(*both, low, high, _verdict(a, b, low, high))
 
 
 def interval_of_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """A 95 % interval of median(b) / median(a), by resampling both (the same resamples each time)."""
+    """A 95 % interval of median(b) / median(a), by resampling both (the same resamples each time); see Change."""
     draw = random.Random(0)
     found = []
     for _ in range(_RESAMPLES):
         below = median(draw.choices(a, k=len(a)))
-        found.append(median(draw.choices(b, k=len(b))) / below if below else float("nan"))
+        above = median(draw.choices(b, k=len(b)))
+        found.append(above / below if below else inf if above else 1.0)
     found.sort()
     return found[int(0.025 * _RESAMPLES)], found[int(0.975 * _RESAMPLES) - 1]
 
 
 def _verdict(a: Quantity, b: Quantity, low: float, high: float) -> str:
-    if min(len(a.values), len(b.values)) < _FEW:
-        return "too few rounds"
+    if min(len(a.values), len(b.values)) < FEW:
+        return TOO_FEW
     if not (low > 1 or high < 1):
         return "no change seen"
     return "better" if (low > 1) == (a.better == "higher") else "worse"

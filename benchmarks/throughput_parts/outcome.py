@@ -32,7 +32,10 @@ def fits(records: Records) -> list[Record]:
 
 
 def quantities(records: Records) -> list[Quantity]:
-    """Of each mode, by round: samples/s, the median step, the slow one of blocks with enough steps, and memory."""
+    """Of each mode, by round: samples/s, the median step, the slow one of blocks with enough steps; its peak memory.
+
+    What a block says of memory is the most until then, so that blocks are not independent: only the largest counts.
+    """
     found: dict[tuple[tuple[str, ...], str, str], list[float]] = {}
     for r in records:
         if r["kind"] != "block" or r["warmup"]:
@@ -47,7 +50,10 @@ def quantities(records: Records) -> list[Quantity]:
         )  # fmt: skip
         for what, unit, value in of:
             found.setdefault(((*name, what), unit, "higher" if unit == "samples/s" else "lower"), []).append(value)
-    return [Quantity(name, unit, better, tuple(values)) for (name, unit, better), values in found.items()]  # type: ignore[arg-type]
+    return [
+        Quantity(name, unit, better, (max(values),) if unit == "MiB" else tuple(values), once=unit == "MiB")  # type: ignore[arg-type]
+        for (name, unit, better), values in found.items()
+    ]
 
 
 def as_json(records: Records) -> dict[str, Any]:

@@ -4,8 +4,11 @@ import compare
 import pytest
 from bench_parts.quantities import Quantity
 from compare_parts.changes import change
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.unit.bench.conftest import mode_key
+from tests.unit.bench.machine_record import MACHINE
 
 
 def rates(*values, better="higher"):
@@ -51,8 +54,9 @@ def test_nothing_is_seen_in_the_same_numbers_and_a_factor_is_found(values, facto
 
 @pytest.fixture
 def folder(tmp_path, run_of):
-    def write(name, machine=None, **rates):
-        records = run_of(**rates)
+    def write(name, machine=None, more=(), status="complete", **rates):
+        *records, end = run_of(status=status, **rates)
+        records += [*more, end]
         records[0] = {**records[0], "benchmark": "throughput", **(machine or {})}
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -118,3 +122,136 @@ def test_results_that_are_none(folder, tmp_path, capsys):
     assert compare.main([a, str(tmp_path / "bad")]) == 2
     assert "is not the result of a benchmark" in capsys.readouterr().err
     assert compare.main([a, a, "--fail-if-worse", "-1"]) == 2
+
+
+def test_a_peak_of_memory_is_one_number_without_an_interval(tmp_path, run_of, capsys):
+    def write(name, *most):
+        rows = [{**record} for record in run_of(dp=[1.0, *STEADY])]
+        rows[0]["benchmark"] = "throughput"
+        for row, sum_ in zip((row for row in rows if row["kind"] == "block"), (0.0, *most), strict=True):
+            row |= {"rss_mib": {"most": sum_, "sum": sum_}, "gpu_reserved_mib": 2 * sum_}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    a, b = write("a", 700, 750, 800, 800, 800, 800), write("b", 800, 900, 990, 1000, 1000, 1000)
+    assert compare.main([a, b, "--json"]) == 0
+    found = {each["name"][-1]: each for each in json.loads(capsys.readouterr().out, parse_constant=refuse)["changes"]}
+    for name, factor in (("peak RSS of all processes", 1), ("peak GPU memory", 2)):
+        peak = found[name]
+        assert (peak["a"]["median"], peak["b"]["median"], peak["ratio"]) == (800 * factor, 1000 * factor, 1.25)
+        assert (peak["low"], peak["high"], peak["verdict"], peak["a"]["count"]) == (None, None, "no interval", 1)
+    assert compare.main([a, b, *GATE]) == 0, "it is not judged"
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    (line,) = [line for line in shown.out.splitlines() if "peak RSS" in line]
+    assert line.split()[-3:] == ["1.250", "no", "interval"]
+
+
+def refuse(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+ZERO = (0.0,) * 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better", "verdict"),
+    [
+        (ZERO, ZERO, "higher", "no change seen"),
+        (ZERO, STEADY, "higher", "better"),
+        (ZERO, STEADY, "lower", "worse"),
+        (STEADY, ZERO, "higher", "worse"),
+        ((0.0, 0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 0.0, 0.0, 0.0), "higher", "no change seen"),
+    ],
+)
+def test_there_is_no_ratio_to_zero_but_a_verdict(before, after, better, verdict):
+    found = change(rates(*before, better=better), rates(*after, better=better))
+    assert found.verdict == verdict
+    shown = json.loads(json.dumps(found.as_json()), parse_constant=refuse)
+    assert (shown["ratio"] is None) == (before != STEADY)
+    assert (100 * found.worse_by > 1e9) == (verdict == "worse" and before == ZERO), "from nothing, by any per cent"
+
+
+@settings(max_examples=20)
+@given(*2 * [st.lists(st.sampled_from([0.0, 1e-300, 1.0, 1e300]), min_size=1, max_size=9)])
+def test_json_has_neither_nan_nor_infinity(before, after):
+    found = change(rates(*before), rates(*after)).as_json()
+    assert json.loads(json.dumps(found), parse_constant=refuse)["unit"] == "samples/s"
+
+
+def test_a_strict_parser_reads_the_json_of_zeros(tmp_path, capsys):
+    steps = [{"kind": "block", "mode": "with", "round": number, "milliseconds": 0.0} for number in range(6)]
+    lines = [{**MACHINE, "options": {}, "benchmark": "heartbeat"}, *steps, {"kind": "end", "status": "complete"}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    a = str(tmp_path)
+    assert compare.main([a, a, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["changes"]
+    assert (found["ratio"], found["low"], found["high"]) == (None, None, None)
+    assert compare.main([a, a]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("with step"))
+    assert "nan" not in line
+    assert line.rstrip().endswith("-  no change seen")
+
+
+GATE = ("--fail-if-worse", "5")
+LOST = {"kind": "failed", **mode_key("ddp"), "why": "RuntimeError: no"}
+
+
+def only(result, of):
+    return [" ".join(each["name"]) for each in result[of]["only"]]
+
+
+def test_what_only_one_has_is_listed_and_missing_for_the_gate(folder, capsys):
+    a, b = folder("a", dp=SLOW, ddp=SLOW), folder("b", dp=SLOW, fsdp=SLOW)
+    assert compare.main([a, b]) == 0
+    shown = capsys.readouterr().out
+    assert "only A has: mlp fp32 batch 100 ddp x2 samples/s\n" in shown
+    assert "only B has: mlp fp32 batch 100 fsdp x2 samples/s\n" in shown
+    assert compare.main([a, b, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "mlp fp32 batch 100 ddp x2 samples/s" in only(found, "a")
+    assert "mlp fp32 batch 100 fsdp x2 samples/s" in only(found, "b")
+    assert not [name for name in only(found, "a") if " ddp " not in name]
+    assert compare.main([a, b, *GATE]) == 1
+    assert "missing in B: mlp fp32 batch 100 ddp x2 samples/s\n" in capsys.readouterr().err
+    assert compare.main([folder("less", dp=SLOW), b, *GATE]) == 0, "B may have more"
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_the_gate_wants_a_run_that_is_complete(folder, capsys, status):
+    a, b = folder("a", dp=SLOW), folder("b", status=status, dp=SLOW)
+    assert compare.main([a, b]) == 0
+    assert f"B is {status}: it does not have all that was asked for" in capsys.readouterr().out
+    assert compare.main([a, b, *GATE]) == 1
+    assert capsys.readouterr().err == f"B is {status}, not complete\n"
+    assert compare.main([b, a, *GATE]) == 0
+
+
+def test_the_gate_names_what_failed_in_b_alone(folder, capsys):
+    a, b = folder("a", dp=SLOW), folder("b", more=[LOST], dp=SLOW)
+    assert compare.main([a, b, *GATE]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "failed in B, not in A: ddp x2 on mlp (fp32, batch 100): RuntimeError: no\n"
+    assert "failed in B: ddp x2 on mlp (fp32, batch 100): RuntimeError: no\n" in shown.out
+    assert compare.main([b, b, *GATE]) == 0
+    capsys.readouterr()
+    assert compare.main([a, b, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["a"]["failed"], list(found["b"]["failed"].values())) == ({}, ["RuntimeError: no"])
+
+
+def test_the_gate_does_not_pass_what_too_few_rounds_cannot_judge(folder, capsys):
+    a, b = folder("a", dp=SLOW), folder("b", dp=SLOW[:4])
+    assert compare.main([a, b]) == 0
+    capsys.readouterr()
+    assert compare.main([a, b, *GATE]) == 1
+    name = "mlp fp32 batch 100 dp x2 samples/s"
+    assert f"could not be judged, with 3 of the 5 rounds a side it takes: {name}\n" in capsys.readouterr().err
+
+
+def test_a_few_rounds_are_enough_where_none_is_worse(folder, capsys):
+    a = folder("a", dp=SLOW[:4])
+    assert compare.main([a, a, *GATE]) == 1, "its rounds differ"
+    single = folder("single", dp=SLOW[:2])
+    assert compare.main([single, single, *GATE]) == 0

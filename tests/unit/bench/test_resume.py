@@ -112,6 +112,41 @@ def test_a_driver_that_is_interrupted_anywhere_and_resumed_measures_each_round_o
     assert json.loads((tmp_path / NAME).read_text().splitlines()[0])["benchmark"] == "made-up"
 
 
+@pytest.mark.parametrize("at", ["parse", "describe", "progress", "render", "show"])
+def test_ctrl_c_outside_the_measurement_is_one_line_and_130(tmp_path, capsys, at):
+    def do(name, result):
+        def step(*given):
+            if name == at:
+                raise KeyboardInterrupt
+            return result
+
+        return step
+
+    benchmark = Benchmark(
+        "made-up",
+        do("parse", Options(tmp_path, False)),
+        do("describe", HEAD),
+        do("progress", Progress()),
+        lambda options, add, say, done: add(block(0)),
+        do("render", ["# Made up"]),
+        len,
+        do("show", None),
+        lambda records: [],
+    )
+    assert main(benchmark, []) == 130
+    said = capsys.readouterr().err.splitlines()
+    if at in ("parse", "describe"):
+        assert said[-1] == "dtk bench made-up: ended by Ctrl-C before anything was measured"
+        assert not list(tmp_path.iterdir())
+    else:
+        kept = (
+            f"ended by Ctrl-C; {tmp_path} keeps what was measured, and `dtk bench report {tmp_path}` makes the report"
+        )
+        assert said[-1] == f"dtk bench made-up: {kept}"
+        whole = [] if at == "progress" else [block(0), {"kind": "end", "status": "complete"}]
+        assert read_records(tmp_path)[1:] == whole
+
+
 def test_a_result_of_another_benchmark_or_a_damaged_one(tmp_path):
     write(tmp_path, {**HEAD, "benchmark": "comm"}, block(0))
     with pytest.raises(UsageError, match="is of dtk bench comm; leave --resume out, or pass another --out"):
