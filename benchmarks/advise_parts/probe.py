@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import resource
 import runpy
 import sys
@@ -22,6 +21,8 @@ import torch.distributed as dist
 from bench_parts.channel import Channel, report_to_driver
 from bench_parts.machine import busy_core_seconds
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from .apart import keep_checkpoints_apart
 
 _LEAST = 3  # steps, below which there is no median
 _MOST_BYTES = 1 << 28  # of the gradients whose all-reduce is timed; beyond, a part of them is
@@ -122,19 +123,6 @@ class Probe:
         return {"bytes": tensor.numel() * 4, "seconds": sorted(times[1:])[1]}
 
 
-def keep_checkpoints_apart(folder: Path) -> None:
-    """Have dist_toolkit's checkpointers use `folder`: each start begins anew, and the script's own are left alone."""
-    from dist_toolkit.runtime import Runtime
-
-    original = Runtime.checkpointer
-
-    def checkpointer(self: Any, root: Any = None, **options: Any) -> Any:
-        name = "default" if root is None else re.sub(r"\W+", "-", str(root))
-        return original(self, folder / name, **options)
-
-    Runtime.checkpointer = checkpointer  # type: ignore[method-assign]
-
-
 def _together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -183,8 +171,7 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv)
     probe = Probe(given.warmup, given.steps, given.seconds, _connect())
     register_optimizer_step_post_hook(probe.after_step)
-    if "dist_toolkit" in Path(given.script).read_text(encoding="utf-8", errors="replace"):
-        keep_checkpoints_apart(Path(os.environ["DTK_RUN_DIR"]) / "advise")
+    keep_checkpoints_apart(Path(os.environ["DTK_RUN_DIR"]) / "advise")
     sys.argv = [given.script, *given.words]
     sys.path[0] = str(Path(given.script).resolve().parent)
     runpy.run_path(given.script, run_name="__main__")

@@ -83,3 +83,28 @@ def test_the_driver_takes_what_was_seen_of_all_that_was_said(monkeypatch, tmp_pa
     monkeypatch.setattr(program, "running", ranks_that_send({"kind": "alive"}))
     with pytest.raises(ProcessFailed, match="the script ended its process before enough steps were seen"):
         program._seen(given, candidate)
+
+
+MINE = """
+import dist_toolkit as dtk
+
+def main():
+    import torch
+    with dtk.init(seed=0) as rt:
+        engine = rt.setup(lambda: torch.nn.Linear(4, 2), lambda weights: torch.optim.SGD(weights, lr=0.1))
+        checkpointer = rt.checkpointer("runs/mine", engine=engine, every=1, keep_last=1)
+        loader = rt.loader(torch.utils.data.TensorDataset(torch.randn(64, 4)), global_batch_size=8)
+        for _ in checkpointer.steps(loader, until=100):
+            engine.backward(engine(torch.randn(8, 4)).sum())
+            engine.step()
+"""
+
+
+def test_checkpoints_are_kept_apart_whoever_imports_dist_toolkit(tmp_path):
+    (tmp_path / "mytrain.py").write_text(MINE)
+    with probed(tmp_path, "from mytrain import main\nmain()\n") as (process, meeting):
+        *_, seen = records_of(meeting.accept(60))
+        assert process.wait(60) == 0
+    assert (seen["kind"], seen["follows"]) == ("seen", True)
+    assert not (tmp_path / "runs").exists()
+    assert list((tmp_path / "run" / "advise" / "runs-mine").iterdir())
