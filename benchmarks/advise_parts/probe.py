@@ -174,7 +174,11 @@ def main(argv: list[str]) -> None:
     keep_checkpoints_apart(Path(os.environ["DTK_RUN_DIR"]) / "advise")
     sys.argv = [given.script, *given.words]
     sys.path[0] = str(Path(given.script).resolve().parent)
-    runpy.run_path(given.script, run_name="__main__")
+    try:
+        runpy.run_path(given.script, run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
     made = len(probe._ends)
     raise SystemExit(
         f"the script made {made} optimizer steps, and {given.warmup + _LEAST + 1} are needed; let it train longer, or "

@@ -108,3 +108,15 @@ def test_checkpoints_are_kept_apart_whoever_imports_dist_toolkit(tmp_path):
     assert (seen["kind"], seen["follows"]) == ("seen", True)
     assert not (tmp_path / "runs").exists()
     assert list((tmp_path / "run" / "advise" / "runs-mine").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [("0", "the script made 2 optimizer steps, and 5 are needed; let it train longer"), ("'no data'", "no data\n")],
+)
+def test_a_script_that_exits_early_well_or_with_words_of_its_own(end, message, tmp_path):
+    with probed(tmp_path, TRAIN.format(steps=2) + f"raise SystemExit({end})") as (process, meeting):
+        assert [record["kind"] for record in records_of(meeting.accept(60))] == ["alive"]
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+    assert said.startswith(message)
