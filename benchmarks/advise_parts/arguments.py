@@ -39,8 +39,8 @@ examples:
   dtk bench advise --batch 64,128,256 train.py --batch-size {batch}
   dtk bench advise --batch 8,16 --batch-is rank run_clm.py --per_device_train_batch_size {batch}
 
-A script that does not take its strategy from `--strategy` (see docs/other-libraries.md) is measured all the same; that
-it makes no difference is said. Options of this command stand before the script, its own behind it."""
+A script that does not take its strategy from `--strategy` (see docs/other-libraries.md) is measured all the same, and
+advised none. Options of this command stand before the script, its own behind it."""
 
 
 @dataclass(frozen=True)
