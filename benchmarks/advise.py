@@ -92,8 +92,10 @@ def _seen(options: Options, candidate: Candidate) -> dict[str, Any]:
                 *script(options, candidate)]  # fmt: skip
 
     with running(command, threads, keep, cwd=Path.cwd()) as records:
-        (seen,) = records
-    return seen
+        seen = [record for record in records if record["kind"] == "seen"]
+    if not seen:
+        raise ProcessFailed("the script ended its process before enough steps were seen, as os._exit(0) does")
+    return seen[0]
 
 
 def script(options: Options, candidate: Candidate) -> list[str]:
@@ -110,8 +112,13 @@ def script(options: Options, candidate: Candidate) -> list[str]:
     return [options.target, *script_words(options.words, candidate.batch)]
 
 
+_SILENT = ", and no optimizer step was seen in it: neither what comes before the first nor any other may take longer"
+
+
 def _reason(error: ProcessFailed) -> str:
-    """The exception among the last words, else the verdict's line, else the last."""
+    """That nothing was heard, else the exception among the last words, else the verdict's line, else the last."""
+    if silent := re.match(r"the ranks reported nothing [^.]*|the ranks were not ready [^.]*", str(error)):
+        return silent[0] + (_SILENT if "reported" in silent[0] else "")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if re.search(r"\w(Error|Exception|Exit|Interrupt): |the script made ", line)]
     verdict = [line for line in lines if line.startswith("dtk: rank")]

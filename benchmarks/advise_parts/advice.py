@@ -9,53 +9,14 @@ from bench_parts.markdown import count
 from bench_parts.statistics import QUIET, Spread
 from bench_parts.words import binary, number
 
-from .candidates import STRATEGIES, Candidate
+from . import deaf
+from .candidates import STRATEGIES
+from .measured import Measured
 
-ROOM = 0.9
-"""Of the memory: what a candidate may use at most."""
 NEAR = 0.05
 """Of the best rate: candidates within this are as good, if they have another advantage."""
 MUCH = 0.3
 """Of a step: an all-reduce that takes more, when nothing hides it, is worth to be thought of."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One candidate."""
-
-    candidate: Candidate
-    seconds: Spread | None
-    """Of a step; None where it failed."""
-    samples: float | None
-    """In a step over all ranks; None where it is not known."""
-    memory: int | None
-    """Bytes of a rank at most: of the GPU, or of RAM without one."""
-    room: int | None
-    """Bytes there are for a rank."""
-    weights: int
-    all_reduce: float | None
-    """Seconds to sum the gradients over the ranks, when nothing else is done."""
-    failed: str = ""
-    """Why there is nothing."""
-    out_of_memory: bool = False
-    """Whether that is why: it does not fit, which is an answer, too."""
-
-    @property
-    def rate(self) -> float | None:
-        """Samples a second, or steps a second where the samples are not known."""
-        if self.seconds is None:
-            return None
-        return (1.0 if self.samples is None else self.samples) / self.seconds.median
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it was to be measured, and could not be."""
-        return bool(self.failed) and not self.out_of_memory
-
-    @property
-    def fits(self) -> bool:
-        """Whether memory is left."""
-        return self.memory is None or self.room is None or self.memory <= ROOM * self.room
 
 
 @dataclass(frozen=True)
@@ -77,20 +38,26 @@ def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0) -> Ad
         busy: cores that other programs used meanwhile.
         follows: whether the script takes its strategy from `--strategy`.
     """
-    ran = [each for each in measured if each.rate is not None]
+    ran = [each for each in measured if each.seconds is not None]
     lost = tuple(_lost(measured, len(ran)))
-    fitting = [each for each in ran if each.fits]
+    fitting = [each for each in ran if each.fits and not each.is_copies]
+    about = [_shared(busy)]
+    if not follows:
+        about += deaf.reasons(ran)
+        fitting = deaf.once(fitting)
     if not fitting:
-        why = [f"{each.candidate.name}: {each.failed or 'leaves no memory'}" for each in measured]
-        return Advice(None, tuple(why), lost if ran else ())
+        why = [f"{each.candidate.name}: {each.failed or 'leaves no memory'}" for each in measured if not each.is_copies]
+        return Advice(None, tuple(reason for reason in [*about, *why] if reason), lost if ran else ())
     fastest = max(fitting, key=_rate)
     best = _smallest_batch(fastest, fitting)
-    reasons = [_shared(busy), _rates(best, fastest, alone=len(ran) == 1)]
-    reasons += _against_one(best, fitting)
-    reasons += _alternatives(best, fitting) if follows else [_DEAF]
+    reasons = [*about, _rates(best, fastest, len(ran), len(fitting), follows)]
+    reasons += _against_one(best, fitting, follows)
+    reasons += _alternatives(best, fitting) if follows else []
     reasons += _memory(best)
     reasons += _communication(best)
-    reasons += [f"{each.candidate.name} does not fit: {_used(each)}." for each in ran if not each.fits]
+    reasons += [
+        f"{each.candidate.name} does not fit: {_used(each)}." for each in ran if not (each.fits or each.is_copies)
+    ]
     reasons += [f"{each.candidate.name} does not fit: {each.failed}" for each in measured if each.out_of_memory]
     return Advice(best, tuple(reason for reason in reasons if reason), lost)
 
@@ -107,12 +74,6 @@ def _lost(measured: Sequence[Measured], ran: int) -> Iterator[str]:
         yield f"**{lost} of {len(measured)} failed, so {what}.**"
     for why, names in by_reason.items():
         yield f"Failed: {'; '.join(names)}: {why}"
-
-
-_DEAF = (
-    "The script uses none of dist_toolkit, Accelerate, Trainer, Lightning and DeepSpeed, so --strategy changes nothing "
-    "in it: what it does itself was measured."
-)
 
 
 def _shared(busy: float) -> str:
@@ -146,11 +107,14 @@ def _smallest_batch(fastest: Measured, fitting: Sequence[Measured]) -> Measured:
     return min(same, key=lambda each: each.candidate.batch or 0)
 
 
-def _rates(best: Measured, fastest: Measured, alone: bool) -> str:
+def _rates(best: Measured, fastest: Measured, ran: int, compared: int, follows: bool) -> str:
     assert best.seconds is not None
-    found = f"{best.candidate.name}: {number(_rate(best))} {_unit(best)}, a step takes {_ms(best.seconds)}"
+    name = best.candidate.name if follows else best.candidate.extent
+    found = f"{name}: {number(_rate(best))} {_unit(best)}, a step takes {_ms(best.seconds)}"
     if best is fastest:
-        return f"{found}; nothing else ran." if alone else f"{found}; nothing else that fits is faster."
+        if ran == 1:
+            return f"{found}; nothing else ran."
+        return f"{found}; nothing else that fits is faster." if compared > 1 or follows else f"{found}."
     return (
         f"{found}. Batch {fastest.candidate.batch} is not even {NEAR:.0%} faster ({number(_rate(fastest))} "
         f"{_unit(fastest)}), and a larger batch learns less from a sample."
@@ -172,7 +136,7 @@ def _comparable(best: Measured, others: Sequence[Measured]) -> list[Measured]:
     ]
 
 
-def _against_one(best: Measured, fitting: Sequence[Measured]) -> list[str]:
+def _against_one(best: Measured, fitting: Sequence[Measured], follows: bool) -> list[str]:
     for each in _comparable(best, fitting):
         if each.candidate.strategy != "single" and best.candidate.strategy != "single":
             continue
@@ -180,10 +144,12 @@ def _against_one(best: Measured, fitting: Sequence[Measured]) -> list[str]:
         if many.candidate.nproc == 1:
             continue
         ratio = _rate(many) / _rate(one)
-        ranks = f"{many.candidate.strategy} on {count(many.candidate.nproc, 'rank')}"
+        what = many.candidate.strategy if follows else "the script"
+        ranks = f"{what} on {count(many.candidate.nproc, 'rank')}"
         if ratio < 1:
             return [f"One process is faster than {ranks} ({1 / ratio:.2f}x): more ranks do not pay here."]
-        return [f"{ranks} has {ratio:.2f}x the rate of one process, {ratio / many.candidate.nproc:.0%} of perfect."]
+        perfect = f"{ratio / many.candidate.nproc:.0%} of perfect" if many.on_gpu else "which had all the cores"
+        return [f"{ranks} has {ratio:.2f}x the rate of one process, {perfect}."]
     return []
 
 

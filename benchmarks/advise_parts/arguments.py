@@ -18,6 +18,7 @@ from bench_parts.arguments import (
     usable_cores,
     usable_gpus,
 )
+from bench_parts.processes import ANSWER_LIMIT
 from throughput_parts.tables import MODELS, SIZES
 
 from .candidates import DEFAULT, PLACE, STRATEGIES
@@ -38,8 +39,8 @@ examples:
   dtk bench advise --batch 64,128,256 train.py --batch-size {batch}
   dtk bench advise --batch 8,16 --batch-is rank run_clm.py --per_device_train_batch_size {batch}
 
-A script that does not take its strategy from `--strategy` (see docs/other-libraries.md) is measured all the same; that
-it makes no difference is said. Options of this command stand before the script, its own behind it."""
+A script that does not take its strategy from `--strategy` (see docs/other-libraries.md) is measured all the same, and
+advised none. Options of this command stand before the script, its own behind it."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=2, metavar="N", help="starts of each, in turns (default: %(default)s)")
     add("--warmup", type=int, default=5, metavar="N", help="steps that do not count (default: %(default)s)")
     add("--steps", type=int, default=30, metavar="N", help="steps of a start (default: %(default)s)")
-    add("--seconds", type=float, default=30.0, metavar="S", help="or so long, if that is less (default: %(default)s)")
+    add(
+        "--seconds", type=float, default=30.0, metavar="S",
+        help="or so long, if that is less (default: %(default)s); all steps together may take longer than "
+        f"{ANSWER_LIMIT / 60:.0f} minutes, none of them, with what is loaded before it, may",
+    )  # fmt: skip
     add_output(parser, "advise")
     return parser
 

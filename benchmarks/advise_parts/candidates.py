@@ -42,8 +42,13 @@ class Candidate:
     @property
     def name(self) -> str:
         """As `ddp, 2 ranks, batch 64`."""
+        return f"{self.strategy}, {self.extent}"
+
+    @property
+    def extent(self) -> str:
+        """As `2 ranks, batch 64`."""
         ranks = "1 rank" if self.nproc == 1 else f"{self.nproc} ranks"
-        return f"{self.strategy}, {ranks}" + ("" if self.batch is None else f", batch {self.batch}")
+        return ranks if self.batch is None else f"{ranks}, batch {self.batch}"
 
 
 def candidates(strategies: Sequence[str], nproc: int, batches: Sequence[int]) -> list[Candidate]:
@@ -62,9 +67,9 @@ def turns(tried: Sequence[Candidate], rounds: int) -> Iterator[tuple[int, Candid
             yield number, candidate
 
 
-def launch_words(candidate: Candidate, device: str, precision: str) -> list[str]:
+def launch_words(candidate: Candidate, device: str, precision: str, name_strategy: bool = True) -> list[str]:
     """The options of `dtk launch` for it."""
-    words = ["--nproc", str(candidate.nproc), *STRATEGIES[candidate.strategy].options]
+    words = ["--nproc", str(candidate.nproc), *(STRATEGIES[candidate.strategy].options if name_strategy else ())]
     words += ["--device", device] if device != "auto" else []
     return words + (["--precision", precision] if precision != "auto" else [])
 

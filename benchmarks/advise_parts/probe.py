@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import resource
 import runpy
 import sys
@@ -19,21 +18,26 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from bench_parts.channel import report_to_driver
+from bench_parts.channel import Channel, report_to_driver
 from bench_parts.machine import busy_core_seconds
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from .apart import keep_checkpoints_apart
 
 _LEAST = 3  # steps, below which there is no median
 _MOST_BYTES = 1 << 28  # of the gradients whose all-reduce is timed; beyond, a part of them is
 _FOLLOW = ("dist_toolkit", "accelerate", "lightning", "pytorch_lightning", "lightning_fabric", "deepspeed")
 _PAUSE = 0.5  # seconds in which what this rank has sent last arrives
+_PACE = 10.0  # seconds from one word to the driver that steps are made to the next
 
 
 class Probe:
     """The clock of one rank."""
 
-    def __init__(self, warmup: int, steps: int, seconds: float) -> None:
-        self._warmup, self._steps, self._seconds = warmup, steps, seconds
+    def __init__(self, warmup: int, steps: int, seconds: float, driver: Channel | None) -> None:
+        """`driver` is None on all ranks but 0."""
+        self._warmup, self._steps, self._seconds, self._driver = warmup, steps, seconds, driver
+        self._told = -_PACE
         self._optimizer: int | None = None
         self._ends: list[float] = []
         self._weights = 0
@@ -50,6 +54,7 @@ class Probe:
             return
         _synchronise()
         self._ends.append(time.perf_counter())
+        self._tell(self._ends[-1])
         if len(self._ends) == self._warmup + _LEAST + 1:
             self._agreed = self._agree()
             self._began = busy_core_seconds(), time.process_time(), time.perf_counter()
@@ -57,6 +62,12 @@ class Probe:
             self.report()
             time.sleep(_PAUSE)
             os._exit(0)
+
+    def _tell(self, now: float) -> None:
+        """Say that steps are made, now and then: the driver waits for the next word, however many steps there are."""
+        if self._driver is not None and now - self._told >= _PACE:
+            self._driver.send({"kind": "alive"})
+            self._told = now
 
     def _agree(self) -> int:
         """The number of steps at which all ranks leave: as many as fit the time of the slowest, at most all."""
@@ -86,8 +97,8 @@ class Probe:
             "others": others,
             "all_reduce": self._all_reduce(),
         }
-        if os.environ.get("RANK", "0") == "0":  # whether or not the script has made a process group
-            report_to_driver().send(seen)
+        if self._driver is not None:
+            self._driver.send(seen)
 
     def _others(self) -> float | None:
         """Cores that other programs used since all ranks agreed; None where that cannot be seen. Collective."""
@@ -110,19 +121,6 @@ class Probe:
             _synchronise()
             times.append(time.perf_counter() - began)
         return {"bytes": tensor.numel() * 4, "seconds": sorted(times[1:])[1]}
-
-
-def keep_checkpoints_apart(folder: Path) -> None:
-    """Have dist_toolkit's checkpointers use `folder`: each start begins anew, and the script's own are left alone."""
-    from dist_toolkit.runtime import Runtime
-
-    original = Runtime.checkpointer
-
-    def checkpointer(self: Any, root: Any = None, **options: Any) -> Any:
-        name = "default" if root is None else re.sub(r"\W+", "-", str(root))
-        return original(self, folder / name, **options)
-
-    Runtime.checkpointer = checkpointer  # type: ignore[method-assign]
 
 
 def _together() -> bool:
@@ -153,6 +151,15 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
+def _connect() -> Channel | None:
+    """To the driver, before the script loads anything; of rank 0, whether or not the script makes a process group."""
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    driver = report_to_driver()
+    os.register_at_fork(after_in_child=driver.close)  # or a worker's copy would keep it open when this rank is gone
+    return driver
+
+
 def main(argv: list[str]) -> None:
     """Run the script until enough was seen, or it ends."""
     parser = argparse.ArgumentParser()
@@ -162,13 +169,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("script")
     parser.add_argument("words", nargs=argparse.REMAINDER)
     given = parser.parse_args(argv)
-    probe = Probe(given.warmup, given.steps, given.seconds)
+    probe = Probe(given.warmup, given.steps, given.seconds, _connect())
     register_optimizer_step_post_hook(probe.after_step)
-    if "dist_toolkit" in Path(given.script).read_text(encoding="utf-8", errors="replace"):
-        keep_checkpoints_apart(Path(os.environ["DTK_RUN_DIR"]) / "advise")
+    keep_checkpoints_apart(Path(os.environ["DTK_RUN_DIR"]) / "advise")
     sys.argv = [given.script, *given.words]
     sys.path[0] = str(Path(given.script).resolve().parent)
-    runpy.run_path(given.script, run_name="__main__")
+    try:
+        runpy.run_path(given.script, run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
     made = len(probe._ends)
     raise SystemExit(
         f"the script made {made} optimizer steps, and {given.warmup + _LEAST + 1} are needed; let it train longer, or "

@@ -10,7 +10,8 @@ from bench_parts.records import Record, Records
 from bench_parts.statistics import status_of
 from bench_parts.words import binary, number
 
-from .advice import Advice, Measured
+from .advice import Advice
+from .measured import Measured
 from .summary import command, conclude, measured
 
 
@@ -23,7 +24,7 @@ def render(records: Records) -> list[str | Figure]:
         what = f"{'Of what ran, take' if found.lost else 'Take'}{' these options' if options['size'] else ''}"
         batch = f", batch {found.best.candidate.batch}" if options["size"] else ""
         parts.append(f"**{what}:** `{command(records, found.best)}`{batch}")
-    elif all_measured and not found.lost:
+    elif all_measured and not found.lost and not any(each.is_copies for each in all_measured):
         parts.append("**Nothing that was tried runs here.**")
     parts.append("\n".join(f"- {reason}" for reason in found.reasons))
     parts += _figures(all_measured)
@@ -48,7 +49,7 @@ def _ended(records: Records, found: Advice) -> list[str]:
 
 
 def _figures(found: Sequence[Measured]) -> list[Figure]:
-    ran = [each for each in found if each.seconds is not None]
+    ran = [each for each in found if each.rate is not None]
     known = [each for each in ran if each.samples is not None]
     if not ran:
         return []
@@ -78,7 +79,7 @@ def _table(found: Sequence[Measured]) -> str:
     ]
     for each in found:
         start = (each.candidate.strategy, str(each.candidate.nproc), str(each.candidate.batch or "-"))
-        if each.seconds is None or each.rate is None:
+        if each.seconds is None:
             lines.append(row(*start, "failed", "", "", "", ""))
             continue
         spread = each.seconds
@@ -87,12 +88,16 @@ def _table(found: Sequence[Measured]) -> str:
                 *start,
                 f"{number(1000 * spread.median)} ms",
                 f"{number(1000 * spread.low)} to {number(1000 * spread.high)}",
-                f"{number(each.rate)} {'steps/s' if each.samples is None else 'samples/s'}",
+                _rate(each),
                 "-" if each.memory is None else binary(each.memory),
                 "-" if each.all_reduce is None else f"{number(1000 * each.all_reduce)} ms",
             )
         )
     return "\n".join(lines)
+
+
+def _rate(each: Measured) -> str:
+    return "-" if each.rate is None else f"{number(each.rate)} {'steps/s' if each.samples is None else 'samples/s'}"
 
 
 def _left_out(records: Records) -> str:
@@ -157,12 +162,11 @@ def show(records: Records) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for each in measured(records):
         start = (each.candidate.strategy, str(each.candidate.nproc), str(each.candidate.batch or "-"))
-        if each.seconds is None or each.rate is None:
+        if each.seconds is None:
             table.add_row(*start, "failed", "", "")
         else:
-            unit = "steps/s" if each.samples is None else "samples/s"
             memory = "-" if each.memory is None else binary(each.memory)
-            table.add_row(*start, number(1000 * each.seconds.median), f"{number(each.rate)} {unit}", memory)
+            table.add_row(*start, number(1000 * each.seconds.median), _rate(each), memory)
     print_table(table)
     print()
     for line in found.lost:

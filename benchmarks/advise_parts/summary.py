@@ -13,8 +13,9 @@ from bench_parts.records import Record, Records
 from bench_parts.statistics import Spread, status_of
 from throughput_parts.fitting import is_out_of_memory
 
-from .advice import Advice, Measured, advise
+from .advice import Advice, advise
 from .candidates import Candidate, launch_words, script_words
+from .measured import Measured
 
 
 def candidate_of(record: Record) -> Candidate:
@@ -52,6 +53,8 @@ def _measured(candidate: Candidate, starts: Sequence[Record], machine: Record, w
         all_reduce=median(each["seconds"] * max(1.0, 4 * weights / each["bytes"]) for each in summed)
         if summed
         else None,
+        ranks=min(each["ranks"] for each in starts),
+        on_gpu=all(each["gpu"] for each in starts),
     )
 
 
@@ -72,8 +75,8 @@ def tells_of_memory(output: str) -> bool:
 
 
 def follows(records: Records) -> bool:
-    """Whether the script takes its strategy from `--strategy`, as far as what it imports tells."""
-    return all(r["follows"] for r in records if r["kind"] == "seen")
+    """Whether the script takes its strategy from `--strategy`, as far as what it imports and which ranks met tell."""
+    return all(r["follows"] and r["ranks"] >= r["nproc"] for r in records if r["kind"] == "seen")
 
 
 def conclude(records: Records) -> Advice:
@@ -91,18 +94,19 @@ def command(records: Records, best: Measured) -> str:
     """The `dtk launch` line to take, quoted for a shell; of a model, the options alone."""
     options = records[0]["options"]
     device = "cpu" if options["device"] == "cpu" else "auto"
-    words = launch_words(best.candidate, device, options["precision"])
+    words = launch_words(best.candidate, device, options["precision"], follows(records))
     script = [] if options["size"] else [options["target"], *script_words(options["words"], best.candidate.batch)]
     return join(["dtk", "launch", *words, *script])
 
 
 def as_json(records: Records) -> dict[str, Any]:
-    """All as plain values."""
+    """All as plain values. The best has no strategy where the script follows none."""
     found = conclude(records)
+    unnamed = {} if follows(records) else {"strategy": None}
     return {
         "status": status_of(records),
         "failed": {each.candidate.name: each.failed for each in measured(records) if each.failed},
-        "best": None if found.best is None else asdict(found.best.candidate),
+        "best": None if found.best is None else asdict(found.best.candidate) | unnamed,
         "command": None if found.best is None else command(records, found.best),
         "reasons": list(found.reasons),
         "measured": [asdict(each) | {"rate": each.rate, "fits": each.fits} for each in measured(records)],

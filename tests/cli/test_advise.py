@@ -39,18 +39,21 @@ def advise(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_a_plain_loop_without_a_process_group_is_ended_after_some_steps(tmp_path):
     (tmp_path / "plain.py").write_text(PLAIN)
-    words = ["--strategies", "ddp", "--nproc", "2", "--rounds", "1", "--warmup", "2", "--steps", "9", "--batch", "8"]
-    done = advise(tmp_path, *words, "./plain.py", "{batch}")
+    words = ["--nproc", "2", "--rounds", "1", "--warmup", "2", "--steps", "9", "--batch", "8"]
+    done = advise(tmp_path, "--strategies", "single,ddp", *words, "./plain.py", "{batch}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["command"] == "dtk launch --nproc 2 --strategy ddp --device cpu ./plain.py 8"
+    assert found["command"] == "dtk launch --nproc 1 --device cpu ./plain.py 8", "two copies are no way to train"
     machine, *seen = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    assert [record["threads"] for record in seen if record["kind"] == "seen"] == [machine["cores"] // 2]
-    assert "so --strategy changes nothing in it" in " ".join(found["reasons"])
+    assert [record["threads"] for record in seen if record["kind"] == "seen"] == [
+        machine["cores"],
+        machine["cores"] // 2,
+    ]
+    assert "does not follow --strategy**: its 2 ranks made no process group" in " ".join(found["reasons"])
     assert found["measured"][0]["weights"] == 16 * 4 + 4
-    for rank in (0, 1):
+    for rank, starts in ((0, 2), (1, 1)):
         steps = (tmp_path / f"steps{rank}").read_text().split()
-        assert len(steps) == 2 + 9, "the next one ends it, on every rank"
+        assert len(steps) == starts * (2 + 9), "the next one ends it, on every rank"
     assert not (tmp_path / "end").exists()
     assert (tmp_path / "out" / "report.html").exists()
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import advise as program
 import pytest
-from advise_parts.advice import Measured, advise
+from advise_parts.advice import advise
 from advise_parts.arguments import parse
 from advise_parts.candidates import Candidate, candidates, launch_words, script_words, turns
+from advise_parts.measured import Measured
 from advise_parts.report import render
 from advise_parts.summary import as_json, command, conclude, quantities
 from bench_parts import markdown, resume
@@ -37,12 +38,19 @@ def said(*measured, follows=True, busy=0.0):
 
 
 def test_the_fastest_that_fits_is_taken_with_its_numbers():
-    best, why = said(tried("single", 0.1), tried("ddp", 0.06), tried("fsdp", 0.07, memory=0.5))
+    tries = tried("single", 0.1), tried("ddp", 0.06), tried("fsdp", 0.07, memory=0.5)
+    best, why = said(*[replace(each, on_gpu=True) for each in tries])
     assert best == "ddp, 2 ranks, batch 64"
     assert "1,067 samples/s, a step takes 60 ms (57 to 63); nothing else that fits is faster." in why
     assert "ddp on 2 ranks has 1.67x the rate of one process, 83% of perfect." in why
     assert "FSDP has 0.86x its rate and 0.50x its memory: take it if the model or the batch is to grow" in why
     assert "a rank used 1 GiB of 8 GiB at most" in why
+
+
+def test_ranks_that_share_the_cores_of_one_process_have_no_perfect_rate():
+    _, why = said(tried("single", 0.1), tried("ddp", 0.095))
+    assert "ddp on 2 ranks has 1.05x the rate of one process, which had all the cores." in why
+    assert "perfect" not in why
 
 
 def test_one_process_may_be_the_fastest():
@@ -82,10 +90,32 @@ def test_communication(seconds, much):
     assert ("gradient accumulation makes it rarer" in why) == much
 
 
-def test_a_script_that_does_not_take_a_strategy():
-    _, why = said(tried("ddp", 0.06), tried("fsdp", 0.06), follows=False)
-    assert "so --strategy changes nothing in it" in why
-    assert "FSDP has" not in why
+def test_a_script_with_its_own_process_group_is_advised_ranks_and_no_strategy():
+    tries = tried("single", 0.1), tried("ddp", 0.06), tried("fsdp", 0.05), tried("zero2", 0.04)
+    best, why = said(*tries, follows=False)
+    assert best == "ddp, 2 ranks, batch 64", "the first of what is all the same, and not the one that noise favours"
+    assert why.startswith("**The script does not follow --strategy**: it loads none of dist_toolkit, Accelerate, ")
+    assert "2 ranks, batch 64: 1,067 samples/s" in why
+    assert "the script on 2 ranks has 1.67x the rate of one process" in why
+    assert not any(name in why for name in ("FSDP has", "ddp", "fsdp", "zero2"))
+
+
+def copies(each):
+    return replace(each, ranks=1)
+
+
+def test_copies_that_do_not_train_together_are_no_way_to_train():
+    alone = tried("single", 0.1), tried("single", 0.17, batch=128)
+    best, why = said(*alone, *[copies(tried(name, 0.01)) for name in ("ddp", "zero2")], follows=False)
+    assert best == "single, 1 rank, batch 128"
+    assert "its 2 ranks made no process group: each trained a copy of its own" in why
+    assert "1 rank, batch 128: 753 samples/s, a step takes 170 ms (162 to 179)" in why
+    assert "docs/other-libraries.md" in why
+    assert "ddp" not in why
+    assert "zero2" not in why
+    best, why = said(copies(tried("ddp", 0.06)), follows=False)
+    assert best is None
+    assert "Nothing was measured in one process: add single to --strategies" in why
 
 
 def test_a_shared_machine_is_said_first():
@@ -237,6 +267,23 @@ def test_the_command_is_one_for_a_shell():
     found = records(target="my scripts/train.py", words=["--note", "it's $HOME", "{batch}"], device="cuda")
     words = ["--nproc", "2", "--strategy", "ddp", "--precision", "bf16", "my scripts/train.py", "--note", "it's $HOME"]
     assert shlex.split(command(found, conclude(found).best)) == ["dtk", "launch", *words, "64"]
+
+
+def test_the_command_for_a_script_that_follows_no_strategy_names_none():
+    found = records()
+    found[2] |= {"ranks": 1, "seconds": [0.01] * 3}
+    assert as_json(found)["command"] == "dtk launch --nproc 1 --device cpu --precision bf16 train.py --batch-size 64"
+    assert as_json(found)["best"] == {"strategy": None, "nproc": 1, "batch": 64}
+    assert [each["rate"] for each in as_json(found)["measured"]] == [640.0, None, None]
+    report = markdown.text(render(found))
+    assert "| ddp | 2 | 64 | 10 ms | 10 to 10 | - |" in report
+    del found[1]
+    assert as_json(found)["command"] is None
+    report = markdown.text(render([each for each in found if each["kind"] != "failed"]))
+    assert "ake:**" not in report
+    assert "Nothing that was tried runs" not in report
+    found = [{**each, "follows": False} for each in records()]
+    assert as_json(found)["command"].startswith("dtk launch --nproc 2 --device cpu --precision bf16 train.py")
 
 
 def test_the_memory_of_a_job_is_its_limit():

@@ -18,6 +18,14 @@ def test_the_reason_is_the_error_and_not_its_line_of_source(output, reason):
     assert _reason(ProcessFailed(f"the ranks failed. The end of the output:\n{output}")) == reason
 
 
+def test_that_nothing_was_heard_is_said_whatever_the_output_ends_with():
+    tail = ". The end of the output:\n  ValueError: x"
+    why = "the ranks reported nothing for 900 s, and no optimizer step was seen in it: "
+    assert _reason(ProcessFailed(f"the ranks reported nothing for 900 s{tail}")).startswith(why)
+    late = "the ranks were not ready after 300 s"
+    assert _reason(ProcessFailed(late + tail)) == late
+
+
 @pytest.mark.parametrize(
     ("output", "memory"),
     [
