@@ -71,6 +71,7 @@ def test_packets_take_their_time(far_apart, tmp_path):
     assert took["sent"] >= ((1 << 21) - (256 << 10)) * 8 / 100e6  # all but the bucket of the limit
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_on_nodes_without_names_over_slow_links_whose_head_is_late(far_apart, tmp_path):
     hosts = far_apart.directory / "etc" / "hosts"
     known = hosts.read_text()
