@@ -17,6 +17,11 @@ NEAR = 0.05
 """Of the best rate: candidates within this are as good, if they have another advantage."""
 MUCH = 0.3
 """Of a step: an all-reduce that takes more, when nothing hides it, is worth to be thought of."""
+_HALVED = {
+    True: "`dtk.DDP(comm_hook='bf16')`",
+    False: "under DDP `register_comm_hook` with torch's `bf16_compress_hook`",
+}
+"""What sends gradients in 16 bits, by whether the script takes its strategy from `--strategy`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0) -> Ad
     reasons += _against_one(best, fitting, follows)
     reasons += _alternatives(best, fitting) if follows else []
     reasons += _memory(best)
-    reasons += _communication(best)
+    reasons += _communication(best, follows)
     reasons += [
         f"{each.candidate.name} does not fit: {_used(each)}." for each in ran if not (each.fits or each.is_copies)
     ]
@@ -181,7 +186,7 @@ def _used(each: Measured) -> str:
     return f"a rank used {binary(each.memory)} of {binary(each.room)} at most"
 
 
-def _communication(best: Measured) -> list[str]:
+def _communication(best: Measured, follows: bool) -> list[str]:
     if best.all_reduce is None or best.seconds is None:
         return []
     share = best.all_reduce / best.seconds.median
@@ -189,9 +194,7 @@ def _communication(best: Measured) -> list[str]:
         f"Communication: summing {best.weights:,} gradients over the ranks takes {number(1000 * best.all_reduce)} ms "
         f"alone, {share:.0%} of the step, of which the backward pass may hide a part"
     )
-    if share > MUCH:
-        return [
-            f"{found}. That is much: a larger batch or gradient accumulation makes it rarer, "
-            "`dtk.DDP(comm_hook='bf16')` halves it."
-        ]
-    return [found + "."]
+    if share <= MUCH:
+        return [found + "."]
+    halved = f", {_HALVED[follows]} halves it" if best.candidate.strategy == "ddp" or not follows else ""
+    return [f"{found}. That is much: a larger batch or gradient accumulation makes it rarer{halved}."]

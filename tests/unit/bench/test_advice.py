@@ -90,6 +90,21 @@ def test_communication(seconds, much):
     assert ("gradient accumulation makes it rarer" in why) == much
 
 
+@pytest.mark.parametrize(
+    ("strategy", "follows", "hook"),
+    [
+        ("ddp", True, "`dtk.DDP(comm_hook='bf16')` halves it"),
+        ("fsdp", True, ""),
+        ("fsdp", False, "`bf16_compress_hook`"),
+    ],
+)
+def test_a_hook_is_advised_that_the_script_can_take(strategy, follows, hook):
+    _, why = said(tried(strategy, 0.06, all_reduce=0.03), follows=follows)
+    assert "rarer" in why
+    assert hook in why
+    assert ("hook" in why) == bool(hook)
+
+
 def test_a_script_with_its_own_process_group_is_advised_ranks_and_no_strategy():
     tries = tried("single", 0.1), tried("ddp", 0.06), tried("fsdp", 0.05), tried("zero2", 0.04)
     best, why = said(*tries, follows=False)
