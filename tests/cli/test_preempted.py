@@ -36,7 +36,7 @@ with dtk.init(seed=0) as rt:
 """
 
 
-def test_a_notice_before_the_import_and_a_signal_to_one_rank_in_the_last_evaluation(start, both):
+def test_a_notice_before_the_import(start, both):
     run = start(SCRIPT, "--nproc", "2", "--device", "cpu")
     run.pids("started0", "started1")
     run.process.send_signal(signal.SIGUSR1)
@@ -47,7 +47,11 @@ def test_a_notice_before_the_import_and_a_signal_to_one_rank_in_the_last_evaluat
     assert saved in (["step-00000001"], ["step-00000002"])
     run.nothing_is_left()
 
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_in_the_last_evaluation(start, both):
     run = start(SCRIPT, "--nproc", "2", "--device", "cpu")
+    (run.folder / "go").touch()
     pids = run.pids("trained0", "trained1")
     os.kill(pids[1], signal.SIGTERM)
     code, _, err = run.wait()
