@@ -55,7 +55,8 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
         add({"kind": "left_out", "strategy": strategy, "why": f"{package} is not installed"})
     there = {(record["round"], candidate_of(record)) for record in done if record["kind"] == "seen"}
     unfit = {candidate_of(record) for record in done if record["kind"] == "failed" and fills_memory(record)}
-    lost: list[str] = []
+    lost: dict[str, str] = {}
+    """Names of those that failed, and why."""
     todo = list(turns(candidates(options.strategies, options.nproc, options.batches), options.rounds))
     ran = any(record["kind"] == "seen" for record in done)
     for number, (turn, candidate) in enumerate(todo, 1):
@@ -73,7 +74,13 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
             if is_unfit:
                 unfit.add(candidate)
             else:
-                lost.append(candidate.name)
+                lost[candidate.name] = _reason(error)
+        if not ran and len(lost) > 1 and len(set(lost.values())) == 1:
+            names, why = " and ".join(lost), next(iter(lost.values()))
+            raise ProcessFailed(
+                f"{names} failed alike: {why}; that is the script's own, so nothing else was tried; the logs of the "
+                f"last are in {options.out / 'failed'}"
+            )
     if not ran:
         raise ProcessFailed(f"nothing that was tried runs; the logs of the last are in {options.out / 'failed'}")
     if lost:

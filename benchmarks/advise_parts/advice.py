@@ -36,17 +36,18 @@ class Advice:
     """What could not be measured and why, to be said before all else; () where that is nothing."""
 
 
-def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0) -> Advice:
+def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0, unseen: int = 0) -> Advice:
     """Which candidate to take, and why.
 
     Args:
         busy: cores that other programs used meanwhile.
         follows: whether the script takes its strategy from `--strategy`.
+        unseen: candidates that an interrupted run did not come to.
     """
     ran = [each for each in measured if each.seconds is not None]
-    lost = tuple(_lost(measured, len(ran)))
+    lost = (*_unseen(unseen, len(measured), len(ran)), *_lost(measured, len(ran)))
     fitting = [each for each in ran if each.fits and not each.is_copies]
-    about = [_shared(busy)]
+    about = [_shared(busy)] if any(not each.is_copies for each in ran) else []
     if not follows:
         about += deaf.reasons(ran)
         fitting = deaf.once(fitting)
@@ -65,6 +66,12 @@ def advise(measured: Sequence[Measured], follows: bool, busy: float = 0.0) -> Ad
     ]
     reasons += [f"{each.candidate.name} does not fit: {each.failed}" for each in measured if each.out_of_memory]
     return Advice(best, tuple(reason for reason in reasons if reason), lost)
+
+
+def _unseen(unseen: int, tried: int, ran: int) -> Iterator[str]:
+    if unseen:
+        what = f"only {ran} are compared" if ran > 1 else "nothing is compared"
+        yield f"**{unseen} of {unseen + tried} were not measured, so {what}.**"
 
 
 def _lost(measured: Sequence[Measured], ran: int) -> Iterator[str]:
@@ -177,7 +184,7 @@ def _alternatives(best: Measured, fitting: Sequence[Measured]) -> list[str]:
 def _memory(best: Measured) -> list[str]:
     if best.memory is None or best.room is None:
         return []
-    return [f"Memory: {_used(best)}; it grows with the batch, so measure again before you raise that much."]
+    return [f"Memory: {_used(best)}. A larger batch or longer samples may need more: measure before you raise them."]
 
 
 def _used(each: Measured) -> str:

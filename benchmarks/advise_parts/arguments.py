@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="dtk bench advise [OPTIONS] MODEL|SCRIPT [ARGS...]",
     )
     add = parser.add_argument
-    add("target", metavar="MODEL|SCRIPT", help=f"a Python file, or one of {', '.join(MODELS)}")
+    add("target", metavar="MODEL|SCRIPT", nargs="?", help=f"a Python file, or one of {', '.join(MODELS)}")
     add("words", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own")
     add("--strategies", default=None, metavar="A,B", help=f"of {', '.join(STRATEGIES)} (default: {DEFAULT})")
     add("--nproc", type=int, metavar="N", help="ranks (default: every GPU; 2 without GPUs)")
@@ -125,6 +125,8 @@ def parse(
         UsageError: with the choices there are.
     """
     given = _parser().parse_args(argv)
+    if given.target is None:
+        raise UsageError(f"MODEL or SCRIPT is missing: a Python file, or one of {', '.join(MODELS)}")
     cores = usable_cores() if cores is None else cores
     gpus = usable_gpus(given.device) if gpus is None or given.device == "cpu" else gpus
     wanted = split_names("--strategies", "strategy", given.strategies or DEFAULT, STRATEGIES)
@@ -178,6 +180,8 @@ def _target(given: argparse.Namespace) -> str:
         raise UsageError(f"{target} is neither a file nor a model; models: {', '.join(MODELS)}")
     if not os.access(target, os.R_OK):
         raise UsageError(f"{target} cannot be read")
+    if given.size:
+        raise UsageError(f"--size {given.size} is for a model, and {target} is a script; leave it out")
     return str(Path(target).absolute())
 
 

@@ -38,5 +38,5 @@ def reasons(ran: Sequence[Measured]) -> list[str]:
     seen = f"its {count(copies[0].candidate.nproc, 'rank')} {_COPIES}" if copies else _LOADS_NONE
     found = [f"**The script does not follow --strategy**: {seen}. {_WHAT_TO_DO}"]
     if all(each.is_copies for each in ran):
-        found.append("Nothing was measured in one process: add single to --strategies.")
+        found.insert(0, "**No advice**: nothing was measured in one process; add single to --strategies.")
     return found

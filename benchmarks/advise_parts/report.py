@@ -169,8 +169,9 @@ def show(records: Records) -> None:
             table.add_row(*start, number(1000 * each.seconds.median), _rate(each), memory)
     print_table(table)
     print()
-    for line in found.lost:
-        print(line.replace("**", ""))
+    for line in _ended(records, found):
+        if line:
+            print(line.replace("**", ""))
     if found.best is not None:
         batch = f" and batch {found.best.candidate.batch}" if records[0]["options"]["size"] else ""
         take = "of what ran, take" if found.lost else "take"

@@ -14,7 +14,7 @@ from bench_parts.statistics import Spread, status_of
 from throughput_parts.fitting import is_out_of_memory
 
 from .advice import Advice, advise
-from .candidates import Candidate, launch_words, script_words
+from .candidates import Candidate, candidates, launch_words, script_words
 from .measured import Measured
 
 
@@ -81,7 +81,14 @@ def follows(records: Records) -> bool:
 
 def conclude(records: Records) -> Advice:
     """The advice."""
-    return advise(measured(records), follows(records), busy(records))
+    found = measured(records)
+    return advise(found, follows(records), busy(records), len(_asked(records) - {each.candidate for each in found}))
+
+
+def _asked(records: Records) -> set[Candidate]:
+    """What was to be measured."""
+    options = records[0]["options"]
+    return set(candidates(options["strategies"], options["nproc"], options["batches"]))
 
 
 def busy(records: Records) -> float:
@@ -108,7 +115,7 @@ def as_json(records: Records) -> dict[str, Any]:
         "failed": {each.candidate.name: each.failed for each in measured(records) if each.failed},
         "best": None if found.best is None else asdict(found.best.candidate) | unnamed,
         "command": None if found.best is None else command(records, found.best),
-        "reasons": list(found.reasons),
+        "reasons": [reason.replace("**", "") for reason in (*found.lost, *found.reasons)],
         "measured": [asdict(each) | {"rate": each.rate, "fits": each.fits} for each in measured(records)],
     }
 

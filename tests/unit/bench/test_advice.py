@@ -11,7 +11,7 @@ from advise_parts.advice import advise
 from advise_parts.arguments import parse
 from advise_parts.candidates import Candidate, candidates, launch_words, script_words, turns
 from advise_parts.measured import Measured
-from advise_parts.report import render
+from advise_parts.report import render, show
 from advise_parts.summary import as_json, command, conclude, quantities
 from bench_parts import markdown, resume
 from bench_parts.arguments import UsageError
@@ -130,7 +130,7 @@ def test_copies_that_do_not_train_together_are_no_way_to_train():
     assert "zero2" not in why
     best, why = said(copies(tried("ddp", 0.06)), follows=False)
     assert best is None
-    assert "Nothing was measured in one process: add single to --strategies" in why
+    assert why.startswith("**No advice**: nothing was measured in one process; add single to --strategies")
 
 
 def test_a_shared_machine_is_said_first():
@@ -215,7 +215,8 @@ def test_a_model_has_its_batch_and_twice():
         (["--nproc", "9", "mlp"], "--nproc 9 needs 9 cores, and 4 can be used"),
         (["--steps", "0", "mlp"], "--steps 0 is not a positive number"),
         (["--seconds", "nan", "mlp"], "--seconds nan is not a positive number"),
-        ([], "the following arguments are required"),
+        ([], "MODEL or SCRIPT is missing: a Python file, or one of mlp,"),
+        (["--size", "full", "script.py"], "--size full is for a model, and script.py is a script"),
     ],
 )
 def test_bad_input(tmp_path, monkeypatch, argv, message):
@@ -268,6 +269,19 @@ def test_the_report():
     names = [quantity.name[0] for quantity in quantities(records())]
     assert names == ["single, 1 rank, batch 64", "ddp, 2 ranks, batch 64"]
     assert json.loads(json.dumps(found))["measured"][0]["fits"] is True
+
+
+def test_an_interrupted_run_says_first_how_few_are_compared(capsys):
+    found = records(strategies=["single", "ddp", "fsdp", "zero2"])
+    found[-1]["status"] = "interrupted"
+    few = "1 of 4 were not measured, so only 2 are compared."
+    assert as_json(found)["reasons"][0] == few
+    assert not [reason for reason in as_json(found)["reasons"] if "**" in reason]
+    show(found)
+    said = capsys.readouterr().out
+    assert said.index("The run was interrupted.") < said.index(few) < said.index("of what ran, take: dtk launch")
+    report = markdown.text(render(found))
+    assert report.index("The run was interrupted.") < report.index(few) < report.index("**Of what ran, take:**")
 
 
 def test_the_command_for_a_model_is_options_alone():
@@ -367,6 +381,19 @@ def test_a_part_that_failed_is_a_failure_and_is_tried_again_by_resume(started):
     program.measure(given, kept.append, lambda _: None, list(kept))
     assert names == ["ddp", "ddp"]
     assert [record.get("out_of_memory") for record in kept if record["kind"] == "failed"] == [False, True]
+
+
+def test_a_script_that_fails_alike_twice_is_not_tried_again(started):
+    names, outcome = started
+    outcome |= dict.fromkeys(("single", "ddp", "fsdp", "zero2"), "NameError: name 'x' is not defined")
+    with pytest.raises(ProcessFailed, match="failed alike: NameError: name 'x' is not defined; that is the script's"):
+        program.measure(options("mlp"), lambda _: None, lambda _: None, [])
+    assert names == ["single", "ddp"]
+    outcome["single"] = "NameError: name 'y' is not defined"
+    names.clear()
+    with pytest.raises(ProcessFailed):
+        program.measure(options("--batch", "64", "--rounds", "1", "mlp"), lambda _: None, lambda _: None, [])
+    assert len(names) == 4
 
 
 def test_candidates_that_do_not_fit_alone_are_no_failure(started):
