@@ -117,6 +117,7 @@ def parse(argv: list[str], cores: int | None = None, gpus: int | None = None) ->
     nprocs = _nprocs(given, cores, gpus)
     if not gpus and "tf32" in precisions:
         raise UsageError("--precision tf32 needs a GPU, and none is used; known without one: fp32, bf16, fp16")
+    free = available_gib()
     size = given.size if given.size != "auto" else "full" if gpus else "small"
     options = Options(
         strategies=strategies,
@@ -134,20 +135,24 @@ def parse(argv: list[str], cores: int | None = None, gpus: int | None = None) ->
         at_once=given.at_once,
         find_batch=given.find_batch,
         memory_limit=given.memory_limit,
-        room_gib=given.memory_limit or round(_SHARE * available_gib(), 2),
+        room_gib=given.memory_limit or round(_SHARE * free, 2),
         out=given.out,
         seed=given.seed,
         json=given.json,
         resume=given.resume,
     )
-    _check_limit(options)
+    _check_limit(options, free)
     return options
 
 
-def _check_limit(options: Options) -> None:
-    """Refuse a limit below what the processes of a mode need before its batch is looked for; on GPUs none applies."""
-    if not options.find_batch or options.memory_limit is None or options.gpus:
+def _check_limit(options: Options, free: float) -> None:
+    """Refuse a limit above what is free, or below what the processes of a mode need; on GPUs none applies."""
+    if options.memory_limit is None or options.gpus:
         return
+    if options.memory_limit > free:
+        raise UsageError(
+            f"--memory-limit {options.memory_limit:g}, and {free:.1f} GiB are free; pass at most that, or leave it out"
+        )
     modes = [mode for workload in options.workloads() for mode in options.modes(workload)]
     most = max(modes, key=lambda mode: mode.processes * needs_gib(mode, options.size))
     each = needs_gib(most, options.size)
@@ -155,7 +160,7 @@ def _check_limit(options: Options) -> None:
     if need > options.memory_limit:
         raise UsageError(
             f"--memory-limit {options.memory_limit:g}, but {most.label} on {most.workload.model} needs about {need:g} "
-            f"GiB ({most.processes} x {each:g} GiB a process) with --find-batch; pass --memory-limit {need:g} or more"
+            f"GiB ({most.processes} x {each:g} GiB a process); pass --memory-limit {need:g} or more"
         )
 
 

@@ -115,10 +115,14 @@ def groups(modes: Sequence[Mode], size: str, gib: float, at_once: int | None) ->
         yield group
 
 
-_TORCH_GIB = 0.4
+_TORCH_GIB = 0.75
+"""Resident in a process that has loaded torch and runs an empty step; shared pages count in each."""
+_SHARDED_GIB = 0.15
+"""What FSDP and DeepSpeed load besides."""
 
 
 def needs_gib(mode: Mode, size: str) -> float:
     """About what each process of a mode needs of the machine's memory, in GiB."""
     own = MODELS[mode.workload.model].at(size).gib
-    return _TORCH_GIB + (min(own, 1.0) if mode.gpus else own)  # most of it is on the GPU, where there is one
+    base = _TORCH_GIB + (_SHARDED_GIB if mode.strategy.startswith(("fsdp", "zero")) else 0.0)
+    return base + (min(own, 1.0) if mode.gpus else own)  # most of it is on the GPU, where there is one

@@ -51,9 +51,10 @@ def options(*argv, cores=4, gpus=0):
         ("--memory-limit 0", "--memory-limit 0.0 is not a positive number of GiB"),
         (
             "--find-batch --memory-limit 0.3",
-            "--memory-limit 0.3, but ddp x2 on mlp needs about 1 GiB (2 x 0.5 GiB a process) with --find-batch; ",
+            "--memory-limit 0.3, but ddp x2 on mlp needs about 1.7 GiB (2 x 0.85 GiB a process); pass --memory-limit 1.7 or more",
         ),
-        ("--find-batch --memory-limit .3 --strategies single", "single x1 on mlp needs about 0.5 GiB (1 x 0.5 GiB"),
+        ("--memory-limit .3 --strategies single", "single x1 on mlp needs about 0.85 GiB (1 x 0.85 GiB"),
+        ("--memory-limit 1e6", "--memory-limit 1e+06, and "),
         ("--seed -1", "--seed -1 is not between"),
         ("--device cuda", "--device cuda, but there is no GPU here; pass --device cpu"),
         ("--speed 3", "unrecognized arguments: --speed 3"),
@@ -66,9 +67,8 @@ def test_bad_input_is_one_message_that_says_what_to_do(argv, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_limit_that_is_enough_or_that_limits_no_search_is_taken():
-    assert options("--find-batch", "--memory-limit", "1.0").room_gib == 1.0
-    assert options("--memory-limit", "0.3").room_gib == 0.3
+def test_a_limit_that_is_enough_or_that_limits_no_gpu_is_taken():
+    assert options("--find-batch", "--memory-limit", "2.0").room_gib == 2.0
     assert options("--find-batch", "--memory-limit", "0.3", "--nproc", "2", gpus=2).room_gib == 0.3
 
 
