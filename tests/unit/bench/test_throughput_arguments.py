@@ -51,7 +51,7 @@ def options(*argv, cores=4, gpus=0):
         ("--memory-limit 0", "--memory-limit 0.0 is not a positive number of GiB"),
         (
             "--find-batch --memory-limit 0.3",
-            "--memory-limit 0.3, but ddp x2 on mlp needs about 1.7 GiB (2 x 0.85 GiB a process); pass --memory-limit 1.7 or more",
+            "--memory-limit 0.3, but ddp x2 on mlp needs about 1.7 GiB (2 x 0.85 GiB a process); pass ",
         ),
         ("--memory-limit .3 --strategies single", "single x1 on mlp needs about 0.85 GiB (1 x 0.85 GiB"),
         ("--memory-limit 1e6", "--memory-limit 1e+06, and "),
