@@ -45,7 +45,11 @@ _REASONS = (
     ("Cleaning", "what is left of its earlier attempt is being ended"),
     ("JobLaunchFailure", "its script could not be started; often the folder of its log is not there on the node"),
     ("NonZeroExitCode", ""),
-    ("TimeLimit", "its time was up; submit again: it goes on from its last checkpoint, if it has saved one"),
+    (
+        "TimeLimit",
+        "its time was up; submit again, with more --time if it is to end: a training goes on from its last checkpoint, "
+        "if it has saved one, and a benchmark with --resume",
+    ),
     ("OutOfMemory", "it used more memory than it had asked for; --mem asks for more"),
     ("RaisedSignal:?.*", "a signal ended it"),
 )
