@@ -55,6 +55,8 @@ class HostFacts:
     """The host of --rdzv, where one was given."""
     gloo_interface: str = ""
     """The interface that gloo has to be told of (reach.py)."""
+    unnamed: str = ""
+    """Why torchrun would not find this host by its own name (reach.py); looked at on one node alone."""
     cpus: tuple[Cpu, ...] = ()
     """The CPUs in this process's affinity; () where they are not known."""
     gpu_nodes: tuple[int | None, ...] = ()

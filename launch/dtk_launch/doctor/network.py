@@ -13,7 +13,8 @@ from dtk_launch.doctor.findings import Finding, differing, some
 from dtk_launch.doctor.interfaces import Interface, named, nccl_takes, of_address
 from dtk_launch.doctor.interfaces import probe as probe_interfaces
 from dtk_launch.doctor.ports import taken_ports
-from dtk_launch.reach import gloo_interface
+from dtk_launch.reach import gloo_interface, unnamed
+from dtk_launch.rendezvous import LOOPBACK
 
 CHECK = "network"
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
@@ -37,6 +38,8 @@ class Network:
     variables: tuple[tuple[str, str], ...] = ()
     told_gloo: str = ""
     """The interface of which dtk launch would tell gloo, on several nodes."""
+    unnamed: str = ""
+    """Why torchrun would not find this host by its own name, on one node (reach.py)."""
     unknown: tuple[str, ...] = ()
     """Names of nodes of the allocation that are not known here."""
     infiniband: tuple[tuple[str, str], ...] = ()
@@ -65,6 +68,7 @@ def probe(nodes: Sequence[str] = (), head: str = "", root: Path = Path("/")) -> 
     return Network(
         hostname, addresses, seconds, there, variables,
         told_gloo=gloo_interface(head) if len(nodes) > 1 else "",
+        unnamed="" if len(nodes) > 1 else unnamed(),
         unknown=tuple(name for name in nodes[:_LOOKED_UP] if not _addresses(name)),
         infiniband=_infiniband(root), master_port=port, taken=taken_ports(port),
     )  # fmt: skip
@@ -170,6 +174,13 @@ def _judge_name(facts: Network, nodes: int) -> Iterator[Finding]:
                 CHECK, "problem", f"{what}, and no interface leads to the other nodes",
                 "gloo listens where other nodes cannot reach it", f"{_FIX_HOSTS}, or set {GLOO}",
             )  # fmt: skip
+    if nodes == 1 and facts.unnamed:
+        yield Finding(
+            CHECK, "warning", f"{facts.unnamed}; dtk launch gives torchrun {LOOPBACK}",
+            "plain torchrun starts no rank: it waits for its own name to answer",
+            f"a line in /etc/hosts: 127.0.1.1 {facts.hostname}; until then dtk launch, or torchrun --local-addr "
+            f"{LOOPBACK}",
+        )  # fmt: skip
     if facts.unknown:
         yield Finding(
             CHECK, "warning", f"not known here: {some(facts.unknown)}",
