@@ -75,9 +75,14 @@ def _among_nodes(options: LaunchOptions, facts: HostFacts) -> HostFacts:
 
 
 def _alone(settings: Settings[LaunchOptions], facts: HostFacts) -> HostFacts:
-    """The facts of one node, with whether its ranks find it. A name that torchrun is told by PET_LOCAL_ADDR stays."""
-    from dtk_launch.reach import unnamed
+    """The facts of one node, with whether its ranks find it. A name that torchrun is told by PET_LOCAL_ADDR stays.
 
+    Raises PlanError where no process of this host reaches another.
+    """
+    from dtk_launch.reach import FIX_LOOPBACK, loopback_is_down, unnamed
+
+    if not settings.options.dry_run and loopback_is_down():
+        raise PlanError(f"the loopback interface of this host is down, so no rank would find torchrun; {FIX_LOOPBACK}")
     told = "PET_LOCAL_ADDR" in {**dict(facts.environ), **dict(parse_env(settings.options.env))}
     return facts if told else replace(facts, unnamed=unnamed())
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 from dtk_launch.allocation import Allocation
 from dtk_launch.errors import PlanError
-from dtk_launch.meeting import Meeting, split_endpoint
+from dtk_launch.meeting import LOOPBACK, Meeting, split_endpoint
 from dtk_launch.options import LaunchOptions
 from dtk_launch.values import parse_nodes
 
 Note = Callable[[str, object, str, str], None]
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ NAMELESS = ("unshare", "-u", "sh", "-c", 'hostname no-such-host && exec "$@"', "
 """Words before a command that give its host a name that leads nowhere."""
 
 
+ISOLATED = ("unshare", "-n")
+"""The same for a host whose loopback is down."""
+
+
 def may(before):
     """Skip a test where this machine does not let a command be run so."""
     there = shutil.which(before[0]) is not None
@@ -120,6 +124,16 @@ def test_a_host_whose_own_name_leads_nowhere(tmp_path):
     assert ("all-reduce", "ok") in found
     assert "the name no-such-host of this host is not known here" in found["network", "warning"]["what"]
     assert "/etc/hosts" in found["network", "warning"]["fix"]
+
+
+def test_a_loopback_that_is_down(tmp_path):
+    """dtk launch refuses it at once, and so there is no all-reduce to wait for."""
+    may(ISOLATED)
+    done = doctor(tmp_path, before=ISOLATED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "problem  network    the loopback interface lo is down" in done.stdout
+    assert "dtk: error: the loopback interface of this host is down" in done.stdout
+    assert "not over after" not in done.stdout
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtk_launch.doctor import itself
 from dtk_launch.doctor.findings import Finding, differing, some
 from dtk_launch.doctor.interfaces import Interface, named, nccl_takes, of_address
 from dtk_launch.doctor.interfaces import probe as probe_interfaces
 from dtk_launch.doctor.ports import taken_ports
 from dtk_launch.reach import gloo_interface, unnamed
-from dtk_launch.rendezvous import LOOPBACK
 
 CHECK = "network"
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
@@ -110,7 +110,9 @@ def gloo_takes(facts: Network, nodes: int) -> tuple[str, str]:
 
 def judge(facts: Network, nodes: int, gpus: int) -> Iterator[Finding]:
     """`nodes` of the run that this is one of, and the GPUs of this one."""
-    found = [*_judge_named(facts, gpus), *_judge_name(facts, nodes), *_judge_links(facts, nodes, gpus)]
+    found = list(itself.judge_loopback(facts.interfaces))
+    if not found:
+        found = [*_judge_named(facts, gpus), *_judge_name(facts, nodes), *_judge_links(facts, nodes, gpus)]
     if all(finding.level == "note" for finding in found):
         found.append(Finding(CHECK, "ok", summary(facts, nodes)))
     yield from found
@@ -174,13 +176,8 @@ def _judge_name(facts: Network, nodes: int) -> Iterator[Finding]:
                 CHECK, "problem", f"{what}, and no interface leads to the other nodes",
                 "gloo listens where other nodes cannot reach it", f"{_FIX_HOSTS}, or set {GLOO}",
             )  # fmt: skip
-    if nodes == 1 and facts.unnamed:
-        yield Finding(
-            CHECK, "warning", f"{facts.unnamed}; dtk launch gives torchrun {LOOPBACK}",
-            "plain torchrun starts no rank: it waits for its own name to answer",
-            f"a line in /etc/hosts: 127.0.1.1 {facts.hostname}; until then dtk launch, or torchrun --local-addr "
-            f"{LOOPBACK}",
-        )  # fmt: skip
+    if nodes == 1:
+        yield from itself.judge_name(facts.hostname, facts.unnamed)
     if facts.unknown:
         yield Finding(
             CHECK, "warning", f"not known here: {some(facts.unknown)}",

@@ -79,6 +79,14 @@ def test_one_node_whose_own_name_leads_nowhere():
     assert lost.unnamed not in " ".join(levels(lost, 2))
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_loopback_that_is_down(nodes):
+    down = replace(GOOD, interfaces=(replace(LO, up=False, addresses=()), ETH), unnamed="the name n1 leads nowhere")
+    (finding,) = judge(down, nodes, 0)
+    assert (finding.level, finding.what) == ("problem", "the loopback interface lo is down")
+    assert finding.fix.startswith("ip link set lo up")
+
+
 def test_only_a_loopback_and_a_bridge_for_containers():
     alone = replace(GOOD, addresses=("172.17.0.1",), interfaces=(LO, DOCKER))
     assert graves(alone) == ["no interface leads to other hosts (up: lo, docker0)"]

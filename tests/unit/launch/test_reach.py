@@ -114,3 +114,7 @@ def test_one_node_without_a_name_meets_at_the_loopback(plan, facts, step):
     assert row.why == f"{why}, and torchrun has its ranks look for it by that"
     assert "--local-addr" not in dict(flags(plan()))
     assert dict(flags(plan(facts(allocation=step, unnamed=why))))["--local-addr"] == "n2"
+
+
+def test_the_loopback_of_this_host_is_up():
+    assert not reach.loopback_is_down()
