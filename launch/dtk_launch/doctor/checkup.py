@@ -104,7 +104,7 @@ def _launch(folder: Path, nproc: int, timeout: float) -> tuple[str, ...]:
     On the CPU device GPUs are seen, but not counted.
     """
     words = ("-m", "dtk_launch", "launch", "--nproc", str(nproc), "--device", "cpu", "--name", "doctor")
-    return (*words, "--run-dir", str(folder / "run"), str(Path(rank.__file__)), f"{timeout / 2:g}")
+    return (*words, "--run-dir", str(folder / allreduce.RUN), str(Path(rank.__file__)), f"{timeout / 2:g}")
 
 
 def _for_ranks(environ: Mapping[str, str], where: Place) -> dict[str, str]:
