@@ -115,6 +115,30 @@ def test_seeded_problems(tmp_path, environ, said):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("torch", "said"),
+    [
+        ("raise ImportError('libcudart.so.13: cannot open')", "ImportError: libcudart.so.13: cannot open"),
+        ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
+        ("", "No module named 'torch.distributed'"),
+    ],
+)
+def test_a_torch_that_cannot_be_imported(tmp_path, torch, said):
+    """torchrun does not start either: no rank can tell."""
+    (tmp_path / "path/torch").mkdir(parents=True)
+    (tmp_path / "path/torch/__init__.py").write_text(torch)
+    (tmp_path / "here").mkdir()
+    path = os.pathsep.join(filter(None, (str(tmp_path / "path"), os.environ.get("PYTHONPATH", ""))))
+    done = doctor(tmp_path / "here", "--json", PYTHONPATH=path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (about,) = [one for one in json.loads(done.stdout)["findings"] if one["check"] == "versions"]
+    assert about["level"] == "problem"
+    assert said in about["what"]
+    assert str(tmp_path / "path/torch/__init__.py") in about["fix"]
+    assert ".dtk-doctor-" not in done.stdout
+
+
+@pytest.mark.slow
 def test_a_host_whose_own_name_leads_nowhere(tmp_path):
     """torchrun --standalone starts no rank on it."""
     may(NAMELESS)

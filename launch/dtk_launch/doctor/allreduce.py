@@ -26,6 +26,7 @@ _END = 10.0  # seconds for srun to end its step
 _TAIL = 400  # characters of what was said last
 _LOG_LINES, _LOG_LINE = 3, 200  # lines of torchrun's log, and characters of each
 _STAMP = re.compile(r"^\[?[IWEF]\d{4} [\d:.]+ ")
+_REFUSED = "dtk: error: "
 _POINTER = "dtk: torchrun's own words: "  # to a log that is removed with the folder
 _STAGES = (
     ("started", "started"),
@@ -117,6 +118,12 @@ def last_words(text: str) -> str:
     return told[-1][-_TAIL:] if told else ""
 
 
+def tells_nothing_of_torch(said: Said) -> bool:
+    """Whether it failed, and torch has to be asked whether that is why: no rank has told, nor has dtk refused it."""
+    told = any(line["stage"] == "torch" for line in said.lines)
+    return said.code != 0 and not told and not said.tail.startswith(_REFUSED)
+
+
 def judge(said: Said, nodes: Sequence[str], nproc: int, networks: Mapping[str, Network]) -> Iterator[Finding]:
     """`nodes`: the host names of the nodes, of which each has `nproc` ranks; `networks`: by host name."""
     results = [line for line in said.lines if line["stage"] == "result"]
@@ -187,7 +194,7 @@ def _judge_failure(said: Said, nodes: Sequence[str], nproc: int) -> Finding:
         what = "no rank has started" + (f": {said.tail}" if said.tail else "") + _torchrun_words(said)
     else:
         what = _stuck(said, started, len(nodes) * nproc) or said.tail
-    if not started and said.tail.startswith("dtk: error: "):
+    if not started and said.tail.startswith(_REFUSED):
         fix = "what dtk says there, and then dtk doctor once more"
     else:
         fix = (

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from dtk_launch.doctor import rank
-from dtk_launch.doctor.allreduce import Said, duration, judge, last_words, read, run
+from dtk_launch.doctor.allreduce import Said, duration, judge, last_words, read, run, tells_nothing_of_torch
 from dtk_launch.doctor.interfaces import Interface
 from dtk_launch.doctor.network import Network
 
@@ -87,6 +87,14 @@ def test_what_torchrun_said_where_no_rank_started():
     assert "TORCH_DISTRIBUTED_DEBUG" in once.fix
     (refused,) = judged(Said((), 2, "dtk: error: PET_NNODES=5 contradicts; unset it", 9))
     assert refused.fix == "what dtk says there, and then dtk doctor once more"
+
+
+def test_torch_is_asked_where_no_rank_told_of_it():
+    assert not tells_nothing_of_torch(Said())
+    assert not tells_nothing_of_torch(Said((*ALL[:1], line("torch", 0, torch={})), 1))
+    assert tells_nothing_of_torch(Said(ALL[:1], None))
+    assert tells_nothing_of_torch(Said((), 139, "dtk: torchrun was killed by SIGSEGV"))
+    assert not tells_nothing_of_torch(Said((), 2, "dtk: error: PET_NNODES=5"))
 
 
 def test_the_log_is_read_before_it_is_removed(tmp_path):
