@@ -25,6 +25,8 @@ _NAMES = {
 """What a plan may depend on: variables that begin so, and these."""
 
 
+SMI_FAILED = "nvidia-smi -L failed: "
+_PATIENCE = 20.0  # seconds for it
 _NO_GPU = ("", "-1", "NoDevFiles", "none", "void")
 """What is written into CUDA_VISIBLE_DEVICES to hide all GPUs."""
 
@@ -55,6 +57,8 @@ class HostFacts:
     """The host of --rdzv, where one was given."""
     gloo_interface: str = ""
     """The interface that gloo has to be told of (reach.py)."""
+    unnamed: str = ""
+    """Why torchrun would not find this host by its own name (reach.py); looked at on one node alone."""
     cpus: tuple[Cpu, ...] = ()
     """The CPUs in this process's affinity; () where they are not known."""
     gpu_nodes: tuple[int | None, ...] = ()
@@ -178,7 +182,16 @@ def _gpus_present(root: Path) -> Count:
     import subprocess
 
     try:
-        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Count(0, f"nvidia-smi -L failed: {error}")
-    return Count(sum(line.startswith("GPU ") for line in done.stdout.splitlines()), "GPUs listed by nvidia-smi -L")
+        done = subprocess.run(
+            [program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_PATIENCE, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Count(0, f"{SMI_FAILED}no answer within {_PATIENCE:g} seconds")
+    except OSError as error:
+        return Count(0, f"{SMI_FAILED}{error.strerror}")
+    listed = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    if done.returncode != 0 and not listed:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        return Count(0, f"{SMI_FAILED}{words[0] if words else f'exit code {done.returncode}'}")
+    return Count(listed, "GPUs listed by nvidia-smi -L")

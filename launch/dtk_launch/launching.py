@@ -19,6 +19,7 @@ from dtk_launch.runfolder import check_run_folder
 from dtk_launch.script import check_script
 from dtk_launch.sources import complete
 from dtk_launch.torchrun import Command, check_pet, render
+from dtk_launch.values import parse_env
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,19 @@ def _among_nodes(options: LaunchOptions, facts: HostFacts) -> HostFacts:
     return replace(facts, allocation=step, gloo_interface=gloo_interface(step.head_address or step.head))
 
 
+def _alone(settings: Settings[LaunchOptions], facts: HostFacts) -> HostFacts:
+    """The facts of one node, with whether its ranks find it. A name that torchrun is told by PET_LOCAL_ADDR stays.
+
+    Raises PlanError where no process of this host reaches another.
+    """
+    from dtk_launch.reach import FIX_LOOPBACK, loopback_is_down, unnamed
+
+    if not settings.options.dry_run and loopback_is_down():
+        raise PlanError(f"the loopback interface of this host is down, so no rank would find torchrun; {FIX_LOOPBACK}")
+    told = "PET_LOCAL_ADDR" in {**dict(facts.environ), **dict(parse_env(settings.options.env))}
+    return facts if told else replace(facts, unnamed=unnamed())
+
+
 def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
     """A launch of these options on this host. Raises PlanError."""
     environ = dict(facts.environ)
@@ -85,6 +99,8 @@ def decide(settings: Settings[LaunchOptions], facts: HostFacts) -> Launch:
         if plan.topology.nodes > 1:
             facts = _among_nodes(settings.options, facts)
             plan = build_plan(settings, facts)
+        elif (alone := _alone(settings, facts)) != facts:
+            facts, plan = alone, build_plan(settings, alone)
         plan = complete(check_pet(plan, environ), settings, environ)
         check_run_folder(plan.run_dir)
     except PlanError as error:

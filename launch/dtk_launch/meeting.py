@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dtk_launch.errors import PlanError
 
+LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 29400
 """Port of the rendezvous where --rdzv names none: torchrun's own, below the usual ephemeral ports."""
 

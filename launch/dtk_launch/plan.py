@@ -109,7 +109,7 @@ def build_plan(settings: Settings[LaunchOptions], facts: HostFacts) -> LaunchPla
     check_choices(options, sources)
     check_tuning(options, sources)
     _check_torch(facts, decisions)
-    topology = decide_topology(options, sources, facts.allocation, facts.meeting, decisions.note)
+    topology = decide_topology(options, sources, facts.allocation, facts.meeting, decisions.note, facts.unnamed)
     nproc = _decide_nproc(options, sources, facts, decisions)
     check_topology(options, topology.nodes, nproc)
     decisions.note("device", options.device, sources["device"], f"{facts.gpus.number}: {facts.gpus.why}")

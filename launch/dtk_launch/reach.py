@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import socket
 import struct
+import threading
 from dataclasses import replace
 
 from dtk_launch.allocation import Allocation
 from dtk_launch.asking import ask
 from dtk_launch.errors import PlanError
+from dtk_launch.meeting import LOOPBACK
 
 _SIOCGIFADDR = 0x8915  # netdevice(7): the IPv4 address of an interface
 _ELSEWHERE = "192.0.2.1"  # of no machine (RFC 5737): asked for the way there, nothing is sent
 _PATIENCE = 20  # seconds for a controller that is busy
+FIX_LOOPBACK = "ip link set lo up, as root; in a network namespace of your own (unshare -n), before what runs in it"
+_LONGEST = 2.0  # seconds for the host's own name
 
 
 def addressed(step: Allocation) -> Allocation:
@@ -48,6 +53,38 @@ def gloo_interface(head: str) -> str:
     if _loopback(here) and not _loopback(head):
         here = _way_to(_ELSEWHERE)
     return "" if not here or _loopback(here) else _interface_of(here)
+
+
+def loopback_is_down() -> bool:
+    """Whether processes of this host cannot reach each other at 127.0.0.1. Nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((LOOPBACK, 9))
+            return not _loopback(str(probe.getsockname()[0]))
+    except OSError as error:
+        return error.errno == errno.ENETUNREACH
+
+
+def unnamed(patience: float = _LONGEST) -> str:
+    """Why ranks would not find this host by the name that torchrun looks up; '' where they would.
+
+    The look-up is waited for during `patience` seconds.
+    """
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.append(_unnamed()), daemon=True)
+    asking.start()
+    asking.join(patience)
+    return said[0] if said else f"the look-up of this host's own name was not over after {patience:g} seconds"
+
+
+def _unnamed() -> str:
+    name = socket.getfqdn()  # as torch.distributed.elastic.rendezvous does
+    found = list(dict.fromkeys(_addresses(name)))
+    if any(map(_can_bind, found)):
+        return ""
+    return f"the name {name} of this host " + (
+        f"leads to {', '.join(found)}, no address of it" if found else "is not known here"
+    )
 
 
 def _addresses(name: str) -> list[str]:

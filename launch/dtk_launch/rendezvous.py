@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dtk_launch.allocation import Allocation
 from dtk_launch.errors import PlanError
-from dtk_launch.meeting import Meeting, split_endpoint
+from dtk_launch.meeting import LOOPBACK, Meeting, split_endpoint
 from dtk_launch.options import LaunchOptions
 from dtk_launch.values import parse_nodes
 
@@ -29,7 +29,8 @@ class Rendezvous:
 class Topology:
     """Ranks and nodes. `rendezvous` is None on one node; `min_nodes` is less than `nodes` for an elastic launch.
 
-    `on_its_own`: no scheduler ends it when one of its nodes dies.
+    `on_its_own`: no scheduler ends it when one of its nodes dies. `local_addr`: where the ranks of one node look for
+    torchrun; '' for the host's own name.
     """
 
     nodes: int
@@ -38,6 +39,7 @@ class Topology:
     rendezvous: Rendezvous | None = None
     min_nodes: int = 0
     on_its_own: bool = False
+    local_addr: str = ""
 
     @property
     def elastic(self) -> bool:
@@ -58,12 +60,18 @@ def decide_topology(
     step: Allocation | None,
     meeting: Meeting | None,
     note: Note,
+    unnamed: str = "",
 ) -> Topology:
-    """Nodes and where they meet, with `nproc` still 0. Raises PlanError."""
+    """Nodes and where they meet, with `nproc` still 0. `unnamed`: as of HostFacts. Raises PlanError."""
     low, high = parse_nodes(options.nodes) if options.nodes else (0, 0)
     if step is not None:
-        return _in_step(options, sources, step, low, high, note)
-    return _by_hand(options, sources, meeting, low or 1, high or 1, note)
+        found = _in_step(options, sources, step, low, high, note)
+    else:
+        found = _by_hand(options, sources, meeting, low or 1, high or 1, note)
+    if found.nodes > 1 or not unnamed:
+        return found
+    note("local_addr", LOOPBACK, "observed", f"{unnamed}, and torchrun has its ranks look for it by that")
+    return replace(found, local_addr=LOOPBACK)
 
 
 def _in_step(

@@ -39,6 +39,7 @@ _FLAGS: _Causes = {
     "--rdzv-conf": (("is_host", "rendezvous"), "torchrun may not know its own name; the rest is for a late head"),
     "--local-addr": (("local_addr", "node_rank"), "how the other nodes reach this one"),
 }
+_ALONE: _Causes = {"--local-addr": (("local_addr",), "")}
 _BY_HAND: _Causes = {"--rdzv-id": (("name",), "the same on every node")}
 
 
@@ -46,7 +47,7 @@ def complete(plan: LaunchPlan, settings: Settings[LaunchOptions], environ: Mappi
     """The plan with a decision for every option, variable and flag, and for each DTK_* that it does not follow."""
     noted = {decision.key: decision for decision in plan.decisions}
     more = [*_options(settings, noted), *_follow(plan.env, _VARIABLES, noted)]
-    table = _FLAGS | (_BY_HAND if settings.options.rdzv else {})
+    table = _FLAGS | (_BY_HAND if settings.options.rdzv else {}) | (_ALONE if plan.topology.nodes == 1 else {})
     more += _follow(((flag, value or "") for flag, value in flags(plan)), table, noted)
     more += _strays(environ, settings, {name for name, _ in plan.env})
     return replace(plan, decisions=(*plan.decisions, *more))

@@ -69,7 +69,8 @@ def flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
     )
     if rendezvous is None:
         # --standalone on one node always: without it the port is a fixed one before torch 2.12.
-        return (("--standalone", None), *common)
+        own = (("--local-addr", topology.local_addr),) if topology.local_addr else ()
+        return (("--standalone", None), *common, *own)
     # No --node-rank: torchrun would only warn that c10d ignores it.
     # is_host: the host-name match has false negatives (pytorch#73656). The timeouts are for a late head node.
     host, conf = rendezvous.host, f"is_host={int(rendezvous.is_host)},read_timeout=600,join_timeout=900"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,10 +25,25 @@ COMMANDS = [
 ]
 
 
-def doctor(folder, *words, **environ):
+NAMELESS = ("unshare", "-u", "sh", "-c", 'hostname no-such-host && exec "$@"', "sh")
+"""Words before a command that give its host a name that leads nowhere."""
+
+
+ISOLATED = ("unshare", "-n")
+"""The same for a host whose loopback is down."""
+
+
+def may(before):
+    """Skip a test where this machine does not let a command be run so."""
+    there = shutil.which(before[0]) is not None
+    if not there or subprocess.run([*before, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs namespaces: unshare")
+
+
+def doctor(folder, *words, before=(), **environ):
     ours = ("DTK_", "PET_", "OMP_", "SLURM_", "MASTER_", "NCCL_", "GLOO_", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    command = [DTK, "doctor", *words]
+    command = [*before, DTK, "doctor", *words]
     return subprocess.run(
         command, cwd=folder, env=clean | environ, capture_output=True, text=True, timeout=200, check=False
     )
@@ -96,6 +112,52 @@ def test_seeded_problems(tmp_path, environ, said):
     for words in said:
         assert words in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("torch", "said"),
+    [
+        ("raise ImportError('libcudart.so.13: cannot open')", "ImportError: libcudart.so.13: cannot open"),
+        ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
+        ("", "No module named 'torch.distributed'"),
+    ],
+)
+def test_a_torch_that_cannot_be_imported(tmp_path, torch, said):
+    """torchrun does not start either: no rank can tell."""
+    (tmp_path / "path/torch").mkdir(parents=True)
+    (tmp_path / "path/torch/__init__.py").write_text(torch)
+    (tmp_path / "here").mkdir()
+    path = os.pathsep.join(filter(None, (str(tmp_path / "path"), os.environ.get("PYTHONPATH", ""))))
+    done = doctor(tmp_path / "here", "--json", PYTHONPATH=path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (about,) = [one for one in json.loads(done.stdout)["findings"] if one["check"] == "versions"]
+    assert about["level"] == "problem"
+    assert said in about["what"]
+    assert str(tmp_path / "path/torch/__init__.py") in about["fix"]
+    assert ".dtk-doctor-" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_host_whose_own_name_leads_nowhere(tmp_path):
+    """torchrun --standalone starts no rank on it."""
+    may(NAMELESS)
+    done = doctor(tmp_path, "--json", before=NAMELESS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {(finding["check"], finding["level"]): finding for finding in json.loads(done.stdout)["findings"]}
+    assert ("all-reduce", "ok") in found
+    assert "the name no-such-host of this host is not known here" in found["network", "warning"]["what"]
+    assert "/etc/hosts" in found["network", "warning"]["fix"]
+
+
+def test_a_loopback_that_is_down(tmp_path):
+    """dtk launch refuses it at once, and so there is no all-reduce to wait for."""
+    may(ISOLATED)
+    done = doctor(tmp_path, before=ISOLATED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "problem  network    the loopback interface lo is down" in done.stdout
+    assert "dtk: error: the loopback interface of this host is down" in done.stdout
+    assert "not over after" not in done.stdout
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,14 @@ from dtk_launch.doctor.rank import MARK
 from dtk_launch.tables import size
 
 CHECK = "all-reduce"
+RUN = "run"
+"""The run directory of the launch, in the folder of the examination."""
 _END = 10.0  # seconds for srun to end its step
 _TAIL = 400  # characters of what was said last
+_LOG_LINES, _LOG_LINE = 3, 200  # lines of torchrun's log, and characters of each
+_STAMP = re.compile(r"^\[?[IWEF]\d{4} [\d:.]+ ")
+_REFUSED = "dtk: error: "
+_POINTER = "dtk: torchrun's own words: "  # to a log that is removed with the folder
 _STAGES = (
     ("started", "started"),
     ("ready", "loaded torch"),
@@ -39,6 +46,8 @@ class Said:
     tail: str = ""
     """The last words on stderr."""
     patience: float = field(default=0.0, compare=False)
+    log: tuple[str, ...] = ()
+    """The last lines of torchrun's log, where it did not end well."""
 
 
 def run(command: Sequence[str], folder: Path, environ: Mapping[str, str], patience: float, over_nodes: bool) -> Said:
@@ -62,7 +71,20 @@ def run(command: Sequence[str], folder: Path, environ: Mapping[str, str], patien
         _end(child, over_nodes)
         child.communicate()
         raise
-    return Said(tuple(read(out)), code, last_words(err if code is not None else _without_srun(err)), patience)
+    log = _last_lines(folder / RUN) if code != 0 else ()
+    return Said(tuple(read(out)), code, last_words(err if code is not None else _without_srun(err)), patience, log)
+
+
+def _last_lines(run_dir: Path) -> tuple[str, ...]:
+    """Of the log of the first node that has one with words."""
+    for path in sorted(run_dir.glob("launcher*.log"), key=lambda path: len(path.name)):
+        lines: Iterable[str] = ()
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = dict.fromkeys(_STAMP.sub("", line).strip()[:_LOG_LINE] for line in lines if line.strip())
+        if told:
+            return tuple(told)[-_LOG_LINES:]
+    return ()
 
 
 def _end(child: subprocess.Popen[str], over_nodes: bool) -> None:
@@ -91,9 +113,15 @@ def _without_srun(text: str) -> str:
 
 def last_words(text: str) -> str:
     """Of what was written to stderr the last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_POINTER)]
     told = [line for line in lines if "error" in line.lower()] or lines
     return told[-1][-_TAIL:] if told else ""
+
+
+def tells_nothing_of_torch(said: Said) -> bool:
+    """Whether it failed, and torch has to be asked whether that is why: no rank has told, nor has dtk refused it."""
+    told = any(line["stage"] == "torch" for line in said.lines)
+    return said.code != 0 and not told and not said.tail.startswith(_REFUSED)
 
 
 def judge(said: Said, nodes: Sequence[str], nproc: int, networks: Mapping[str, Network]) -> Iterator[Finding]:
@@ -161,16 +189,25 @@ def _judge_failure(said: Said, nodes: Sequence[str], nproc: int) -> Finding:
         late = nobody if absent else _stuck(said, started, len(nodes) * nproc, _STAGES[:2])
         what += f"; {late}" if late else ""
     elif absent:
-        what = nobody
+        what = nobody + _torchrun_words(said)
     elif not started:
-        what = "no rank has started" + (f": {said.tail}" if said.tail else "")
+        what = "no rank has started" + (f": {said.tail}" if said.tail else "") + _torchrun_words(said)
     else:
         what = _stuck(said, started, len(nodes) * nproc) or said.tail
-    return Finding(
-        CHECK, "problem", f"the all-reduce over {len(nodes) * nproc} ranks {how}: {what}",
-        "a training run would stop in the same place", "mend what is named above, if anything is; else try with "
-        "TORCH_DISTRIBUTED_DEBUG=DETAIL and NCCL_DEBUG=INFO, or a longer --timeout",
-    )  # fmt: skip
+    if not started and said.tail.startswith(_REFUSED):
+        fix = "what dtk says there, and then dtk doctor once more"
+    else:
+        fix = (
+            "mend what is named above, if anything is; else try with TORCH_DISTRIBUTED_DEBUG=DETAIL and "
+            "NCCL_DEBUG=INFO, or a longer --timeout"
+        )
+    what = f"the all-reduce over {len(nodes) * nproc} ranks {how}: {what}"
+    return Finding(CHECK, "problem", what, "a training run would stop in the same place", fix)
+
+
+def _torchrun_words(said: Said) -> str:
+    """What its log says that has not been told."""
+    return f"; torchrun's last words: {' | '.join(said.log)}" if said.log and said.tail not in said.log else ""
 
 
 def _stuck(said: Said, started: Mapping[int, str], ranks: int, stages: Sequence[tuple[str, str]] = _STAGES) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from dtk_launch.doctor import allreduce, rank
+from dtk_launch.doctor.asked import ask_torch
 from dtk_launch.doctor.findings import Finding
 from dtk_launch.doctor.judging import Examined, cannot_meet, judge, ranks_of, with_torch
 from dtk_launch.doctor.node import NodeFacts, look
@@ -62,7 +63,11 @@ def _here(options: CheckupOptions, where: Place, environ: Mapping[str, str], tel
     tell(f"all-reduce over {nproc} rank{'s' * (nproc > 1)} ...")
     kept = {name: value for name, value in environ.items() if name not in _OF_A_STEP}
     command = (*python_words(), *_launch(where.folder, nproc, options.timeout))
-    return replace(seen, said=allreduce.run(command, where.folder, _for_ranks(kept, where), options.timeout, False))
+    said = allreduce.run(command, where.folder, _for_ranks(kept, where), options.timeout, False)
+    if allreduce.tells_nothing_of_torch(said):
+        asked = replace(facts[node].versions, asked=ask_torch())
+        seen = replace(seen, facts={node: replace(facts[node], versions=asked)})
+    return replace(seen, said=said)
 
 
 def _over_nodes(
@@ -88,10 +93,17 @@ def _over_nodes(
             *_launch(where.folder, nproc, options.timeout),
         )  # fmt: skip
         ranks = allreduce.run(command, where.folder, _for_ranks(for_srun(environ), where), options.timeout, True)
+        if allreduce.tells_nothing_of_torch(ranks):
+            again, _ = group.look(True)
+            seen = replace(seen, facts={node: _asked(one, again.get(node)) for node, one in facts.items()})
         return replace(seen, said=ranks)
     finally:
         if any(seen.unseen.values()):
             group.leave()
+
+
+def _asked(one: NodeFacts, again: NodeFacts | None) -> NodeFacts:
+    return one if again is None else replace(one, versions=again.versions)
 
 
 def _many(nodes: tuple[str, ...]) -> str:
@@ -104,7 +116,7 @@ def _launch(folder: Path, nproc: int, timeout: float) -> tuple[str, ...]:
     On the CPU device GPUs are seen, but not counted.
     """
     words = ("-m", "dtk_launch", "launch", "--nproc", str(nproc), "--device", "cpu", "--name", "doctor")
-    return (*words, "--run-dir", str(folder / "run"), str(Path(rank.__file__)), f"{timeout / 2:g}")
+    return (*words, "--run-dir", str(folder / allreduce.RUN), str(Path(rank.__file__)), f"{timeout / 2:g}")
 
 
 def _for_ranks(environ: Mapping[str, str], where: Place) -> dict[str, str]:

@@ -25,6 +25,14 @@ def judge(facts: Gpus, nproc: int) -> Iterator[Finding]:
             "load the driver again, or reboot the node: its module and its library may be of different versions",
         )  # fmt: skip
         return
+    if facts.undriven:
+        yield Finding(
+            CHECK, "warning", f"no NVIDIA driver is loaded here{facts.undriven}",
+            "torch sees no GPU: ranks compute on the cores, and --device cuda is refused",
+            "load the driver (modprobe nvidia), after an update of it or of the kernel reboot; start a container with "
+            "its GPUs (--gpus all, --nv); where no GPU is to be used, leave it",
+        )  # fmt: skip
+        return
     if not facts.gpus:
         yield Finding(CHECK, "ok", f"none ({facts.why}): ranks compute on the cores")
         return

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dtk_launch.doctor import allreduce, clock, filesystem, gpus, limits, network, ports, variables, versions
+from dtk_launch.doctor.asked import read_torch
 from dtk_launch.doctor.findings import Finding, gather, ordered, some
 from dtk_launch.doctor.node import NodeFacts
 
@@ -70,7 +71,7 @@ def with_torch(seen: Examined) -> dict[str, NodeFacts]:
     facts = {node: seen.facts[node] for node in seen.nodes if node in seen.facts}
     for node, one in facts.items():
         if one.versions.asked is None and one.network.hostname in told:
-            asked = versions.read_torch(told[one.network.hostname])
+            asked = read_torch(told[one.network.hostname])
             facts[node] = replace(one, versions=replace(one.versions, asked=asked))
     return facts
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtk_launch.doctor import itself
 from dtk_launch.doctor.findings import Finding, differing, some
 from dtk_launch.doctor.interfaces import Interface, named, nccl_takes, of_address
 from dtk_launch.doctor.interfaces import probe as probe_interfaces
 from dtk_launch.doctor.ports import taken_ports
-from dtk_launch.reach import gloo_interface
+from dtk_launch.reach import gloo_interface, unnamed
 
 CHECK = "network"
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
@@ -37,6 +38,8 @@ class Network:
     variables: tuple[tuple[str, str], ...] = ()
     told_gloo: str = ""
     """The interface of which dtk launch would tell gloo, on several nodes."""
+    unnamed: str = ""
+    """Why torchrun would not find this host by its own name, on one node (reach.py)."""
     unknown: tuple[str, ...] = ()
     """Names of nodes of the allocation that are not known here."""
     infiniband: tuple[tuple[str, str], ...] = ()
@@ -65,6 +68,7 @@ def probe(nodes: Sequence[str] = (), head: str = "", root: Path = Path("/")) -> 
     return Network(
         hostname, addresses, seconds, there, variables,
         told_gloo=gloo_interface(head) if len(nodes) > 1 else "",
+        unnamed="" if len(nodes) > 1 else unnamed(),
         unknown=tuple(name for name in nodes[:_LOOKED_UP] if not _addresses(name)),
         infiniband=_infiniband(root), master_port=port, taken=taken_ports(port),
     )  # fmt: skip
@@ -106,7 +110,9 @@ def gloo_takes(facts: Network, nodes: int) -> tuple[str, str]:
 
 def judge(facts: Network, nodes: int, gpus: int) -> Iterator[Finding]:
     """`nodes` of the run that this is one of, and the GPUs of this one."""
-    found = [*_judge_named(facts, gpus), *_judge_name(facts, nodes), *_judge_links(facts, nodes, gpus)]
+    found = list(itself.judge_loopback(facts.interfaces))
+    if not found:
+        found = [*_judge_named(facts, gpus), *_judge_name(facts, nodes), *_judge_links(facts, nodes, gpus)]
     if all(finding.level == "note" for finding in found):
         found.append(Finding(CHECK, "ok", summary(facts, nodes)))
     yield from found
@@ -170,6 +176,8 @@ def _judge_name(facts: Network, nodes: int) -> Iterator[Finding]:
                 CHECK, "problem", f"{what}, and no interface leads to the other nodes",
                 "gloo listens where other nodes cannot reach it", f"{_FIX_HOSTS}, or set {GLOO}",
             )  # fmt: skip
+    if nodes == 1:
+        yield from itself.judge_name(facts.hostname, facts.unnamed)
     if facts.unknown:
         yield Finding(
             CHECK, "warning", f"not known here: {some(facts.unknown)}",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dtk_launch.allocation import Allocation
-from dtk_launch.doctor import clock, filesystem, limits, network, nvidia_smi, versions
+from dtk_launch.doctor import asked, clock, filesystem, limits, network, nvidia_smi, versions
 from dtk_launch.doctor.plainly import restore
 from dtk_launch.errors import PlanError
 from dtk_launch.reach import addressed
@@ -58,7 +58,7 @@ def look(node: str, folder: Path, shown: Path, ask_torch: bool, nodes: Sequence[
     """Look at this machine; what is written goes to `folder`, which is `shown` as the folder of the run directories."""
     found = versions.probe()
     if ask_torch and found.torch:
-        found = replace(found, asked=versions.ask_torch())
+        found = replace(found, asked=asked.ask_torch())
     return NodeFacts(
         node, found, nvidia_smi.probe(), network.probe(nodes, head), replace(filesystem.probe(folder), path=str(shown)),
         limits.probe(),

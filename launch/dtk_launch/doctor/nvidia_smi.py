@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from dtk_launch.errors import PlanError
-from dtk_launch.facts import count_gpus, installed_version
+from dtk_launch.facts import SMI_FAILED, count_gpus, installed_version
 from dtk_launch.gpus import find_program, parse
 
 _PATIENCE = 30.0  # seconds; nvidia-smi takes some where the driver is not kept loaded
 _CSV = "--format=csv,noheader,nounits"
+_NVIDIA, _DISPLAY = 0x10DE, 0x03  # a vendor and a class of PCI devices
 _ALWAYS = 5  # of these fields every driver knows
 _QUERY = {
     "index": "index",
@@ -58,22 +60,26 @@ class Gpus:
     """(GPU, GPU, kind of the way between them), as `nvidia-smi topo -m` has it."""
     processes: tuple[int, ...] = ()
     """Pids that have memory on them."""
+    undriven: str = ""
+    """What shows that there may be GPUs, where no driver is loaded: words for behind that."""
     p2p_disabled: str = ""
     """NCCL_P2P_DISABLE."""
 
 
 def probe(root: Path = Path("/")) -> Gpus:
     """Ask nvidia-smi. `root` is where /proc and /dev are found."""
+    torch = installed_version("torch")
     try:
-        count = count_gpus(os.environ, root, installed_version("torch"))
+        count = count_gpus(os.environ, root, torch)
         visible, why = count.number, count.why
     except PlanError as refused:
         visible, why = -1, str(refused)
-    program = find_program(root)
+    program = find_program(root) or (shutil.which("nvidia-smi") if visible else None)
     if program is None:
         loaded = (root / "dev/nvidiactl").exists() or (root / "proc/driver/nvidia").is_dir()
         error = "there is an NVIDIA driver, and no nvidia-smi on PATH" if loaded else ""
-        return Gpus(error=error, visible=visible, why=why)
+        on_cores = loaded or (torch or "").endswith("+cpu")  # which looks for no GPU
+        return Gpus(error=error, visible=visible, why=why, undriven="" if on_cores else _undriven(why, root))
     gpus, error = _ask_all(program)
     if not gpus:
         return Gpus(error=f"nvidia-smi: {error or 'it lists no GPU'}", visible=visible, why=why)
@@ -84,6 +90,22 @@ def probe(root: Path = Path("/")) -> Gpus:
         processes=tuple(sorted(parse(_ask(program, "--query-compute-apps=pid,used_memory", _CSV)[0]))),
         p2p_disabled=os.environ.get("NCCL_P2P_DISABLE", ""),
     )  # fmt: skip
+
+
+def _undriven(why: str, root: Path) -> str:
+    """What of a machine without a driver looks as if it had GPUs, in words; '' if nothing does."""
+    number = sum(map(_is_gpu, (root / "sys/bus/pci/devices").glob("*")))
+    there = f", and there {'are' if number > 1 else 'is'} {number} NVIDIA GPU{'s' * (number > 1)} on the PCI bus"
+    said = f"; nvidia-smi: {why.removeprefix(SMI_FAILED)}" if why.startswith(SMI_FAILED) else ""
+    return f"{there if number else ''}{said}"
+
+
+def _is_gpu(device: Path) -> bool:
+    try:
+        vendor, kind = (int((device / name).read_text(), 16) for name in ("vendor", "class"))
+    except (OSError, ValueError):
+        return False
+    return vendor == _NVIDIA and kind >> 16 == _DISPLAY
 
 
 def _ask_all(program: str) -> tuple[tuple[Gpu, ...], str]:

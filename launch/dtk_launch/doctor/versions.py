@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from dtk_launch.doctor.asked import Torch
 from dtk_launch.doctor.findings import Finding, differing
 from dtk_launch.doctor.specifiers import allows
 from dtk_launch.facts import installed_version, installed_versions
@@ -19,26 +18,7 @@ from dtk_launch.plan import OLDEST_TORCH
 from dtk_launch.values import version_of
 
 CHECK = "versions"
-RANK = Path(__file__).with_name("rank.py")
 _NCCL_PACKAGES = ("nvidia_nccl_cu13", "nvidia_nccl_cu12", "nvidia_nccl_cu11")
-_PATIENCE = 120.0  # seconds that the import of torch may take, on a slow file system
-
-
-@dataclass(frozen=True)
-class Torch:
-    """What torch says of itself once it is imported. `error`: why it cannot be; '' if it can."""
-
-    error: str = ""
-    cuda: str = ""
-    """The CUDA it is built for; '' without."""
-    nccl: str = ""
-    cuda_available: bool = False
-    devices: int = 0
-    capabilities: tuple[str, ...] = ()
-    """Of each device, as `9.0`."""
-    architectures: tuple[str, ...] = ()
-    """It has code for these: `sm_90`, and `compute_120` for that and what is newer."""
-    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,20 +36,23 @@ class Versions:
     dtk_python: str = ""
     """Requires-Python of the packages' metadata, as `>=3.10`; '' where it is not known."""
     torch_python: str = ""
+    torch_file: str = ""
+    """What `import torch` would run."""
 
 
 def probe() -> Versions:
     """Read the versions from the packages' files; torch is not imported."""
-    nccl = installed_versions(_NCCL_PACKAGES)
+    nccl, source = installed_versions(_NCCL_PACKAGES), _torch_file()
     return Versions(
         python=sys.version.split()[0],
         executable=sys.executable,
         dtk=installed_version("dist_toolkit") or "",
         torch=installed_version("torch") or "",
-        cuda=_built_for(),
+        cuda=_built_for(source) if source else "",
         nccl=next(iter(nccl.values()), ""),
         dtk_python=_requires_python("dist_toolkit"),
         torch_python=_requires_python("torch"),
+        torch_file=str(source) if source else "",
     )
 
 
@@ -81,14 +64,18 @@ def _requires_python(distribution: str) -> str:
     return found["Requires-Python"] if "Requires-Python" in found else ""  # noqa: SIM401  # it has no get
 
 
-def _built_for() -> str:
-    """The `cuda` of torch/version.py."""
+def _torch_file() -> Path | None:
     spec = find_spec("torch")  # of a package at the top: imports nothing
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _built_for(source: Path) -> str:
+    """The `cuda` of torch/version.py."""
     try:
-        tree = ast.parse((Path(spec.origin or "").parent / "version.py").read_text(encoding="utf-8")) if spec else None
+        tree = ast.parse((source.parent / "version.py").read_text(encoding="utf-8"))
     except (OSError, SyntaxError):
         return ""
-    for line in tree.body if tree else ():
+    for line in tree.body:
         target = (
             line.target
             if isinstance(line, ast.AnnAssign)
@@ -100,27 +87,6 @@ def _built_for() -> str:
         if isinstance(target, ast.Name) and target.id == "cuda" and isinstance(value, ast.Constant):
             return str(value.value or "")
     return ""
-
-
-def ask_torch(patience: float = _PATIENCE) -> Torch:
-    """Import torch in a process of its own, for `patience` seconds at most, and ask it."""
-    try:
-        done = subprocess.run(
-            [sys.executable, str(RANK), "--ask"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=patience, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Torch(error=f"the import of torch was not over after {patience:g} seconds")
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            return read_torch(json.loads(line))
-    last = (done.stderr.strip() or "no words").splitlines()[-1]
-    return Torch(error=f"exit code {done.returncode}: {last}")
-
-
-def read_torch(values: Mapping[str, object]) -> Torch:
-    """From what rank.py prints."""
-    return Torch(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
 
 
 def judge(facts: Versions, driver_cuda: str, gpus: int) -> Iterator[Finding]:
@@ -153,13 +119,17 @@ def _judge_torch(facts: Versions, driver_cuda: str, gpus: int) -> Iterator[Findi
     if asked.error:
         yield Finding(
             CHECK, "problem", f"torch {facts.torch} cannot be imported: {asked.error}", "no rank starts without it",
-            f"see what {facts.executable} -c 'import torch' says; a library that is missing or of another version is "
-            "often in LD_LIBRARY_PATH",
+            f"see what {facts.executable} -c 'import torch' says{_imported_from(facts)}; a library that is missing or "
+            "of another version is often in LD_LIBRARY_PATH",
         )  # fmt: skip
         return
     if gpus:
         yield from _judge_cuda(facts, driver_cuda, gpus)
     yield from _judge_nccl(facts, asked)
+
+
+def _imported_from(facts: Versions) -> str:
+    return f" (it is imported from {facts.torch_file}: does PYTHONPATH hide another?)" if facts.torch_file else ""
 
 
 def summary(facts: Versions) -> str:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from dtk_launch.doctor import rank
-from dtk_launch.doctor.allreduce import Said, duration, judge, last_words, read, run
+from dtk_launch.doctor.allreduce import Said, duration, judge, last_words, read, run, tells_nothing_of_torch
 from dtk_launch.doctor.interfaces import Interface
 from dtk_launch.doctor.network import Network
 
@@ -76,6 +76,39 @@ def test_who_did_not_come(said, words):
     (finding,) = judged(said)
     assert finding.level == "problem"
     assert words in finding.what
+
+
+def test_what_torchrun_said_where_no_rank_started():
+    """Its log is gone when somebody reads the finding."""
+    (hung,) = judged(Said((), None, "", 9, ("cannot be retrieved", "gai error: -2")))
+    assert hung.what.endswith("no rank has started; torchrun's last words: cannot be retrieved | gai error: -2")
+    (once,) = judged(Said((), 1, "ImportError: x", 9, ("raise ImportError", "ImportError: x")))
+    assert once.what.endswith("no rank has started: ImportError: x")
+    assert "TORCH_DISTRIBUTED_DEBUG" in once.fix
+    (refused,) = judged(Said((), 2, "dtk: error: PET_NNODES=5 contradicts; unset it", 9))
+    assert refused.fix == "what dtk says there, and then dtk doctor once more"
+
+
+def test_torch_is_asked_where_no_rank_told_of_it():
+    assert not tells_nothing_of_torch(Said())
+    assert not tells_nothing_of_torch(Said((*ALL[:1], line("torch", 0, torch={})), 1))
+    assert tells_nothing_of_torch(Said(ALL[:1], None))
+    assert tells_nothing_of_torch(Said((), 139, "dtk: torchrun was killed by SIGSEGV"))
+    assert not tells_nothing_of_torch(Said((), 2, "dtk: error: PET_NNODES=5"))
+
+
+def test_the_log_is_read_before_it_is_removed(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/launcher-1.log").write_text("of another node\n")
+    (tmp_path / "run/launcher.log").write_text(
+        "far\nfirst\n[W1123 17:42:04.335 a.cpp:7] no\n\n[W1123 17:42:05.336 a.cpp:7] no\n" + "x" * 500 + "\n"
+    )
+    script = (
+        "import sys; print('dtk: no rank\\ndtk: torchrun\\'s own words: /x/launcher.log', file=sys.stderr); sys.exit(1)"
+    )
+    said = run([sys.executable, "-c", script], tmp_path, {}, 30, False)
+    assert (said.code, said.tail) == (1, "dtk: no rank")
+    assert said.log == ("first", "a.cpp:7] no", "x" * 200)
 
 
 def test_a_result_and_then_a_failure_are_both_told():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from dtk_launch import facts
 from dtk_launch.doctor import nvidia_smi
 from dtk_launch.doctor.gpus import compare, judge
 from dtk_launch.doctor.nvidia_smi import Gpu, Gpus, parse_driver, parse_gpus, parse_topology
@@ -31,9 +32,10 @@ esac
 def machine(tmp_path, monkeypatch):
     """A root folder with a driver and an nvidia-smi of this script; the function gives what the probe finds."""
 
-    def make(script):
-        (tmp_path / "dev").mkdir()
-        (tmp_path / "dev/nvidiactl").touch()
+    def make(script, driver=True):
+        if driver:
+            (tmp_path / "dev").mkdir()
+            (tmp_path / "dev/nvidiactl").touch()
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}")
         program.chmod(0o755)
@@ -67,6 +69,54 @@ def test_a_driver_that_refuses_newer_fields(machine):
 def test_a_driver_that_does_not_work(machine):
     facts = machine("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
     assert levels(facts) == {"nvidia-smi: Failed to initialize NVML: Driver/library version mismatch": "problem"}
+
+
+NO_DRIVER = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+
+
+@pytest.fixture
+def built_with_cuda(monkeypatch):
+    monkeypatch.setattr(nvidia_smi, "installed_version", lambda _: "2.14.1")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (f'echo "{NO_DRIVER} Make sure it runs."; exit 9', f"nvidia-smi: {NO_DRIVER} Make sure it runs."),
+        ("exit 9", "nvidia-smi: exit code 9"),
+        ("exec sleep 60", "nvidia-smi: no answer within 0.2 seconds"),
+    ],
+)
+def test_an_nvidia_smi_without_a_driver(machine, monkeypatch, built_with_cuda, script, said):
+    monkeypatch.setattr(facts, "_PATIENCE", 0.2)
+    seen = machine(script, driver=False)
+    assert levels(seen) == {f"no NVIDIA driver is loaded here; {said}": "warning"}
+    (finding,) = judge(seen, 2)
+    assert "modprobe nvidia" in finding.fix
+    assert "--gpus all" in finding.fix
+
+
+def test_gpus_on_the_bus_without_a_driver(tmp_path, monkeypatch, built_with_cuda):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, vendor, kind in (
+        ("3b", "0x10de", "0x030200"),
+        ("3c", "0x10de", "0x040300"),
+        ("3d", "0x8086", "0x030000"),
+    ):
+        folder = tmp_path / f"sys/bus/pci/devices/0000:{name}:00.0"
+        folder.mkdir(parents=True)
+        (folder / "vendor").write_text(f"{vendor}\n")
+        (folder / "class").write_text(f"{kind}\n")
+    found = levels(nvidia_smi.probe(tmp_path))
+    assert found == {"no NVIDIA driver is loaded here, and there is 1 NVIDIA GPU on the PCI bus": "warning"}
+    monkeypatch.setattr(nvidia_smi, "installed_version", lambda _: "2.14.1+cpu")
+    assert list(levels(nvidia_smi.probe(tmp_path)).values()) == ["ok"]
+
+
+def test_gpus_that_nvidia_smi_alone_shows(machine, built_with_cuda):
+    """WSL has neither /proc/driver/nvidia nor /dev/nvidiactl."""
+    seen = machine(SMI.format(full="exit 2"), driver=False)
+    assert (len(seen.gpus), seen.visible, seen.driver) == (2, 2, "580.65.06")
 
 
 def test_no_gpu_is_fine_and_a_driver_without_nvidia_smi_is_not(tmp_path, monkeypatch):

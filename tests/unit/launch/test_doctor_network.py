@@ -69,6 +69,24 @@ def test_a_name_of_another_host_and_one_that_nobody_knows():
     assert any("took 6.0 s" in what for what in levels(replace(GOOD, seconds=6.0)))
 
 
+def test_one_node_whose_own_name_leads_nowhere():
+    """dtk launch gives torchrun the loopback; on several nodes it is another finding."""
+    lost = replace(GOOD, addresses=(), unnamed="the name n1 of this host is not known here")
+    (finding,) = [one for one in judge(lost, 1, 0) if one.level != "ok"]
+    assert (finding.level, finding.what) == ("warning", f"{lost.unnamed}; dtk launch gives torchrun 127.0.0.1")
+    assert "127.0.1.1 n1" in finding.fix
+    assert "/etc/hosts" in finding.fix
+    assert lost.unnamed not in " ".join(levels(lost, 2))
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_loopback_that_is_down(nodes):
+    down = replace(GOOD, interfaces=(replace(LO, up=False, addresses=()), ETH), unnamed="the name n1 leads nowhere")
+    (finding,) = judge(down, nodes, 0)
+    assert (finding.level, finding.what) == ("problem", "the loopback interface lo is down")
+    assert finding.fix.startswith("ip link set lo up")
+
+
 def test_only_a_loopback_and_a_bridge_for_containers():
     alone = replace(GOOD, addresses=("172.17.0.1",), interfaces=(LO, DOCKER))
     assert graves(alone) == ["no interface leads to other hosts (up: lo, docker0)"]
@@ -145,6 +163,7 @@ def test_this_host(tmp_path):
     assert lo.addresses[0] == "127.0.0.1"
     assert facts.hostname == socket.gethostname()
     assert interfaces.of_address(facts.interfaces, "127.0.1.1") == "lo"
+    assert facts.unnamed == ""
     assert network.probe(("no-such-node.invalid", "localhost"), "localhost").unknown == ("no-such-node.invalid",)
     state = tmp_path / "sys/class/infiniband/mlx5_0/ports/1/state"
     state.parent.mkdir(parents=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from dtk_launch.doctor import over_nodes, report
 from dtk_launch.doctor.allreduce import Said
+from dtk_launch.doctor.asked import Torch
 from dtk_launch.doctor.clock import Contact, Hosting
 from dtk_launch.doctor.filesystem import Filesystem
 from dtk_launch.doctor.findings import Finding, differing, exit_code, gather, ordered
@@ -16,7 +17,7 @@ from dtk_launch.doctor.limits import Limits
 from dtk_launch.doctor.network import Network
 from dtk_launch.doctor.node import NodeFacts, lines, read, read_unseen, unseen
 from dtk_launch.doctor.nvidia_smi import Gpu, Gpus
-from dtk_launch.doctor.versions import Torch, Versions
+from dtk_launch.doctor.versions import Versions
 from hypothesis import given
 from hypothesis import strategies as st
 

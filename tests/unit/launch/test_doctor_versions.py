@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from dtk_launch.doctor import versions
+from dtk_launch.doctor import asked, versions
+from dtk_launch.doctor.asked import Torch
 from dtk_launch.doctor.specifiers import allows
-from dtk_launch.doctor.versions import Torch, Versions, compare, judge, runs_on
+from dtk_launch.doctor.versions import Versions, compare, judge, runs_on
 
 ASKED = Torch("", "13.0", "2.30.7", True, 1, ("9.0",), ("sm_80", "sm_90", "compute_120"), ("gloo", "nccl"))
 GOOD = Versions("3.11.7", "/env/bin/python", "0.1.0", "2.14.1", "13.0", "2.30.7", ASKED)
@@ -115,6 +116,8 @@ def test_an_import_that_fails_and_another_libnccl():
     broken = only(replace(GOOD, asked=Torch(error="OSError: libcudart.so.13: cannot open shared object file")))
     assert broken.level == "problem"
     assert "libcudart.so.13" in broken.what
+    shadowed = only(replace(GOOD, asked=Torch(error="x"), torch_file="/home/ada/torch/__init__.py"))
+    assert "imported from /home/ada/torch/__init__.py" in shadowed.fix
     other = only(replace(GOOD, asked=replace(ASKED, nccl="2.21.5")))
     assert other.level == "warning"
     assert other.what == "torch has loaded NCCL 2.21.5, and the package beside it is 2.30.7"
@@ -138,14 +141,18 @@ def test_the_versions_of_this_python_are_read_without_torch():
     assert facts.python == sys.version.split()[0]
     assert facts.torch[:2] == "2."
     assert facts.asked is None
+    assert facts.torch_file.endswith("torch/__init__.py")
+    assert "torch" not in sys.modules or sys.modules["torch"].__file__ == facts.torch_file
 
 
 def test_a_torch_that_does_not_answer_or_dies(tmp_path, monkeypatch):
     script = tmp_path / "rank.py"
-    monkeypatch.setattr(versions, "RANK", script)
+    monkeypatch.setattr(asked, "RANK", script)
     script.write_text("import time; time.sleep(60)")
-    assert "not over after 0.2 seconds" in versions.ask_torch(0.2).error
+    assert "not over after 0.2 seconds" in asked.ask_torch(0.2).error
     script.write_text("import os; os.write(2, b'libc10.so: bad ELF'); os._exit(3)")
-    assert versions.ask_torch().error == "exit code 3: libc10.so: bad ELF"
+    assert asked.ask_torch().error == "exit code 3: libc10.so: bad ELF"
+    script.write_text("import os; os.kill(os.getpid(), 11)")
+    assert asked.ask_torch().error == "killed by SIGSEGV: no words"
     script.write_text('print("noise"); print(\'{"cuda": "13.0", "devices": 1, "capabilities": ["9.0"]}\')')
-    assert versions.ask_torch() == Torch(cuda="13.0", devices=1, capabilities=("9.0",))
+    assert asked.ask_torch() == Torch(cuda="13.0", devices=1, capabilities=("9.0",))

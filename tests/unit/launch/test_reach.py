@@ -1,10 +1,13 @@
 """Nodes whose names lead nowhere: their addresses, and the interface that gloo has to be told of."""
 
+import socket
+import threading
 from dataclasses import replace
 
 import pytest
 from dtk_launch import reach
 from dtk_launch.errors import PlanError
+from dtk_launch.torchrun import flags
 
 UNKNOWN = "no-such-node.invalid"
 
@@ -85,3 +88,33 @@ def test_the_ranks_of_several_nodes_get_it_and_a_user_who_has_set_it_keeps_his(p
     kept = plan(replace(on, environ=(("GLOO_SOCKET_IFNAME", "ib0"),)))
     assert "GLOO_SOCKET_IFNAME" not in dict(kept.env)  # it is in the environment already
     assert "GLOO_SOCKET_IFNAME" not in dict(plan(facts(gloo_interface="eth9")).env)  # one node
+
+
+def test_the_name_of_this_host_as_torchrun_looks_it_up(monkeypatch):
+    assert reach.unnamed() == ""
+    monkeypatch.setattr(socket, "getfqdn", lambda: UNKNOWN)
+    assert reach.unnamed() == f"the name {UNKNOWN} of this host is not known here"
+    monkeypatch.setattr(socket, "getfqdn", lambda: "192.0.2.1")
+    assert reach.unnamed() == "the name 192.0.2.1 of this host leads to 192.0.2.1, no address of it"
+
+
+def test_a_look_up_that_does_not_end_is_not_waited_for(monkeypatch):
+    asked = threading.Event()
+    monkeypatch.setattr(socket, "getfqdn", lambda: str(asked.wait(60)))
+    assert "was not over after 0.01 seconds" in reach.unnamed(0.01)
+    asked.set()
+
+
+def test_one_node_without_a_name_meets_at_the_loopback(plan, facts, step):
+    why = "the name n1 of this host is not known here"
+    made = plan(facts(unnamed=why))
+    assert ("--local-addr", "127.0.0.1") in flags(made)
+    (row,) = [d for d in made.decisions if d.key == "local_addr"]
+    assert (row.value, row.source) == ("127.0.0.1", "observed")
+    assert row.why == f"{why}, and torchrun has its ranks look for it by that"
+    assert "--local-addr" not in dict(flags(plan()))
+    assert dict(flags(plan(facts(allocation=step, unnamed=why))))["--local-addr"] == "n2"
+
+
+def test_the_loopback_of_this_host_is_up():
+    assert not reach.loopback_is_down()
