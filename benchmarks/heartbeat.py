@@ -27,10 +27,12 @@ from bench_parts.records import Record, Records
 from bench_parts.rounds import next_round, of_kind
 from bench_parts.statistics import Paired, Spread, ratios, status_of
 from bench_parts.terminal import Progress
+from bench_parts.work import Work, with_work
 
 RANK = Path(__file__).with_name("_heartbeat_rank.py")
 TARGET = 0.005
 """Of a step: what the heartbeat may add at most."""
+WORK = (Work("step_ms"),)
 _LIMIT = 600.0  # seconds without a word of the rank
 
 
@@ -119,7 +121,8 @@ def quantities(records: Records) -> list[Quantity]:
     found: dict[str, list[float]] = {}
     for record in _measured(records):
         found.setdefault(record["mode"], []).append(record["milliseconds"])
-    return [Quantity((mode, "step"), "ms", "lower", tuple(values)) for mode, values in found.items()]
+    numbers = (Quantity((mode, "step"), "ms", "lower", tuple(values)) for mode, values in found.items())
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def summary(records: Records) -> dict[str, Any]:

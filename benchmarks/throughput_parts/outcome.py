@@ -8,10 +8,30 @@ from typing import Any
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import status_of
+from bench_parts.work import Name, Work, with_work
 
 from .cases import label
 from .steptimes import middle_and_slow
 from .summary import key_of, summarise
+
+
+def _shares(nproc: Any) -> Any:
+    """Into how many the machine is dealt out; older results have one number in the place of several."""
+    return max(nproc) if isinstance(nproc, list | tuple) else nproc
+
+
+def _of_several(name: Name) -> bool:
+    """Whether it is of more than one share."""
+    return not name[3].endswith(" x1")
+
+
+WORK = (
+    Work("size", counts=lambda size: size or "small"),
+    Work("device"),
+    Work("nproc", counts=_shares),
+    Work("scaling", of=_of_several, counts=lambda scaling: scaling or "strong"),
+)
+"""A batch of one share is the same with weak and strong scaling. Older results have no size and no scaling."""
 
 
 def failures(records: Records) -> dict[str, str]:
@@ -50,10 +70,11 @@ def quantities(records: Records) -> list[Quantity]:
         )  # fmt: skip
         for what, unit, value in of:
             found.setdefault(((*name, what), unit, "higher" if unit == "samples/s" else "lower"), []).append(value)
-    return [
+    numbers = (
         Quantity(name, unit, better, (max(values),) if unit == "MiB" else tuple(values), once=unit == "MiB")  # type: ignore[arg-type]
         for (name, unit, better), values in found.items()
-    ]
+    )
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def as_json(records: Records) -> dict[str, Any]:

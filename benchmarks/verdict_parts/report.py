@@ -10,10 +10,13 @@ from bench_parts.markdown import machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 from bench_parts.statistics import wilson
+from bench_parts.work import Work, with_work
 
 from .prose import limits, method
 from .runs import right
 
+WORK = (Work("only"), Work("seeds", of=lambda name: name[0] == "all"))
+"""More draws of a cascade are more runs of it, and a larger part of all."""
 _HEAD = "# Who failed first?"
 
 
@@ -71,11 +74,12 @@ def quantities(records: Records) -> list[Quantity]:
     for record in runs_of(records):
         for group in (record["group"], "all"):
             found.setdefault(group, []).append(right(dict(record)))
-    return [
+    numbers = (
         Quantity((group, name), "right", "higher", tuple(float(answer[place]) for answer in answers))
         for group, answers in found.items()
         for place, name in enumerate(("dtk", "torchrun"))
-    ]
+    )
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def _headline(records: Records) -> list[str]:
