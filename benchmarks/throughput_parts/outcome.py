@@ -54,6 +54,7 @@ def fits(records: Records) -> list[Record]:
 def quantities(records: Records) -> list[Quantity]:
     """Of each mode, by round: samples/s, the median step, the slow one of blocks with enough steps; its peak memory.
 
+    The report's step times are of the steps of all rounds together; by round they have another median, and a noise.
     What a block says of memory is the most until then, so that blocks are not independent: only the largest counts.
     """
     found: dict[tuple[tuple[str, ...], str, str], list[float]] = {}
@@ -63,8 +64,8 @@ def quantities(records: Records) -> list[Quantity]:
         name = (r["model"], r["precision"], f"batch {r['batch']}", label(*key_of(r)))
         middle, slow = middle_and_slow([r["step_ms"]])
         of = (
-            ("samples/s", "samples/s", r["samples_per_s"]), ("step p50", "ms", middle),
-            *((("step p95", "ms", slow),) if slow is not None else ()),
+            ("samples/s", "samples/s", r["samples_per_s"]), ("step p50 by round", "ms", middle),
+            *((("step p95 by round", "ms", slow),) if slow is not None else ()),
             ("peak RSS of all processes", "MiB", r["rss_mib"]["sum"]),
             *((("peak GPU memory", "MiB", r["gpu_reserved_mib"]),) if "gpu_reserved_mib" in r else ()),
         )  # fmt: skip
