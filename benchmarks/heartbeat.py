@@ -174,6 +174,8 @@ def render(records: Records) -> list[str | Figure]:
         ]  # fmt: skip
         parts += ["\n".join(lines), "## How it was measured", _method(found, records[0]["options"])]
         parts += ["## What this does not show", _limits(found)]
+    else:
+        parts.append(markdown.NOTHING)
     parts += ["## Machine", markdown.machine_table(records[0])]
     return [part for part in parts if part]
 
@@ -213,9 +215,11 @@ def _limits(found: Mapping[str, Any]) -> str:
 def show(records: Records) -> None:
     """The result in a line."""
     found = summary(records)
-    if found:
-        print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms")
-        print(f"with / without: {found['ratio']:.4f} ({_interval(found)})")
+    if not found:
+        print(markdown.NOTHING)
+        return
+    print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms")
+    print(f"with / without: {found['ratio']:.4f} ({_interval(found)})")
 
 
 def _interval(found: Mapping[str, Any]) -> str:
