@@ -3,13 +3,15 @@
 A and B are the --out of two runs. Each number that both measured is compared: median over rounds of B over that of A,
 with a 95 % interval by resampling the rounds of both. That is the noise within each run; what differs from run to run
 (another machine, another load, another layout in memory) is not in it: what differs of machine, versions, commit and
-options is printed first, and a change of some per cent between two runs of the same code is to be expected. What only
-one of them measured is listed. A peak of memory is one number a run: it has no interval and is not judged.
+options is printed first, and a change of some per cent between two runs of the same code is to be expected. Numbers of
+other work, such as those of a state of another size, are not compared. What only one of them measured is listed. A peak
+of memory is one number a run: it has no interval and is not judged. Of throughput's step times the p50 and p95 of each
+round are compared, "by round"; its report has those of the steps of all rounds together.
 
 Exit codes: 0; 2 there is nothing to compare. With --fail-if-worse 1, and the reasons on stderr, if a number surely got
 worse by more than that, if a number of A is missing in B, if B is not complete or something failed in it that did not
-in A, and if a number has fewer than 5 rounds in one of them, unless every one in B is as good as every one in A: else
-nobody can tell whether it got worse.
+in A, if the work of a number differs, and if a number has fewer than 5 rounds in one of them, unless every one in B is
+as good as every one in A: else nobody can tell whether it got worse.
 """
 
 from __future__ import annotations

@@ -27,10 +27,12 @@ from bench_parts.records import Record, Records
 from bench_parts.rounds import next_round, of_kind
 from bench_parts.statistics import Paired, Spread, ratios, status_of
 from bench_parts.terminal import Progress
+from bench_parts.work import Work, with_work
 
 RANK = Path(__file__).with_name("_heartbeat_rank.py")
 TARGET = 0.005
 """Of a step: what the heartbeat may add at most."""
+WORK = (Work("step_ms"),)
 _LIMIT = 600.0  # seconds without a word of the rank
 
 
@@ -119,7 +121,8 @@ def quantities(records: Records) -> list[Quantity]:
     found: dict[str, list[float]] = {}
     for record in _measured(records):
         found.setdefault(record["mode"], []).append(record["milliseconds"])
-    return [Quantity((mode, "step"), "ms", "lower", tuple(values)) for mode, values in found.items()]
+    numbers = (Quantity((mode, "step"), "ms", "lower", tuple(values)) for mode, values in found.items())
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def summary(records: Records) -> dict[str, Any]:
@@ -171,6 +174,8 @@ def render(records: Records) -> list[str | Figure]:
         ]  # fmt: skip
         parts += ["\n".join(lines), "## How it was measured", _method(found, records[0]["options"])]
         parts += ["## What this does not show", _limits(found)]
+    else:
+        parts.append(markdown.NOTHING)
     parts += ["## Machine", markdown.machine_table(records[0])]
     return [part for part in parts if part]
 
@@ -210,9 +215,11 @@ def _limits(found: Mapping[str, Any]) -> str:
 def show(records: Records) -> None:
     """The result in a line."""
     found = summary(records)
-    if found:
-        print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms")
-        print(f"with / without: {found['ratio']:.4f} ({_interval(found)})")
+    if not found:
+        print(markdown.NOTHING)
+        return
+    print(f"{found['call_us']:.2f} us a step, {found['call_share']:.4%} of {found['step_ms']:.2f} ms")
+    print(f"with / without: {found['ratio']:.4f} ({_interval(found)})")
 
 
 def _interval(found: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """`dtk bench report DIR`: the report of a result, made anew from its results.jsonl alone; nothing is measured.
 
 Writes report.md, report.html and the plots beside it and prints the table, as at the end of the run. Exit codes: 0, or
-2 where there is no result.
+2 where there is no result, or nothing was measured in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bench_parts.arguments import Parser, UsageError
+from bench_parts.markdown import NOTHING
 from bench_parts.publish import publish
 from bench_parts.records import NAME
 from bench_parts.registry import read_result
@@ -26,7 +27,8 @@ def main(argv: list[str]) -> int:
         given = parser.parse_args(argv)
         benchmark, records = read_result(given.result)
         folder = given.result.parent if given.result.name == NAME else given.result
-        written = publish(folder, benchmark.render(records))
+        report = benchmark.render(records)
+        written = publish(folder, report)
     except UsageError as error:
         print(f"dtk bench report: error: {error}", file=sys.stderr)
         return 2
@@ -38,7 +40,11 @@ def main(argv: list[str]) -> int:
     else:
         benchmark.show(records)
     print(f"report: {written}", file=sys.stderr)
-    return 0
+    if NOTHING not in report:
+        return 0
+    if given.json:
+        print(NOTHING, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import count, machine_table, row, status
+from bench_parts.markdown import NOTHING, count, machine_table, row, status
 from bench_parts.records import Record, Records
 from bench_parts.statistics import status_of
 from bench_parts.words import binary, number
@@ -28,13 +28,12 @@ def render(records: Records) -> list[str | Figure]:
         parts.append("**Nothing that was tried runs here.**")
     parts.append("\n".join(f"- {reason}" for reason in found.reasons))
     parts += _figures(all_measured)
-    parts += ["## What was measured", _table(all_measured), _left_out(records)]
-    parts += [
-        "## How it was measured",
-        _method(machine) + _threads(records),
-        "## What this does not show",
-        _limits(machine),
-    ]
+    if all_measured:
+        parts += ["## What was measured", _table(all_measured), _left_out(records)]
+        parts += ["## How it was measured", _method(machine) + _threads(records)]
+        parts += ["## What this does not show", _limits(machine)]
+    else:
+        parts += [NOTHING, _left_out(records)]
     parts += ["## Machine", machine_table(machine, **_more(machine))]
     return [part for part in parts if part]
 
@@ -157,6 +156,9 @@ def show(records: Records) -> None:
     from rich.table import Table
 
     found = conclude(records)
+    if not measured(records):
+        print(NOTHING)
+        return
     table = Table("strategy", box=None, header_style="bold", pad_edge=False)
     for head in ("ranks", "batch", "step, ms", "rate", "memory"):
         table.add_column(head, justify="right", no_wrap=True)

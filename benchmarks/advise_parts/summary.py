@@ -11,11 +11,14 @@ from typing import Any
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Spread, status_of
+from bench_parts.work import Work, with_work
 from throughput_parts.fitting import is_out_of_memory
 
 from .advice import Advice, advise
 from .candidates import Candidate, candidates, launch_words, script_words
 from .measured import Measured
+
+WORK = tuple(map(Work, ("target", "words", "size", "device", "precision", "batch_is")))
 
 
 def candidate_of(record: Record) -> Candidate:
@@ -126,4 +129,5 @@ def quantities(records: Records) -> list[Quantity]:
     for record in records:
         if record["kind"] == "seen":
             found.setdefault(candidate_of(record).name, []).extend(record["seconds"])
-    return [Quantity((name, "step"), "s", "lower", tuple(seconds)) for name, seconds in found.items()]
+    numbers = (Quantity((name, "step"), "s", "lower", tuple(seconds)) for name, seconds in found.items())
+    return with_work(numbers, records[0]["options"], WORK)

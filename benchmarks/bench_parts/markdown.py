@@ -11,6 +11,9 @@ from .words import in_words
 RATIOS = "A ratio is the median of the ratios of the rounds, which is not the ratio of the medians beside it."
 """To stand with a table of times and ratios."""
 
+NOTHING = "Nothing was measured."
+"""What a report says in the place of results, where there are none."""
+
 _ENDED = {"interrupted": "The run was interrupted", "failed": "The run failed", "unfinished": "The run did not finish"}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,5 @@ class Quantity:
     """In the order of the rounds; at least one."""
     once: bool = False
     """Whether it is one number of the whole run, as a peak is; then there is no noise within the run to see."""
+    work: Mapping[str, Any] = field(default_factory=dict)
+    """What was done beside what `name` says, as option -> value: see `work`. Where it differs nothing is judged."""

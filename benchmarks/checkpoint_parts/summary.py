@@ -10,8 +10,17 @@ from bench_parts.others import Others
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Paired, Spread, ratios, status_of
+from bench_parts.work import Work, with_work
 
 from .tables import BASELINE, COPY, METHODS, PHASES
+
+WORK = (
+    Work("nproc"),
+    Work("mib", of=lambda name: name[0] == "large"),
+    Work("tensors", of=lambda name: name[0] == "small"),
+    Work("settle"),
+)
+"""A write right after a large deletion is slower, so how long is waited counts."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,8 @@ def quantities(records: Records) -> list[Quantity]:
         found.setdefault(name, []).append(1000 * block["seconds"])
         if "stall" in block:
             found.setdefault((*name[:2], "stall"), []).append(1000 * block["stall"])
-    return [Quantity(name, "ms", "lower", tuple(values)) for name, values in found.items()]
+    numbers = (Quantity(name, "ms", "lower", tuple(values)) for name, values in found.items())
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def _case(name: str, blocks: Sequence[Record]) -> CaseSummary:

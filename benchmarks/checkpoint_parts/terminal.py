@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench_parts import terminal
+from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
 
 from .arguments import Options
@@ -45,7 +46,10 @@ def show(records: Records) -> None:
     heads = ("save ms", f"rate / {BASELINE} (95 %)", "stall ms", f"/ {COPY}", "load ms", f"rate / {BASELINE} (95 %)")
     for head in (*heads, "bytes"):
         table.add_column(head, justify="right", no_wrap=True)
-    for case in summarise(records).cases:
+    summary = summarise(records)
+    if not summary.cases:
+        print(NOTHING)
+    for case in summary.cases:
         for method in case.methods:
             table.add_row(case.case, *_cells(method))
     terminal.print_table(table)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench_parts.figures import Figure
-from bench_parts.markdown import machine_table, status
+from bench_parts.markdown import NOTHING, machine_table, status
 from bench_parts.records import Records
 
 from .prose import headlines, limits, method
@@ -30,7 +30,7 @@ def render(records: Records) -> list[str | Figure]:
         parts += ["## How it was measured", method(machine, setup, summary)]
         parts += ["## What this does not show", limits(summary, setup)]
     else:
-        parts += ["Nothing was measured.", "\n".join(_left_out(records))]
+        parts += [NOTHING, "\n".join(_left_out(records))]
     parts += ["## Machine", machine_table(machine, **_rows(setup))]
     return [part for part in parts if part]
 

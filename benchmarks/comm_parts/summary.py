@@ -10,8 +10,12 @@ from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Spread, status_of
 from bench_parts.words import binary
+from bench_parts.work import Work, with_work
 
 from .tables import OPERATIONS, bandwidths
+
+WORK = (Work("nproc"), Work("nodes"), Work("dtype"), Work("iterations"))
+"""A block of few operations holds more of what comes before and behind them."""
 
 Key = tuple[str, str, str, int]
 """Backend, scope, operation, size."""
@@ -111,10 +115,11 @@ def quantities(records: Records) -> list[Quantity]:
     for record in records:
         if record["kind"] == "block":
             found.setdefault(_key(record), []).append(1e6 * record["seconds"])
-    return [
+    numbers = (
         Quantity((backend, scope, operation, binary(size)), "µs", "lower", tuple(times))
         for (backend, scope, operation, size), times in sorted(found.items())
-    ]
+    )
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def wrong(records: Records) -> list[str]:

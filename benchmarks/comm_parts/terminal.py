@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench_parts import terminal
+from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
 from bench_parts.words import binary, number
 
@@ -41,7 +42,10 @@ def show(records: Records) -> None:
         table.add_column(head, no_wrap=True)
     for head in ("size", "µs", "algbw GB/s", "busbw GB/s", ""):
         table.add_column(head, justify="right", no_wrap=True)
-    for part in summarise(records).parts:
+    summary = summarise(records)
+    if not summary.parts:
+        print(NOTHING)
+    for part in summary.parts:
         for case in part.cases:
             table.add_row(
                 part.backend,

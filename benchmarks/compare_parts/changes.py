@@ -10,12 +10,14 @@ from statistics import median
 from typing import Any
 
 from bench_parts.quantities import Quantity
+from bench_parts.resume import differences
 from bench_parts.statistics import Spread
 
 _RESAMPLES = 2000
 FEW = 5
 """Values a side, below which an interval says nothing."""
 TOO_FEW = "too few rounds"
+OTHER_WORK = "other work"
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,16 @@ class Change:
     a: Spread
     b: Spread
     ratio: float | None
-    """Median of B over median of A; None where that is 0."""
+    """Median of B over median of A; None where that is 0, and of other work."""
     low: float | None
     high: float | None
     """Its 95 % interval, from the rounds of both; of 0 over 0 taken as 1, and of another value over 0 as infinity. None
-    for numbers of the whole run."""
+    for numbers of the whole run, and of other work."""
     verdict: str
-    """better, worse, "no change seen", TOO_FEW, or "no interval" of numbers of the whole run, which are not judged."""
+    """better, worse, "no change seen", TOO_FEW, OTHER_WORK, or "no interval" of numbers of the whole run, which are not
+    judged."""
+    other_work: tuple[str, ...] = ()
+    """Options, in words, of which the work differs."""
 
     @property
     def worse_by(self) -> float:
@@ -55,7 +60,10 @@ def change(a: Quantity, b: Quantity) -> Change:
     """B against A, of the same name and unit."""
     before, after = median(a.values), median(b.values)
     ratio = after / before if before else None
-    both = (a.name, a.unit, Spread.of(a.values), Spread.of(b.values), ratio)
+    spreads = (a.name, a.unit, Spread.of(a.values), Spread.of(b.values))
+    if other := tuple(differences({"options": a.work}, {"options": b.work})):
+        return Change(*spreads, None, None, None, OTHER_WORK, other)
+    both = (*spreads, ratio)
     if a.once:
         return Change(*both, None, None, "no interval")
     low, high = interval_of_ratio(a.values, b.values)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench_parts.quantities import Quantity
 
-from .changes import FEW, TOO_FEW, Change
+from .changes import FEW, OTHER_WORK, TOO_FEW, Change
 from .results import Matched, Result
 
 
@@ -24,7 +24,9 @@ def reasons(a: Result, b: Result, matched: Matched, changes: Sequence[Change], l
     for quantity in matched.only_a:
         yield f"missing in B: {' '.join(quantity.name)}"
     for pair, change in zip(matched.both, changes, strict=True):
-        if change.verdict == TOO_FEW and not _is_as_good(*pair):
+        if change.verdict == OTHER_WORK:
+            yield f"could not be judged, as the work differs ({'; '.join(change.other_work)}): {' '.join(change.name)}"
+        elif change.verdict == TOO_FEW and not _is_as_good(*pair):
             least = min(change.a.count, change.b.count)
             yield f"could not be judged, with {least} of the {FEW} rounds a side it takes: {' '.join(change.name)}"
         elif 100 * change.worse_by > limit:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from bench_parts.markdown import count
 from bench_parts.others import UNKNOWN, Others, threads_in_words
 from bench_parts.records import Records
 
-from . import idle, starts
+from . import answers, idle, starts
 
 _FEW = 10  # rounds, below which a median says little
 _PARTS = {"start": "the starts", "answer": "the answers", "idle": "the runs"}
+_BASELINES = {"start": starts.BASELINE, "answer": answers.BASELINE}
 
 
 def method(records: Records) -> str:
@@ -20,7 +22,7 @@ def method(records: Records) -> str:
 
 
 def _method(records: Records) -> Iterator[str]:
-    rounds = {kind: _rounds(records, kind) for kind in _PARTS}
+    rounds = rounds_of(records)
     turns = [f"{count(rounds[kind], 'round')} of {_PARTS[kind]}" for kind in ("start", "answer") if rounds[kind]]
     if turns:
         yield (
@@ -41,7 +43,8 @@ def _method(records: Records) -> Iterator[str]:
             f"of 10 ms: {0.01 / idle.SECONDS:.2%} of a core."
         )
     many = f"dtk launch --nproc {idle.RANKS}"
-    ranks = [{"command": many, **record} for record in records if record["kind"] in ("start", "idle")]
+    kinds = [kind for kind in ("start", "idle") if rounds[kind]]
+    ranks = [{"command": many, **record} for record in records if record["kind"] in kinds]
     if threads := threads_in_words(ranks):
         yield f"OMP_NUM_THREADS of the ranks: {threads}; their scripts compute nothing."
     yield _others_in_words(records)
@@ -49,28 +52,54 @@ def _method(records: Records) -> Iterator[str]:
 
 def limits(records: Records) -> str:
     """What is not to be concluded."""
-    lines = [
-        "- A training script: the scripts here import nothing but a little of Python. Importing torch and "
-        "forming a process group come on top of these times, whoever starts the ranks.",
-        "- A first start: the files were in the system's memory. From a cold disk, or a file system that is far away, "
-        "every command takes longer.",
-        f"- Many ranks, or several nodes: {starts.RANKS} ranks were started on one node, {idle.RANKS} for the shares "
-        "of a core.",
-        "- The speed of training under the launcher, and its memory: see `dtk bench heartbeat` for what a step takes.",
-    ]
+    rounds = rounds_of(records)
+    lines = []
+    if rounds["start"]:
+        lines.append(
+            "- A training script: the scripts here import nothing but a little of Python. Importing torch and forming "
+            "a process group come on top of these times, whoever starts the ranks."
+        )
+    if rounds["start"] or rounds["answer"]:
+        lines.append(
+            "- A first start: the files were in the system's memory. From a cold disk, or a file system that is far "
+            "away, every command takes longer."
+        )
+    ranks = {"start": f"{starts.RANKS} ranks for the starts", "idle": f"{idle.RANKS} ranks for the shares of a core"}
+    if started := [words for kind, words in ranks.items() if rounds[kind]]:
+        lines.append(f"- Many ranks, or several nodes: there were {' and '.join(started)}, on one node.")
+    lines.append(
+        "- The speed of training under the launcher, and its memory: see `dtk bench heartbeat` for what a step takes."
+    )
     if any(found.matter for found in _others(records).values()):
         lines.append(
             "- A quiet machine: other programs took a part of the cores, as said above. They make all times longer, "
             "and a start that they met looks worse than the others of its round."
         )
-    rounds = [found for found in (_rounds(records, kind) for kind in _PARTS) if found]
-    if rounds and min(rounds) < _FEW:
-        lines.append(f"- A reliable spread: quartiles of fewer than {_FEW} rounds are rough.")
+    few = [_rounds_in_words(kind, number) for kind, number in rounds.items() if 0 < number < _FEW]
+    if few:
+        lines.append(
+            f"- A reliable spread: quartiles of fewer than {_FEW} rounds are rough, and there were only "
+            f"{', '.join(few)}."
+        )
     return "\n".join(lines)
 
 
-def _rounds(records: Records, kind: str) -> int:
-    return len({record["round"] for record in records if record["kind"] == kind})
+def rounds_of(records: Records) -> dict[str, int]:
+    """Kind -> rounds that tables can show: of starts and answers, those that have the one with which others are
+    compared; of looks, those of the kind of ranks with the fewest.
+    """
+    found = {
+        kind: len({r["round"] for r in records if r["kind"] == kind and r["command"] == baseline})
+        for kind, baseline in _BASELINES.items()
+    }
+    looks = Counter(record["ranks"] for record in records if record["kind"] == "idle")
+    return {**found, "idle": min(looks.values(), default=0)}
+
+
+def _rounds_in_words(kind: str, number: int) -> str:
+    if kind == "idle":
+        return f'{count(number, "look")} at each run ("While it runs")'
+    return f"{count(number, 'round')} of {_PARTS[kind]}"
 
 
 def _others(records: Records) -> dict[str, Others]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import RATIOS, machine_table, row, status
+from bench_parts.markdown import NOTHING, RATIOS, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 
 from . import answers, idle, starts
-from .prose import limits, method
+from .prose import limits, method, rounds_of
 
 _HEAD = "# The cost of the command line"
 
@@ -67,7 +67,10 @@ def render(records: Records) -> list[str | Figure]:
     end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
     parts: list[str | Figure] = [_HEAD, status(end), *_headline(records), *_figures(records)]
     parts += ["\n".join(section) for section in _sections(records) if len(section) > 4]
-    parts += ["## How it was measured", method(records), "## What this does not show", limits(records)]
+    if any(rounds_of(records).values()):
+        parts += ["## How it was measured", method(records), "## What this does not show", limits(records)]
+    else:
+        parts.append(NOTHING)
     parts += ["## Machine", machine_table(records[0])]
     return [part for part in parts if part]
 
@@ -147,6 +150,9 @@ def _times(head: str, found: dict[str, dict[str, Any]], baseline: str) -> list[s
 
 def show(records: Records) -> None:
     """Print the main numbers."""
+    if not any(rounds_of(records).values()):
+        print(NOTHING)
+        return
     from bench_parts.terminal import print_table
     from rich.table import Table
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import RATIOS, count, machine_table, row, status
+from bench_parts.markdown import NOTHING, RATIOS, count, machine_table, row, status
 from bench_parts.others import UNKNOWN
 from bench_parts.records import Records
 from bench_parts.statistics import Paired
@@ -36,7 +36,7 @@ def render(records: Records) -> list[str | Figure]:
         parts += [_guard(summary), "## How it was measured", _method(machine, setup)]
         parts += ["## What this does not show", _limits(summary, setup)]
     else:
-        parts += ["Nothing was measured.", "\n".join(missing)]
+        parts += [NOTHING, "\n".join(missing)]
     parts += ["## Machine", machine_table(machine, device="-" if setup is None else setup["device"])]
     return [part for part in parts if part]
 

@@ -10,8 +10,11 @@ from bench_parts.others import Others
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.statistics import Paired, Spread, ratios, status_of
+from bench_parts.work import Work, with_work
 
 from .tables import BASELINE, SAME_OPTIONS
+
+WORK = (Work("nproc"), Work("device"), Work("batch"), Work("width"))
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ def quantities(records: Records) -> list[Quantity]:
     """The time of a step of each loop."""
     blocks = [r for r in records if r["kind"] == "block" and not r["warmup"]]
     keys = dict.fromkeys((b["feed"], b["loop"]) for b in blocks)
-    return [
+    numbers = (
         Quantity((*key, "step"), "ms", "lower", tuple(1000 * seconds for seconds in _times(blocks, *key).values()))
         for key in keys
-    ]
+    )
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def _feed(feed: str, blocks: list[Record], weights: Mapping[tuple[str, str], Record]) -> FeedSummary:

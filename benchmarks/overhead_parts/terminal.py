@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench_parts import terminal
+from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
 
 from .arguments import Options
@@ -36,6 +37,8 @@ def show(records: Records) -> None:
     from rich.table import Table
 
     summary = summarise(records)
+    if not summary.feeds:
+        print(NOTHING)
     compared = any(loop.wrapper for feed in summary.feeds for loop in feed.loops)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("feed", "loop"):

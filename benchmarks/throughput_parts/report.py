@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench_parts.figures import Figure
-from bench_parts.markdown import machine_table, status
+from bench_parts.markdown import NOTHING, machine_table, status
 from bench_parts.records import Record, Records
 from bench_parts.statistics import QUIET
 
@@ -39,7 +39,7 @@ def render(records: Records) -> list[str | Figure]:
         parts += ["## How it was measured", *method(summary, machine)]
         parts += ["## What this does not show", "\n".join(f"- {line}" for line in limits(summary, machine))]
     elif not found:
-        parts.append("Nothing was measured.")
+        parts.append(NOTHING)
     parts += ["## Machine", machine_table(machine, **{"GPUs used": str(machine["options"]["gpus"])})]
     return [part for part in parts if part]
 

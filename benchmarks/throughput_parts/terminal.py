@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from bench_parts import terminal
+from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
 
 from .arguments import Options
@@ -67,6 +68,8 @@ def show(records: Records) -> None:
     for name in ("samples/s (quartiles)", "step p50 / p95", "peak memory", "ratio (quartiles)", "scaling"):
         table.add_column(name, justify="right", no_wrap=True)
     works = summarise(records)
+    if not works and not fits(records):
+        print(NOTHING)
     for work in works:
         for mode in work.modes:
             rate, ratio, memory = mode.samples_per_s, mode.ratio, mode.memory

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
-from bench_parts.markdown import machine_table, row, status
+from bench_parts.markdown import NOTHING, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 from bench_parts.statistics import wilson
+from bench_parts.work import Work, with_work
 
 from .prose import limits, method
 from .runs import right
 
+WORK = (Work("only"), Work("seeds", of=lambda name: name[0] == "all"))
+"""More draws of a cascade are more runs of it, and a larger part of all."""
 _HEAD = "# Who failed first?"
 
 
@@ -54,13 +57,14 @@ def render(records: Records) -> list[str | Figure]:
     machine = records[0]
     end = records[-1]["status"] if records[-1]["kind"] == "end" else "unfinished"
     parts: list[str | Figure] = [_HEAD, status(end), *_headline(records), *_figures(records)]
-    parts.append("## Accuracy\n\n" + _table(records))
+    runs = runs_of(records)
+    parts.append("## Accuracy\n\n" + _table(records) if runs else NOTHING)
     left_out = [f"- {record['name']}: {record['why']}" for record in records if record["kind"] == "left_out"]
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(left_out))
-    parts.append("## Runs\n\n" + "\n".join(_runs(runs_of(records))))
-    parts += ["## How it was measured", method(runs_of(records))]
-    parts += ["## What this does not show", limits(runs_of(records))]
+    if runs:
+        parts.append("## Runs\n\n" + "\n".join(_runs(runs)))
+        parts += ["## How it was measured", method(runs), "## What this does not show", limits(runs)]
     parts += ["## Machine", machine_table(machine)]
     return [part for part in parts if part]
 
@@ -71,11 +75,12 @@ def quantities(records: Records) -> list[Quantity]:
     for record in runs_of(records):
         for group in (record["group"], "all"):
             found.setdefault(group, []).append(right(dict(record)))
-    return [
+    numbers = (
         Quantity((group, name), "right", "higher", tuple(float(answer[place]) for answer in answers))
         for group, answers in found.items()
         for place, name in enumerate(("dtk", "torchrun"))
-    ]
+    )
+    return with_work(numbers, records[0]["options"], WORK)
 
 
 def _headline(records: Records) -> list[str]:
@@ -147,6 +152,9 @@ def _runs(records: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 def show(records: Records) -> None:
     """Print the table."""
+    if not runs_of(records):
+        print(NOTHING)
+        return
     from bench_parts.terminal import print_table
     from rich.table import Table
 

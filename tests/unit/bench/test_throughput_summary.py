@@ -1,4 +1,5 @@
 import json
+from statistics import median
 
 import pytest
 from bench_parts.statistics import Spread
@@ -111,14 +112,14 @@ def test_quantities_of_each_round(run_of):
     assert (rate.unit, rate.better, rate.values) == ("samples/s", "higher", (100.0, 200.0))
     assert {name[-1]: q.better for name, q in found.items()} == {
         "samples/s": "higher",
-        "step p50": "lower",
+        "step p50 by round": "lower",
         "peak RSS of all processes": "lower",
     }
 
 
 def test_blocks_with_enough_steps_have_a_slow_one_to_compare(run_of):
     records = [{**r, "step_ms": [*range(1, 41)]} if r["kind"] == "block" else r for r in run_of(dp=[1.0, 100.0, 200.0])]
-    (slow,) = [q for q in quantities(records) if q.name[-1] == "step p95"]
+    (slow,) = [q for q in quantities(records) if q.name[-1] == "step p95 by round"]
     assert slow.values == (38, 38)
 
 
@@ -146,3 +147,11 @@ def test_the_json_is_plain_and_says_how_the_run_ended(run_of):
     assert [mode["strategy"] for mode in told["workloads"][0]["modes"]] == ["dp", "ddp"]
     unfinished = run_of(dp=[1.0, 100.0], status=None)
     assert as_json(unfinished)["status"] == "unfinished"
+
+
+def test_a_step_time_by_round_is_not_called_as_that_of_all_steps(run_of):
+    """Of two rounds, the median of all steps is the slowest of the faster one; that of the rounds lies between them."""
+    records = run_of(ddp=[1.0, 1000.0, 500.0])
+    (work,) = summarise(records)
+    by_round = {q.name[-1]: median(q.values) for q in quantities(records) if q.unit == "ms"}
+    assert (work.modes[0].step_ms, by_round) == (110.0, {"step p50 by round": 150.0})
