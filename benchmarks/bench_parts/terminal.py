@@ -51,8 +51,12 @@ def print_table(table: Table) -> None:
     """In colour on a terminal; not broken into lines elsewhere. Nothing where it has no row."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would end with 1, which means something else; called where the error is caught
+
     if table.row_count:
-        console = Console(highlight=False)
+        console = Plain(highlight=False)
         if not console.is_terminal:
             console.width = _WIDE
         console.print(table)
