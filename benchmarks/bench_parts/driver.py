@@ -3,14 +3,13 @@
 Writes DIR/results.jsonl, one JSON object a line, and from those lines alone DIR/report.md, report.html and its plots.
 With BENCHMARK_CHECK set (bench_parts.elsewhere) it checks the arguments and prints what they need, for a job of SLURM.
 Exit codes: 0 measured; 1 what was started failed; 2 the arguments or the machine do not fit, and nothing was started;
-128 + n ended by signal n, with what was measured until then kept: the same command with --resume goes on. Ctrl-C
-before or after the measurement is 130, too.
+128 + n ended by signal n, with what was measured until then kept: the same command with --resume goes on. Before and
+after the measurement, too, and while the report is drawn.
 """
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from .processes import ProcessFailed
 from .publish import publish
 from .quantities import Quantity
 from .records import Record, RecordFile, Records, read_records
-from .terminal import Progress
+from .terminal import Progress, say
 
 Options = Any
 """Of a benchmark; all have `out`, a folder, `json` and `resume`, each a bool."""
@@ -64,24 +63,27 @@ class Benchmark:
 
 def main(benchmark: Benchmark, argv: list[str]) -> int:
     """Parse, measure, report; the exit code."""
+    left = " before anything was measured"
     try:
-        options = benchmark.parse(argv)
-        if is_elsewhere():
-            print(json.dumps(needs(options)))
-            return 0
-        file, done = _open(benchmark, options)
-    except UsageError as error:
-        print(f"dtk bench {benchmark.name}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _ended(benchmark, "ended by Ctrl-C before anything was measured")
-    try:
-        code = _measure(benchmark, options, file, done)
-        _report(benchmark, options)
-    except KeyboardInterrupt:
-        again = f"`dtk bench report {quote(str(options.out))}` makes the report"
-        return _ended(benchmark, f"ended by Ctrl-C; {options.out} keeps what was measured, and {again}")
-    return code
+        with interruptible():
+            try:
+                options = benchmark.parse(argv)
+                if is_elsewhere():
+                    print(json.dumps(needs(options)))
+                    return 0
+                file, done = _open(benchmark, options)
+            except UsageError as error:
+                say(f"dtk bench {benchmark.name}: error: {error}")
+                return 2
+            again = f"`dtk bench report {quote(str(options.out))}` makes the report"
+            left = f"; {options.out} keeps what was measured, and {again}"
+            code = _measure(benchmark, options, file, done)
+            _report(benchmark, options)
+            return code
+    except Interrupted as error:
+        after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal's ^C
+        say(f"{after_echo}dtk bench {benchmark.name}: ended by {error.name}{left}")
+        return 128 + error.signum
 
 
 def _open(benchmark: Benchmark, options: Options) -> tuple[RecordFile | None, Records]:
@@ -94,17 +96,10 @@ def _open(benchmark: Benchmark, options: Options) -> tuple[RecordFile | None, Re
     return RecordFile(options.out, done or [machine]), done
 
 
-def _ended(benchmark: Benchmark, words: str) -> int:
-    """Say so; the exit code of Ctrl-C."""
-    after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal's ^C
-    print(f"{after_echo}dtk bench {benchmark.name}: {words}", file=sys.stderr)
-    return 128 + signal.SIGINT
-
-
 def _measure(benchmark: Benchmark, options: Options, file: RecordFile | None, done: Records) -> int:
     """Measure what is left; the exit code."""
     if file is None:
-        print(f"{options.out} is complete: nothing is left to measure", file=sys.stderr)
+        say(f"{options.out} is complete: nothing is left to measure")
         return 0
     with file:
         return _run(benchmark, options, file, done)
@@ -121,8 +116,7 @@ def _run(benchmark: Benchmark, options: Options, file: RecordFile, done: Records
             progress.record(record)
 
         try:
-            with interruptible():
-                benchmark.measure(options, add, progress.update, done)
+            benchmark.measure(options, add, progress.update, done)
         except ProcessFailed as error:
             progress.line(str(error))
             end, code = {"kind": "end", "status": "failed", **error.where}, 1
@@ -141,4 +135,4 @@ def _report(benchmark: Benchmark, options: Options) -> None:
         print(json.dumps(benchmark.as_json(records), indent=2))
     else:
         benchmark.show(records)
-    print(f"report: {written}", file=sys.stderr)
+    say(f"report: {written}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,17 +18,26 @@ class Interrupted(BaseException):
         self.name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
-def _raise(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)
+_ONE = 1.0
+"""Seconds within which two signals are one: SLURM sends two, and a terminal that is closed SIGHUP with another."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Raise Interrupted in the body at SIGINT, SIGTERM or SIGHUP; one that was ignored before stays ignored."""
+    last = -_ONE
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _ONE:
+            last = now
+            raise Interrupted(signum)
+
     before = {}
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) != signal.SIG_IGN:
-            before[signum] = signal.signal(signum, _raise)
+            before[signum] = signal.signal(signum, interrupt)
     try:
         yield
     finally:

@@ -72,7 +72,8 @@ def code_of(root: Path) -> dict[str, Any]:
         return nothing
 
     def git(*words: str) -> bytes:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, check=True).stdout.strip()
+        environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # one that is killed with this leaves the user no lock
+        return subprocess.run(["git", *words], cwd=root, env=environ, capture_output=True, check=True).stdout.strip()
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD").decode()

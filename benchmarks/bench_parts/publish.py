@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from . import markdown, page
 from .figures import Figure
+from .terminal import say
 
 
 def publish(folder: Path, report: Sequence[str | Figure]) -> str:
@@ -19,14 +19,14 @@ def publish(folder: Path, report: Sequence[str | Figure]) -> str:
     figures = [part for part in report if not isinstance(part, str)]
     pictures: dict[str, str] = {}
     if figures and find_spec("matplotlib") is None:
-        print("no plots: matplotlib is not installed; pip install 'dist-toolkit[bench]'", file=sys.stderr)
+        say("no plots: matplotlib is not installed; pip install 'dist-toolkit[bench]'")
         report = [part for part in report if isinstance(part, str)]
     elif figures:
         from .plots import draw
 
         pictures = {figure.name: draw(figure) for figure in figures}
-    for name, picture in pictures.items():
-        (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
-    (folder / "report.md").write_text(markdown.text(report), encoding="utf-8")
-    (folder / "report.html").write_text(page.render(report, pictures), encoding="utf-8")
+    files = {f"{name}.svg": picture for name, picture in pictures.items()}
+    files |= {"report.md": markdown.text(report), "report.html": page.render(report, pictures)}
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
     return f"{folder / 'report.md'} and report.html"

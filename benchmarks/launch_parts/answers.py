@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from bench_parts.watch import watching
 
+from .commands import run
 from .turns import Done, turns
 
 BASELINE = "torchrun --help"
@@ -40,7 +40,7 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
         with watching() as seen:
             for label in missing:
                 began = time.perf_counter()
-                subprocess.run(argv[label], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True, cwd=folder)
+                run(argv[label], folder)
                 seconds = time.perf_counter() - began
                 if number:
                     yield {"kind": "answer", "round": number, "command": label, "seconds": round(seconds, 4)}

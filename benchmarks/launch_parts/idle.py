@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench_parts.processes import ProcessFailed
 from bench_parts.watch import watching
 
+from .commands import end, start
 from .starts import threads_of
 from .turns import Done
 
@@ -47,11 +48,11 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
             path.unlink()
         dtk = str(Path(sys.executable).parent / "dtk")
         words = [dtk, "launch", "--nproc", str(RANKS), "--device", "cpu", str(script), pause]
-        run = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = start(words, folder)
         try:
             while len(list(folder.glob("up*"))) < RANKS:
                 if run.poll() is not None:
-                    raise RuntimeError(f"dtk launch ended with {run.returncode}")
+                    raise ProcessFailed(f"dtk launch ended with exit code {run.returncode}", run.returncode)
                 time.sleep(0.1)
             time.sleep(SETTLE)
             threads = threads_of((folder / "up0").read_text().split())
@@ -69,5 +70,4 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
                     "threads": threads, **seen,
                 }  # fmt: skip
         finally:
-            run.terminate()
-            run.wait()
+            end(run)

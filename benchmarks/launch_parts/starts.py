@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from bench_parts.watch import watching
 
+from .commands import run
 from .turns import Done, turns
 
 BASELINE = "torchrun"
@@ -55,7 +55,7 @@ def measure(folder: Path, rounds: int, is_done: Done) -> Iterator[dict[str, Any]
 def _start(words: list[str], folder: Path) -> dict[str, Any]:
     """Seconds to the first line and to the end, and the threads that OMP_NUM_THREADS gave a rank, None if unset."""
     began = time.time_ns()
-    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd=folder)
+    run(words, folder)
     ended = time.time_ns()
     lines = [(folder / f"first{rank}").read_text().split() for rank in range(RANKS)]
     first, total = (round((moment - began) / 1e9, 4) for moment in (max(int(line[0]) for line in lines), ended))

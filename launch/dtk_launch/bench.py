@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
 
 from dtk_launch.bench_words import SLURM, split_script
 from dtk_launch.errors import PlanError, unknown
 from dtk_launch.resources import find_data
+
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # until benchmarks/_start.py is ready for them
 
 
 def known() -> dict[str, str]:
@@ -49,4 +53,6 @@ def run(name: str, args: tuple[str, ...]) -> NoReturn:
             f"dtk: warning: {SLURM} stands after {script[0]} and so is handed to it; options of dtk stand before it",
             file=sys.stderr,
         )
-    os.execv(sys.executable, [sys.executable, scripts[name], *args])
+    starter = str(Path(scripts[name]).with_name("_start.py"))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    os.execv(sys.executable, [sys.executable, starter, name, *args])

@@ -1,5 +1,6 @@
 """What a result says of the code it measured: which commit, and which changes to it."""
 
+import os
 import subprocess
 
 import pytest
@@ -91,3 +92,20 @@ def test_a_run_is_gone_on_with_by_the_same_code(tmp_path, then, now, message):
         with pytest.raises(UsageError) as caught:
             resume.kept(tmp_path, HEAD | now)
         assert message in str(caught.value)
+
+
+def test_git_takes_no_lock(checkout):
+    """One that is killed with the benchmark would leave it."""
+    os.utime(checkout / "dist_toolkit" / "secret.py", (1, 1))
+    index = checkout / ".git" / "index"
+    before = index.read_bytes()
+    assert code_of(checkout)["uncommitted_changes"] is False
+    assert index.read_bytes() == before
+
+
+def test_a_file_that_was_only_touched_is_in_no_digest(checkout):
+    (checkout / "dist_toolkit" / "other.py").write_text("b = 1\n")
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    before = code_of(checkout)
+    os.utime(checkout / "dist_toolkit" / "secret.py", (1, 1))
+    assert code_of(checkout) == before

@@ -21,3 +21,19 @@ def test_an_ignored_signal_stays_ignored():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_two_at_once_are_one():
+    """SLURM sends two SIGTERM; what is on its way out is not to be hurried by the second."""
+    done = []
+
+    def end():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append(True)
+
+    with pytest.raises(Interrupted), interruptible():
+        end()
+    assert done

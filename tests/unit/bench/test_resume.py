@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,16 +114,18 @@ def test_a_driver_that_is_interrupted_anywhere_and_resumed_measures_each_round_o
     assert json.loads((tmp_path / NAME).read_text().splitlines()[0])["benchmark"] == "made-up"
 
 
+@pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 @pytest.mark.parametrize("at", ["parse", "describe", "progress", "render", "show"])
-def test_ctrl_c_outside_the_measurement_is_one_line_and_130(tmp_path, capsys, at):
-    def do(name, result):
-        def step(*given):
-            if name == at:
-                raise KeyboardInterrupt
+def test_a_signal_outside_the_measurement_is_one_line_and_128_and_its_number(tmp_path, capsys, at, signum, name):
+    def do(step, result):
+        def done(*given):
+            if step == at:
+                os.kill(os.getpid(), signum)
             return result
 
-        return step
+        return done
 
+    before = signal.getsignal(signum)
     benchmark = Benchmark(
         "made-up",
         do("parse", Options(tmp_path, False)),
@@ -133,14 +137,15 @@ def test_ctrl_c_outside_the_measurement_is_one_line_and_130(tmp_path, capsys, at
         do("show", None),
         lambda records: [],
     )
-    assert main(benchmark, []) == 130
+    assert main(benchmark, []) == 128 + signum
+    assert signal.getsignal(signum) == before
     said = capsys.readouterr().err.splitlines()
     if at in ("parse", "describe"):
-        assert said[-1] == "dtk bench made-up: ended by Ctrl-C before anything was measured"
+        assert said[-1] == f"dtk bench made-up: ended by {name} before anything was measured"
         assert not list(tmp_path.iterdir())
     else:
         kept = (
-            f"ended by Ctrl-C; {tmp_path} keeps what was measured, and `dtk bench report {tmp_path}` makes the report"
+            f"ended by {name}; {tmp_path} keeps what was measured, and `dtk bench report {tmp_path}` makes the report"
         )
         assert said[-1] == f"dtk bench made-up: {kept}"
         whole = [] if at == "progress" else [block(0), {"kind": "end", "status": "complete"}]
