@@ -96,6 +96,8 @@ def submit(name: str, script: str, words: Sequence[str], behind: Sequence[str] =
         job = build(name, args, options, facts, nodes, needs)
     except PlanError as error:
         raise PlanError(with_source(str(error), settings.sources)) from None
+    if note := without_notice(job, options):
+        print(f"dtk: note: {note}", file=sys.stderr)
     deliver(job, options, Slurm(), benchmark=name)
 
 
@@ -161,6 +163,17 @@ def _asked(options: SubmitOptions) -> Asked:
     limit = minutes(options.time) if options.time else None
     short = limit is not None and 0 < limit < _LONG_ENOUGH
     return found if short or "signal" in dict(found) else (*found, ("signal", _NOTICE))
+
+
+def without_notice(job: JobPlan, options: SubmitOptions) -> str:
+    """What it means that the job ends without a notice before; '' of one that gets it."""
+    if "signal" in dict(job.asked):
+        return ""
+    return (
+        f"--time={options.time} is less than {_LONG_ENOUGH} minutes, so the benchmark has no notice before its end: if it "
+        f"is not done by then, results.jsonl keeps what was measured, dtk bench report {shlex.quote(str(job.run_dir))} "
+        "writes its report, and --resume goes on"
+    )
 
 
 def build(

@@ -26,8 +26,8 @@ def options(**given):
 
 
 @pytest.fixture
-def script(facts):
-    """The batch script of a benchmark with these words, on the login node of ada."""
+def job_of(facts):
+    """The job of a benchmark with these words, on the login node of ada, and its options."""
 
     def make(*words, out="/home/ada/project/runs/bench-comm", cores=2):
         given, args = split("comm", words)
@@ -35,9 +35,15 @@ def script(facts):
             SubmitOptions(**{"script": "x"} | {k: v for k, v in given.items() if v is not None}), "comm", given
         )
         nodes = int(chosen.nodes or 1)
-        return Slurm().render(build("comm", args, chosen, facts(), nodes, {"out": out, "cores": cores}))
+        return build("comm", args, chosen, facts(), nodes, {"out": out, "cores": cores}), chosen
 
     return make
+
+
+@pytest.fixture
+def script(job_of):
+    """Its batch script."""
+    return lambda *words, **needs: Slurm().render(job_of(*words, **needs)[0])
 
 
 def test_options_of_submit_are_the_jobs_and_all_others_the_benchmarks():
@@ -144,6 +150,13 @@ def test_the_driver_is_told_before_the_time_is_up_unless_it_is_to_be_told_otherw
     assert "--signal" not in script("--time", "00:04:00"), "it may come two minutes before the end"
     assert "--signal" in script("--time", "0"), "without a limit"
     assert script("--sbatch", "signal=B:TERM@300").count("--signal") == 1
+
+
+def test_a_job_too_short_for_a_notice_says_what_is_kept(job_of):
+    note = bench_job.without_notice(*job_of("--time", "00:04:00", out="/scratch/my results"))
+    assert note.startswith("--time=00:04:00 is less than 5 minutes")
+    assert "dtk bench report '/scratch/my results' writes its report, and --resume goes on" in note
+    assert not bench_job.without_notice(*job_of("--time", "00:05:00"))
 
 
 @pytest.mark.parametrize(
