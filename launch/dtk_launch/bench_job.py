@@ -169,10 +169,11 @@ def without_notice(job: JobPlan, options: SubmitOptions) -> str:
     """What it means that the job ends without a notice before; '' of one that gets it."""
     if "signal" in dict(job.asked):
         return ""
+    out = shlex.quote(str(job.run_dir))
     return (
-        f"--time={options.time} is less than {_LONG_ENOUGH} minutes, so the benchmark has no notice before its end: if it "
-        f"is not done by then, results.jsonl keeps what was measured, dtk bench report {shlex.quote(str(job.run_dir))} "
-        "writes its report, and --resume goes on"
+        f"--time={options.time} is less than {_LONG_ENOUGH} minutes, so the benchmark has no notice before its end: if "
+        f"it is not done by then, results.jsonl keeps what was measured, dtk bench report {out} writes its report, and "
+        "--resume goes on"
     )
 
 

@@ -86,7 +86,7 @@ def test_the_switches_of_advise_are_known():
 
 def test_slurm_of_a_script_reaches_it(monkeypatch, capsys):
     ran, submitted = [], []
-    monkeypatch.setattr(bench.os, "execv", lambda _, argv: ran.append(argv[2:]))
+    monkeypatch.setattr(bench.os, "execv", lambda _, argv: ran.append(argv[3:]))
     monkeypatch.setattr(bench_job, "submit", lambda name, _, *words: submitted.append(words))
     bench.run("advise", ("train.py", "--", "--slurm"))
     assert capsys.readouterr().err == ""
