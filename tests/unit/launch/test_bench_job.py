@@ -87,6 +87,7 @@ def test_the_switches_of_advise_are_known():
 def test_slurm_of_a_script_reaches_it(monkeypatch, capsys):
     ran, submitted = [], []
     monkeypatch.setattr(bench.os, "execv", lambda _, argv: ran.append(argv[3:]))
+    monkeypatch.setattr(bench.signal, "pthread_sigmask", lambda *_: None)  # of the tests' own process
     monkeypatch.setattr(bench_job, "submit", lambda name, _, *words: submitted.append(words))
     bench.run("advise", ("train.py", "--", "--slurm"))
     assert capsys.readouterr().err == ""
