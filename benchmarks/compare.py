@@ -10,7 +10,7 @@ round are compared, "by round"; its report has those of the steps of all rounds 
 
 Exit codes: 0; 2 there is nothing to compare. With --fail-if-worse 1, and the reasons on stderr, if a number surely got
 worse by more than that, if a number of A is missing in B, if B is not complete or something failed in it that did not
-in A, if the work of a number differs, and if a number has fewer than 5 rounds in one of them, unless every one in B is
+in A, if the work of a number differs, and if a number has fewer than 6 rounds in one of them, unless every one in B is
 as good as every one in A: else nobody can tell whether it got worse.
 """
 

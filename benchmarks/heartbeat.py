@@ -25,7 +25,7 @@ from bench_parts.processes import POLL, Started, clean_environment, temporary_fo
 from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.rounds import next_round, of_kind
-from bench_parts.statistics import Paired, Spread, ratios, status_of
+from bench_parts.statistics import FEWEST, Paired, Spread, ratios, status_of
 from bench_parts.terminal import Progress
 from bench_parts.work import Work, with_work
 
@@ -126,7 +126,8 @@ def quantities(records: Records) -> list[Quantity]:
 
 
 def summary(records: Records) -> dict[str, Any]:
-    """The numbers of the report; empty without a whole round."""
+    """The numbers of the report; empty without a whole round. Between ratio_low and ratio_high is the 95 % interval of
+    the median; both are None of fewer than FEWEST rounds."""
     blocks = {
         mode: {r["round"]: r["milliseconds"] for r in _measured(records) if r["mode"] == mode}
         for mode in ("with", "without")
@@ -169,7 +170,7 @@ def render(records: Records) -> list[str | Figure]:
             markdown.row("that is, of such a step", f"{found['call_share']:.4%} (to be below {TARGET:.1%})"),
             markdown.row(
                 "a step with / a step without, of the same round",
-                f"{found['ratio']:.4f} (95 % interval of the median: {_interval(found)})",
+                f"{found['ratio']:.4f} ({_interval(found, '95 % interval of the median: ')})",
             ),
         ]  # fmt: skip
         parts += ["\n".join(lines), "## How it was measured", _method(found, records[0]["options"])]
@@ -197,7 +198,7 @@ def _limits(found: Mapping[str, Any]) -> str:
     lines = [
         "- Other steps: the hook is called once for each step of an optimizer, so its share is smaller of a longer "
         "step, and larger of a shorter one, or where several optimizers make steps.",
-        "- An effect smaller than the interval of the ratio: only the hook timed alone, whose memory is at hand each "
+        f"- An effect smaller than {_smallest(found)}: only the hook timed alone, whose memory is at hand each "
         "time it is called, tells of that.",
         "- What `dtk launch` does beside the rank (it reads heartbeats and follows the output): it goes on in steps "
         "with and without alike. `dtk bench launch` has its share of a core.",
@@ -212,6 +213,12 @@ def _limits(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _smallest(found: Mapping[str, Any]) -> str:
+    if found["ratio_low"] is None:
+        return f"what {markdown.count(found['rounds'], 'round')} can tell (a 95 % interval takes {FEWEST})"
+    return "the interval of the ratio"
+
+
 def show(records: Records) -> None:
     """The result in a line."""
     found = summary(records)
@@ -222,8 +229,11 @@ def show(records: Records) -> None:
     print(f"with / without: {found['ratio']:.4f} ({_interval(found)})")
 
 
-def _interval(found: Mapping[str, Any]) -> str:
-    return f"{found['ratio_low']:.4f} to {found['ratio_high']:.4f}"
+def _interval(found: Mapping[str, Any], name: str = "") -> str:
+    """In words, `name` first; of too few rounds for one, their number."""
+    if found["ratio_low"] is None:
+        return markdown.count(found["rounds"], "round")
+    return f"{name}{found['ratio_low']:.4f} to {found['ratio_high']:.4f}"
 
 
 BENCHMARK = Benchmark(

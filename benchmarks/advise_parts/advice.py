@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench_parts.markdown import count
+from bench_parts.spreads import quartiles
 from bench_parts.statistics import QUIET, Spread
 from bench_parts.words import binary, number
 
@@ -134,7 +135,7 @@ def _rates(best: Measured, fastest: Measured, ran: int, compared: int, follows: 
 
 
 def _ms(spread: Spread) -> str:
-    return f"{number(1000 * spread.median)} ms ({number(1000 * spread.low)} to {number(1000 * spread.high)})"
+    return f"{number(1000 * spread.median)} ms ({quartiles(spread, lambda s: number(1000 * s), 'step')})"
 
 
 def _comparable(best: Measured, others: Sequence[Measured]) -> list[Measured]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import NOTHING, count, machine_table, row, status
 from bench_parts.records import Record, Records
+from bench_parts.spreads import quartiles
 from bench_parts.statistics import status_of
 from bench_parts.words import binary, number
 
@@ -67,8 +68,10 @@ def _figures(found: Sequence[Measured]) -> list[Figure]:
 
 def _value(each: Measured) -> Value:
     assert each.seconds is not None
-    of = 1.0 if each.samples is None else each.samples
-    return Value(of / each.seconds.median, of / each.seconds.high, of / each.seconds.low)
+    of, seconds = 1.0 if each.samples is None else each.samples, each.seconds
+    if seconds.low is None or seconds.high is None:
+        return Value(of / seconds.median)
+    return Value(of / seconds.median, of / seconds.high, of / seconds.low)
 
 
 def _table(found: Sequence[Measured]) -> str:
@@ -86,7 +89,7 @@ def _table(found: Sequence[Measured]) -> str:
             row(
                 *start,
                 f"{number(1000 * spread.median)} ms",
-                f"{number(1000 * spread.low)} to {number(1000 * spread.high)}",
+                quartiles(spread, lambda seconds: number(1000 * seconds), "step"),
                 _rate(each),
                 "-" if each.memory is None else binary(each.memory),
                 "-" if each.all_reduce is None else f"{number(1000 * each.all_reduce)} ms",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .statistics import Spread
+from .statistics import Paired, Spread
 
 Better = Literal["higher", "lower", ""]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A median, and the quartiles around it where there are any."""
+    """A median, and the quartiles or the interval around it where there is one."""
 
     median: float
     low: float | None = None
@@ -20,8 +20,13 @@ class Value:
 
     @classmethod
     def of(cls, spread: Spread) -> Value:
-        """The same, with quartiles where they are of more than one value."""
-        return cls(spread.median, spread.low, spread.high) if spread.count > 1 else cls(spread.median)
+        """The same, with quartiles where it has them."""
+        return cls(spread.median, spread.low, spread.high)
+
+    @classmethod
+    def paired(cls, paired: Paired) -> Value:
+        """The median, with its 95 % interval where it has one."""
+        return cls(paired.spread.median, paired.low, paired.high)
 
 
 @dataclass(frozen=True)

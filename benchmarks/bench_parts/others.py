@@ -16,9 +16,9 @@ class Others:
     """Cores that other programs kept busy: over rounds, or whatever has a name."""
 
     median: float
-    low: float
-    high: float
-    """Quartiles."""
+    low: float | None
+    high: float | None
+    """Quartiles; None of a single one."""
     count: int
     worst: float
     worst_at: str

@@ -9,7 +9,8 @@ from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import NOTHING, RATIOS, count, machine_table, row, status
 from bench_parts.others import UNKNOWN
 from bench_parts.records import Records
-from bench_parts.statistics import Paired
+from bench_parts.spreads import interval, quartiles
+from bench_parts.statistics import FEWEST, Paired
 
 from .summary import CaseSummary, MethodSummary, Summary, summarise
 from .tables import BASELINE, CASES, METHODS
@@ -90,7 +91,8 @@ def _findings(method: MethodSummary) -> list[str]:
     for phase, verb in verbs.items():
         seen = method.phases.get(phase)
         if seen is not None and seen.rate is not None:
-            if seen.rate.low <= 1 <= seen.rate.high:
+            low, high = seen.rate.low, seen.rate.high
+            if low is not None and high is not None and low <= 1 <= high:
                 found.append(f"dist_toolkit {verb} no slower and no faster than bare files, as far as was seen "
                              f"({_interval(seen.rate)} of their rate).")  # fmt: skip
             else:
@@ -99,7 +101,7 @@ def _findings(method: MethodSummary) -> list[str]:
 
 
 def _interval(value: Paired) -> str:
-    return f"{value.spread.median:.2f} ({value.low:.2f} to {value.high:.2f})"
+    return f"{value.spread.median:.2f} ({interval(value)})"
 
 
 def _figures(case: CaseSummary) -> list[Figure]:
@@ -111,19 +113,22 @@ def _figures(case: CaseSummary) -> list[Figure]:
 
     def value(method: MethodSummary, phase: str) -> Value | None:
         rate = method.phases[phase].rate if phase in method.phases else None
-        return None if rate is None else Value(rate.spread.median, rate.low, rate.high)
+        return None if rate is None else Value.paired(rate)
+
+    series = tuple(
+        (method.method, tuple(value(method, phase) for phase in phases))
+        for method in case.methods
+        if method.method != BASELINE
+    )
+    known = any(each is not None and each.low is not None for _, values in series for each in values)
 
     return [
         Bars(
             name=f"checkpoint-{case.case}",
             title=f"Rate of {case.case} checkpoints, in that of bare files",
-            unit="of the bare files' rate, and 95 % of the median",
+            unit=f"of the bare files' rate{', and 95 % of the median' if known else ''}",
             categories=tuple(shown[phase] for phase in phases),
-            series=tuple(
-                (method.method, tuple(value(method, phase) for phase in phases))
-                for method in case.methods
-                if method.method != BASELINE
-            ),
+            series=series,
             better="higher",
             baseline=1.0,
         )
@@ -151,8 +156,8 @@ def _table(case: CaseSummary, phase: str) -> str:
                     method.method,
                     f"{seen.ms.median:,.0f}" if seen.ms.median >= 100 else f"{seen.ms.median:.1f}",
                     f"{rate.spread.median:.2f}" if rate else ("1" if method.method == BASELINE else ""),
-                    f"{rate.spread.low:.2f} to {rate.spread.high:.2f}" if rate else "",
-                    f"{rate.low:.2f} to {rate.high:.2f}" if rate else "",
+                    quartiles(rate.spread) if rate else "",
+                    interval(rate) if rate else "",
                     *([{True: "same", False: "**other**", None: "not compared"}[method.same]] * loads),
                 )
             )
@@ -172,14 +177,14 @@ def _stalls(case: CaseSummary) -> str:
                 row(
                     method.method,
                     f"{stall.median:.1f}",
-                    f"{stall.low:.1f} to {stall.high:.1f}",
+                    quartiles(stall, "{:.1f}".format),
                     f"{times.spread.median:.2f}" if times else "",
-                    f"{times.low:.2f} to {times.high:.2f}" if times else "",
+                    interval(times) if times else "",
                 )
             )
     copy = case.copy_ms
     if copy is not None:
-        lines.append(row("a copy in memory", f"{copy.median:.1f}", f"{copy.low:.1f} to {copy.high:.1f}", "1", ""))
+        lines.append(row("a copy in memory", f"{copy.median:.1f}", quartiles(copy, "{:.1f}".format), "1", ""))
     return "\n".join(lines)
 
 
@@ -228,5 +233,6 @@ def _limits(summary: Summary) -> str:
         )
     rounds = min(phase.ms.count for case in summary.cases for m in case.methods for phase in m.phases.values())
     if rounds < _FEW:
-        lines.append(f"- A reliable median: there were only {count(rounds, 'round')}.")
+        least = "" if rounds >= FEWEST else f", and a 95 % interval takes {FEWEST}"
+        lines.append(f"- A reliable median: there were only {count(rounds, 'round')}{least}.")
     return "\n".join(lines)

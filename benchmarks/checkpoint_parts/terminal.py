@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench_parts import terminal
 from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
+from bench_parts.spreads import interval
 
 from .arguments import Options
 from .summary import MethodSummary, summarise
@@ -74,5 +75,5 @@ def _times(method: MethodSummary, phase: str) -> tuple[str, str]:
     rate = seen.rate
     return (
         f"{seen.ms.median:,.1f}",
-        f"[bold]{rate.spread.median:.2f}[/] ({rate.low:.2f} - {rate.high:.2f})" if rate else "",
+        f"[bold]{rate.spread.median:.2f}[/] ({interval(rate)})" if rate else "",
     )

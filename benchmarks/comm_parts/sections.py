@@ -7,6 +7,7 @@ from typing import Any
 
 from bench_parts.figures import Figure, Lines, Value
 from bench_parts.markdown import row
+from bench_parts.spreads import quartiles
 from bench_parts.words import binary, number
 
 from .prose import title
@@ -83,11 +84,11 @@ def _row(part: Part, case: CaseSummary) -> str:
     return row(
         binary(case.size),
         number(case.time_us.median),
-        f"{number(case.time_us.low)} to {number(case.time_us.high)}",
+        quartiles(case.time_us, number),
         number(case.mean_us),
         number(case.algorithm.median) if moves else _NOTHING,
         number(case.bus.median) if several else _NOTHING,
-        f"{number(case.bus.low)} to {number(case.bus.high)}" if several else _NOTHING,
+        quartiles(case.bus, number) if several else _NOTHING,
         str(case.iterations),
         "right" if case.right else "**wrong**",
     )

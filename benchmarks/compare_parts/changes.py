@@ -11,11 +11,9 @@ from typing import Any
 
 from bench_parts.quantities import Quantity
 from bench_parts.resume import differences
-from bench_parts.statistics import Spread
+from bench_parts.statistics import FEWEST, Spread
 
 _RESAMPLES = 2000
-FEW = 5
-"""Values a side, below which an interval says nothing."""
 TOO_FEW = "too few rounds"
 OTHER_WORK = "other work"
 
@@ -33,7 +31,7 @@ class Change:
     low: float | None
     high: float | None
     """Its 95 % interval, from the rounds of both; of 0 over 0 taken as 1, and of another value over 0 as infinity. None
-    for numbers of the whole run, and of other work."""
+    for numbers of the whole run, of other work and of too few rounds."""
     verdict: str
     """better, worse, "no change seen", TOO_FEW, OTHER_WORK, or "no interval" of numbers of the whole run, which are not
     judged."""
@@ -66,8 +64,10 @@ def change(a: Quantity, b: Quantity) -> Change:
     both = (*spreads, ratio)
     if a.once:
         return Change(*both, None, None, "no interval")
+    if min(len(a.values), len(b.values)) < FEWEST:
+        return Change(*both, None, None, TOO_FEW)
     low, high = interval_of_ratio(a.values, b.values)
-    return Change(*both, low, high, _verdict(a, b, low, high))
+    return Change(*both, low, high, _verdict(a, low, high))
 
 
 def interval_of_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
@@ -82,9 +82,7 @@ def interval_of_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
     return found[int(0.025 * _RESAMPLES)], found[int(0.975 * _RESAMPLES) - 1]
 
 
-def _verdict(a: Quantity, b: Quantity, low: float, high: float) -> str:
-    if min(len(a.values), len(b.values)) < FEW:
-        return TOO_FEW
+def _verdict(a: Quantity, low: float, high: float) -> str:
     if not (low > 1 or high < 1):
         return "no change seen"
     return "better" if (low > 1) == (a.better == "higher") else "worse"

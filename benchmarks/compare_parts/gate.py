@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench_parts.quantities import Quantity
+from bench_parts.statistics import FEWEST
 
-from .changes import FEW, OTHER_WORK, TOO_FEW, Change
+from .changes import OTHER_WORK, TOO_FEW, Change
 from .results import Matched, Result
 
 
@@ -28,7 +29,7 @@ def reasons(a: Result, b: Result, matched: Matched, changes: Sequence[Change], l
             yield f"could not be judged, as the work differs ({'; '.join(change.other_work)}): {' '.join(change.name)}"
         elif change.verdict == TOO_FEW and not _is_as_good(*pair):
             least = min(change.a.count, change.b.count)
-            yield f"could not be judged, with {least} of the {FEW} rounds a side it takes: {' '.join(change.name)}"
+            yield f"could not be judged, with {least} of the {FEWEST} rounds a side it takes: {' '.join(change.name)}"
         elif 100 * change.worse_by > limit:
             yield f"worse by more than {limit:g} %: {' '.join(change.name)}"
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import NOTHING, RATIOS, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
+from bench_parts.spreads import quartiles
+from bench_parts.statistics import Spread
 
 from . import answers, idle, starts
 from .prose import limits, method, rounds_of
@@ -17,15 +18,7 @@ from .prose import limits, method, rounds_of
 _HEAD = "# The cost of the command line"
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median and quartiles."""
-    if len(values) < 2:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return middle, low, high
-
-
-def compared(records: Records, kind: str, value: str, baseline: str) -> dict[str, dict[str, Any]]:
+def compared(records: Records, kind: str, value: str, baseline: str) -> dict[str, dict[str, Spread]]:
     """Command -> its times, and its times over the baseline's of the same round."""
     times: dict[str, dict[int, float]] = {}
     for record in records:
@@ -34,26 +27,36 @@ def compared(records: Records, kind: str, value: str, baseline: str) -> dict[str
     base = times.get(baseline, {})
     return {
         command: {
-            "seconds": spread(list(by_round.values())),
-            "ratio": spread([seconds / base[number] for number, seconds in by_round.items() if number in base]),
+            "seconds": Spread.of(list(by_round.values())),
+            "ratio": Spread.of([seconds / base[number] for number, seconds in by_round.items() if number in base]),
         }
         for command, by_round in times.items()
         if set(by_round) & set(base)
     }
 
 
-def idle_shares(records: Records) -> dict[str, dict[str, tuple[float, float, float]]]:
+def idle_shares(records: Records) -> dict[str, dict[str, Spread]]:
     """Kind of ranks -> share of a core of dtk and of torchrun."""
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    found: dict[str, dict[str, Spread]] = {}
     for kind in idle.KINDS:
         seen = [record for record in records if record["kind"] == "idle" and record["ranks"] == kind]
         if seen:
-            found[kind] = {name: spread([record[name] for record in seen]) for name in ("dtk", "torchrun")}
+            found[kind] = {name: Spread.of([record[name] for record in seen]) for name in ("dtk", "torchrun")}
     return found
 
 
 def as_json(records: Records) -> dict[str, Any]:
-    """All numbers as plain values."""
+    """All numbers as plain values: each a median and its two quartiles, which are None of a single round."""
+    return {
+        part: {
+            name: {what: (spread.median, spread.low, spread.high) for what, spread in spreads.items()}
+            for name, spreads in found.items()
+        }
+        for part, found in _numbers(records).items()
+    }
+
+
+def _numbers(records: Records) -> dict[str, dict[str, dict[str, Spread]]]:
     return {
         "answers": compared(records, "answer", "seconds", answers.BASELINE),
         "first_line": compared(records, "start", "seconds", starts.BASELINE),
@@ -92,20 +95,20 @@ def quantities(records: Records) -> list[Quantity]:
 
 
 def _headline(records: Records) -> list[str]:
-    numbers = as_json(records)
+    numbers = _numbers(records)
     lines = []
     for what, title in (("first_line", "first line of the script"), ("to_the_end", "end of that run")):
         ratios = {name: values["ratio"] for name, values in numbers[what].items() if name != starts.BASELINE}
         if ratios:
             found = ", ".join(
-                f"`{name}` {ratio[0]:.2f}x (quartiles {ratio[1]:.2f} to {ratio[2]:.2f})"
+                f"`{name}` {ratio.median:.2f}x ({'quartiles ' if ratio.count > 1 else ''}{quartiles(ratio)})"
                 for name, ratio in ratios.items()
             )
             lines.append(f"- To the {title}, in times of torchrun's: {found}.")
     for kind, shares in numbers["idle"].items():
         lines.append(
-            f"- While {idle.RANKS} ranks run ({kind}), `dtk launch` uses {shares['dtk'][0]:.2%} of a core beside the "
-            f"{shares['torchrun'][0]:.2%} of the torchrun that it has started."
+            f"- While {idle.RANKS} ranks run ({kind}), `dtk launch` uses {shares['dtk'].median:.2%} of a core beside "
+            f"the {shares['torchrun'].median:.2%} of the torchrun that it has started."
         )
     return ["\n".join(lines)]
 
@@ -118,9 +121,9 @@ def _figures(records: Records) -> list[Figure]:
     )
     figures: list[Figure] = []
     for name, title, kind, value, baseline in kinds:
-        found = sorted(compared(records, kind, value, baseline).items(), key=lambda item: item[1]["seconds"])
+        found = _by_time(compared(records, kind, value, baseline))
         if found:
-            bars = tuple(Value(*values["seconds"]) for _, values in found)
+            bars = tuple(Value.of(values["seconds"]) for _, values in found)
             commands = tuple(command for command, _ in found)
             figures.append(Bars(name, title, "seconds", commands, (("seconds", bars),), better="lower"))
     return figures
@@ -135,15 +138,25 @@ def _sections(records: Records) -> Iterator[list[str]]:
     lines = [f"## While it runs\n\nShare of a core, with {idle.RANKS} ranks, over {idle.SECONDS:g} s at a time.", ""]
     lines += [row("the ranks are", "dtk", "its torchrun"), "|---|---|---|"]
     for kind, shares in idle_shares(records).items():
-        lines.append(row(kind, *(f"{share[0]:.2%} ({share[1]:.2%} to {share[2]:.2%})" for share in shares.values())))
+        lines.append(
+            row(
+                kind,
+                *(f"{share.median:.2%} ({quartiles(share, '{:.2%}'.format, 'look')})" for share in shares.values()),
+            )
+        )
     yield lines
     yield _times("## To an answer", compared(records, "answer", "seconds", answers.BASELINE), answers.BASELINE)
 
 
-def _times(head: str, found: dict[str, dict[str, Any]], baseline: str) -> list[str]:
+def _by_time(found: dict[str, dict[str, Spread]]) -> list[tuple[str, dict[str, Spread]]]:
+    return sorted(found.items(), key=lambda item: item[1]["seconds"].median)
+
+
+def _times(head: str, found: dict[str, dict[str, Spread]], baseline: str) -> list[str]:
     lines = [head, "", row("command", "seconds", f"/ {baseline}"), "|---|---|---|"]
-    for command, values in sorted(found.items(), key=lambda item: item[1]["seconds"]):
-        cells = ("{:.3f} ({:.3f} to {:.3f})".format(*values[name]) for name in ("seconds", "ratio"))
+    for command, values in _by_time(found):
+        spreads = (values[name] for name in ("seconds", "ratio"))
+        cells = (f"{spread.median:.3f} ({quartiles(spread, '{:.3f}'.format)})" for spread in spreads)
         lines.append(row(f"`{command}`", *cells))
     return lines
 
@@ -159,12 +172,12 @@ def show(records: Records) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("what", "dtk", "/ torchrun"):
         table.add_column(head, no_wrap=True, justify="left" if head == "what" else "right")
-    numbers = as_json(records)
+    numbers = _numbers(records)
     for what, title in (("first_line", "to the first line, s"), ("to_the_end", "to the end, s")):
         values = numbers[what].get("dtk launch")
         if values:
-            table.add_row(title, f"{values['seconds'][0]:.3f}", f"{values['ratio'][0]:.3f}")
+            table.add_row(title, f"{values['seconds'].median:.3f}", f"{values['ratio'].median:.3f}")
     for kind, shares in numbers["idle"].items():
-        beside = f"beside {shares['torchrun'][0]:.2%}"
-        table.add_row(f"of a core, {idle.RANKS} ranks: {kind}", f"{shares['dtk'][0]:.2%}", beside)
+        beside = f"beside {shares['torchrun'].median:.2%}"
+        table.add_row(f"of a core, {idle.RANKS} ranks: {kind}", f"{shares['dtk'].median:.2%}", beside)
     print_table(table)

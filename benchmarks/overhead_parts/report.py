@@ -9,11 +9,13 @@ from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import NOTHING, RATIOS, count, machine_table, row, status
 from bench_parts.others import UNKNOWN
 from bench_parts.records import Records
-from bench_parts.statistics import Paired
+from bench_parts.spreads import interval, quartiles
+from bench_parts.statistics import FEWEST, Paired
 
 from .summary import FeedSummary, LoopSummary, Summary, summarise
 from .tables import BASELINE, FEEDS, LOOPS, SAME_OPTIONS
 
+_RATIO = "{:.3f}".format
 _FEW = 10  # rounds, below which a median says little
 
 
@@ -43,7 +45,7 @@ def render(records: Records) -> list[str | Figure]:
 
 def verdict(value: Paired, than: str) -> str:
     """In words: faster or slower where the interval says so, else that it says neither; of few rounds, the number."""
-    if value.spread.count < _FEW:
+    if value.spread.count < _FEW or value.low is None or value.high is None:
         return f"takes {value.spread.median:.2f} times the time of {than} ({count(value.spread.count, 'round')})"
     percent = 100 * (value.spread.median - 1)
     if value.low <= 1 <= value.high:
@@ -84,15 +86,18 @@ def _figures(summary: Summary) -> list[Figure]:
 
     def value(feed: FeedSummary, name: str) -> Value | None:
         ratio = next((loop.ratio for loop in feed.loops if loop.loop == name), None)
-        return None if ratio is None else Value(ratio.spread.median, ratio.low, ratio.high)
+        return None if ratio is None else Value.paired(ratio)
+
+    series = tuple((name, tuple(value(feed, name) for feed in summary.feeds)) for name in names)
+    known = any(each is not None and each.low is not None for _, values in series for each in values)
 
     return [
         Bars(
             name="overhead",
             title=f"A step, in times of the same step {LOOPS[BASELINE].title.partition(',')[0]}",
-            unit="times, and 95 % of the median",
+            unit=f"times{', and 95 % of the median' if known else ''}",
             categories=tuple(feed.feed for feed in summary.feeds),
-            series=tuple((name, tuple(value(feed, name) for feed in summary.feeds)) for name in names),
+            series=series,
             better="lower",
             baseline=1.0,
         )
@@ -120,17 +125,17 @@ def _others(feed: FeedSummary) -> str:
 
 def _loop_row(loop: LoopSummary, compared: bool) -> str:
     ratio, wrapper, extra = loop.ratio, loop.wrapper, loop.extra_us
-    tuned = (f"{wrapper.spread.median:.3f}", f"{wrapper.low:.3f} to {wrapper.high:.3f}") if wrapper else ("", "")
+    tuned = (f"{wrapper.spread.median:.3f}", interval(wrapper, _RATIO)) if wrapper else ("", "")
     return row(
         loop.loop,
         LOOPS[loop.loop].title,
         f"{loop.step_ms.median:.3f}",
         f"{ratio.spread.median:.3f}" if ratio else "1",
-        f"{ratio.spread.low:.3f} to {ratio.spread.high:.3f}" if ratio else "",
-        f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio else "",
+        quartiles(ratio.spread, _RATIO) if ratio else "",
+        interval(ratio, _RATIO) if ratio else "",
         *(tuned if compared else ()),
-        f"{extra.spread.median:+.0f} ({extra.low:+.0f} to {extra.high:+.0f})" if extra else "",
-        f"{loop.cpu.spread.median:.3f} ({loop.cpu.low:.3f} to {loop.cpu.high:.3f})" if loop.cpu else "",
+        f"{extra.spread.median:+.0f} ({interval(extra, '{:+.0f}'.format)})" if extra else "",
+        f"{loop.cpu.spread.median:.3f} ({interval(loop.cpu, _RATIO)})" if loop.cpu else "",
         "" if loop.collectives is None else f"{loop.collectives:g}",
         _weights(loop),
     )
@@ -149,7 +154,7 @@ def _guard(summary: Summary) -> str:
     if summary.guard_us is not None:
         found = summary.guard_us
         parts.append(
-            f"Desync guard: {found.spread.median:+.1f} µs a step ({found.low:+.1f} to {found.high:+.1f}) as the "
+            f"Desync guard: {found.spread.median:+.1f} µs a step ({interval(found, '{:+.1f}'.format)}) as the "
             "difference between dtk and dtk-noguard in the same round"
         )
     if summary.guard_alone_us is not None:
@@ -198,5 +203,6 @@ def _limits(summary: Summary, setup: Mapping[str, Any]) -> str:
         )
     rounds = min(loop.step_ms.count for feed in summary.feeds for loop in feed.loops)
     if rounds < _FEW:
-        lines.append(f"- A reliable median: there were only {count(rounds, 'round')}.")
+        least = "" if rounds >= FEWEST else f", and a 95 % interval takes {FEWEST}"
+        lines.append(f"- A reliable median: there were only {count(rounds, 'round')}{least}.")
     return "\n".join(lines)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from bench_parts import terminal
 from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
+from bench_parts.spreads import interval
 
 from .arguments import Options
 from .summary import LoopSummary, summarise
 from .tables import BASELINE, SAME_OPTIONS
 
+_RATIO = "{:.3f}".format
 _EVERY = 10  # rounds between two lines where they cannot be overwritten
 
 
@@ -54,11 +56,11 @@ def show(records: Records) -> None:
 
 def _cells(loop: LoopSummary, compared: bool) -> tuple[str, ...]:
     ratio, wrapper = loop.ratio, loop.wrapper
-    tuned = f"{wrapper.spread.median:.3f} ({wrapper.low:.3f} - {wrapper.high:.3f})" if wrapper else ""
+    tuned = f"{wrapper.spread.median:.3f} ({interval(wrapper, _RATIO)})" if wrapper else ""
     return (
         loop.loop,
         f"{loop.step_ms.median:.3f}",
-        f"[bold]{ratio.spread.median:.3f}[/] ({ratio.low:.3f} - {ratio.high:.3f})" if ratio else "",
+        f"[bold]{ratio.spread.median:.3f}[/] ({interval(ratio, _RATIO)})" if ratio else "",
         *((tuned,) if compared else ()),
         {True: "identical", False: "close", None: ""}[loop.identical],
     )

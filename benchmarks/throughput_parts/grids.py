@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from bench_parts.markdown import count, row
 from bench_parts.records import Record
+from bench_parts.spreads import quartiles
 
-from .names import APART_NOTE, quartiles, rate, times, work_name
+from .names import APART_NOTE, rate, times, work_name
 from .summary import ModeSummary, WorkSummary
 from .tables import MODELS
 
@@ -54,7 +55,7 @@ def rates(work: WorkSummary) -> str:
                 mode.label,
                 f"{mode.ranks} x {mode.threads}",
                 rate(mode.samples_per_s.median),
-                f"{rate(mode.samples_per_s.low)} to {rate(mode.samples_per_s.high)}",
+                quartiles(mode.samples_per_s, rate),
                 f"{mode.step_ms:.1f} ms",
                 "-" if mode.slow_step_ms is None else f"{mode.slow_step_ms:.1f} ms",
                 f"{mode.cores_used:.2f}",

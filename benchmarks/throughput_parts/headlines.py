@@ -7,6 +7,7 @@ from typing import Any
 
 from bench_parts.markdown import count
 from bench_parts.records import Record
+from bench_parts.spreads import quartiles
 from bench_parts.statistics import QUIET
 
 from .cases import label
@@ -64,7 +65,7 @@ def _times(mode: ModeSummary) -> str:
     ratio = mode.ratio
     if ratio is None:
         return "1.00x"
-    middle = f", {ratio.low:.2f} to {ratio.high:.2f}" if ratio.count > 1 else ""
+    middle = f", {quartiles(ratio)}" if ratio.count > 1 else ""
     return times(ratio, mode.apart) + middle
 
 
@@ -77,11 +78,11 @@ def _comparison(mode: ModeSummary, work: WorkSummary) -> str:
     assert ratio is not None
     base = next(other for other in work.modes if other.label == mode.compared_with)
     spread = count(ratio.count, "round")
-    if ratio.count > 1:
+    if ratio.low is not None and ratio.high is not None:
         spread += f", the middle half between {ratio.low:.2f} and {ratio.high:.2f}"
     if mode.apart:
         spread += "; not alive at once"
-    if ratio.low <= 1 <= ratio.high:
+    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
         same = "about as fast as" if abs(ratio.median - 1) <= _ALIKE else "neither clearly faster nor slower than"
         return f"{who(mode)} is {same} {who(base)} ({ratio.median:.2f}x; {spread})"
     return f"{who(mode)} has {ratio.median:.2f}x the throughput of {who(base)} ({spread})"

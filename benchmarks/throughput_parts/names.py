@@ -48,8 +48,3 @@ def times(spread: Spread, apart: bool, to: str = "") -> str:
 def rate(value: float) -> str:
     """Samples a second."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def quartiles(spread: Spread, digits: str = "{:.2f}") -> str:
-    """`0.98 to 1.02`."""
-    return f"{digits.format(spread.low)} to {digits.format(spread.high)}"

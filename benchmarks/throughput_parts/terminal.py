@@ -7,6 +7,7 @@ from types import TracebackType
 from bench_parts import terminal
 from bench_parts.markdown import NOTHING
 from bench_parts.records import Record, Records
+from bench_parts.spreads import quartiles
 
 from .arguments import Options
 from .cases import label
@@ -78,10 +79,10 @@ def show(records: Records) -> None:
                 work.precision,
                 str(work.batch),
                 mode.label,
-                f"[bold]{rate.median:,.0f}[/] ({rate.low:,.0f} - {rate.high:,.0f})",
+                f"[bold]{rate.median:,.0f}[/] ({quartiles(rate, '{:,.0f}'.format)})",
                 f"{mode.step_ms:.1f} / {'-' if mode.slow_step_ms is None else f'{mode.slow_step_ms:.1f}'} ms",
                 f"{memory.rss_sum if memory.gpu_reserved is None else memory.gpu_reserved:,.0f} MiB",
-                f"{times(ratio, mode.apart, mode.compared_with)} ({ratio.low:.2f} - {ratio.high:.2f})" if ratio else "",
+                f"{times(ratio, mode.apart, mode.compared_with)} ({quartiles(ratio)})" if ratio else "",
                 "" if mode.efficiency is None else f"{100 * mode.efficiency:.0f} %{APART if mode.scaled_apart else ''}",
             )
     terminal.print_table(table)

@@ -53,13 +53,13 @@ def test_what_was_not_measured_has_no_table(capsys):
     assert "Load" not in report.partition("## How")[0]
     assert "In the background" not in report
     assert "A cold disk" not in report
-    assert "there were only 1 round." in report
+    assert "there were only 1 round, and a 95 % interval takes 6." in report
     assert "plain" in capsys.readouterr().out
 
 
 def test_a_cold_load_says_what_it_is():
     report = render(run(phase("plain", "cold", [1, 20]), phase("dtk", "cold", [1, 25])))
-    assert "- large: dist_toolkit reads from the disk at 0.80 (0.80 to 0.80) of the bare files' rate." in report
+    assert "- large: dist_toolkit reads from the disk at 0.80 (1 round) of the bare files' rate." in report
     assert "- A cold disk: files are dropped from this system's memory alone" in report
 
 

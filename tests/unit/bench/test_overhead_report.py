@@ -43,7 +43,7 @@ def test_other_buckets_are_not_the_same_options():
 def test_of_few_rounds_nothing_is_claimed():
     report = render(run(hand=[1.0, 5.0, 5.0], dtk=[1.0, 5.5, 5.5]))
     assert "dist_toolkit takes 1.10 times the time of the hand-written loop (2 rounds)" in report
-    assert "- A reliable median: there were only 2 rounds." in report
+    assert "- A reliable median: there were only 2 rounds, and a 95 % interval takes 6." in report
 
 
 def test_a_loop_that_was_not_measured_has_no_column(capsys):

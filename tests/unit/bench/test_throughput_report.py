@@ -122,8 +122,8 @@ def test_progress_is_a_line_a_round(run_of, capsys):
 def test_the_table_on_the_terminal(run_of, capsys):
     show(run_of(dp=DP, ddp=DDP))
     out = capsys.readouterr().out
-    assert "1,200 (1,195 - 1,205)" in out
-    assert "1.20x dp x2 (1.19 - 1.21)" in out
+    assert "1,200 (1,195 to 1,205)" in out
+    assert "1.20x dp x2 (1.19 to 1.21)" in out
     assert APART not in out
 
 

@@ -9,8 +9,8 @@ from throughput_parts.summary import compared_with, scaled_from, summarise
 from tests.unit.bench.conftest import mode_key
 
 
-def test_a_spread_of_one_value_is_that_value():
-    assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0, 1)
+def test_a_spread_of_one_value_has_no_quartiles():
+    assert Spread.of([3.0]) == Spread(3.0, None, None, 1)
 
 
 def test_a_spread_is_the_median_and_the_quartiles():
@@ -126,7 +126,7 @@ def test_blocks_with_enough_steps_have_a_slow_one_to_compare(run_of):
 def test_rounds_free_of_other_programs_are_told_apart(run_of):
     (model,) = summarise(run_of(others=(0.0, 0.5, 0.0, 0.5), dp=[1.0, 100.0, 100.0, 100.0], ddp=[1.0, 200, 110, 200]))
     assert model.modes[1].ratio.median == 2.0
-    assert model.modes[1].quiet_ratio == Spread(1.1, 1.1, 1.1, 1)
+    assert model.modes[1].quiet_ratio == Spread(1.1, None, None, 1)
     assert model.others_cores.median == 0.5
 
 
