@@ -44,6 +44,7 @@ class Options:
     out: Path
     json: bool
     resume: bool = False
+    overwrite: bool = False
 
 
 def parse(argv: list[str]) -> Options:
@@ -58,7 +59,7 @@ def parse(argv: list[str]) -> Options:
     for name in ("rounds", "steps", "step_ms"):
         if getattr(given, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(given, name)} is not a positive number")
-    return Options(given.rounds, given.steps, given.step_ms, given.out, given.json, given.resume)
+    return Options(**vars(given))
 
 
 def describe(options: Options) -> Mapping[str, Any]:

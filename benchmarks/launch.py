@@ -35,6 +35,7 @@ class Options:
     out: Path
     json: bool
     resume: bool = False
+    overwrite: bool = False
 
 
 def parse(argv: list[str]) -> Options:
@@ -46,9 +47,7 @@ def parse(argv: list[str]) -> Options:
     given = parser.parse_args(argv)
     if given.rounds < 2:
         raise UsageError(f"--rounds {given.rounds}: quartiles need 2 or more")
-    return Options(
-        given.rounds, split_names("--parts", "part", given.parts, PARTS), given.out, given.json, given.resume
-    )
+    return Options(**vars(given) | {"parts": split_names("--parts", "part", given.parts, PARTS)})
 
 
 def describe(options: Options) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ def add_common(
     parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str, *, devices: bool = True,
     several: bool = False,
 ) -> None:  # fmt: skip
-    """--nproc, --device, --rounds, --seed, --out, --resume and --json of `dtk bench NAME`.
+    """--nproc, --device, --rounds, --seed, --out, --resume, --overwrite and --json of `dtk bench NAME`.
 
     Args:
         nproc: what it is the number of.
@@ -52,15 +52,20 @@ def add_common(
 
 
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:
-    """--out, --resume and --json of `dtk bench NAME`."""
+    """--out, --resume, --overwrite and --json of `dtk bench NAME`."""
     parser.add_argument(
         "--out", type=_folder, default=Path(f"runs/bench-{name}"), metavar="DIR",
-        help="results.jsonl, report.md, report.html and its plots go here, over older ones (default: %(default)s)",
+        help="results.jsonl, report.md, report.html and its plots go here, over those of a complete run "
+        "(default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
+    unfinished = parser.add_mutually_exclusive_group()
+    unfinished.add_argument(
         "--resume", action="store_true",
         help="go on with the interrupted run in --out; the other options must be those it was started with",
     )  # fmt: skip
+    unfinished.add_argument(
+        "--overwrite", action="store_true", help="begin anew in the place of an interrupted run in --out"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 

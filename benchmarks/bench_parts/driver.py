@@ -26,10 +26,11 @@ from .processes import ProcessFailed
 from .publish import publish
 from .quantities import Quantity
 from .records import Record, RecordFile, Records, read_records
+from .replacing import check_replaceable
 from .terminal import Progress, say
 
 Options = Any
-"""Of a benchmark; all have `out`, a folder, `json` and `resume`, each a bool."""
+"""Of a benchmark; all have `out`, a folder, and `json`, `resume` and `overwrite`, each a bool."""
 
 
 def _all(records: Records) -> Records:
@@ -90,6 +91,8 @@ def _open(benchmark: Benchmark, options: Options) -> tuple[RecordFile | None, Re
     """The file of records, None where nothing is left to measure, and the records that stand. Raises UsageError."""
     machine = {**benchmark.describe(options), "benchmark": benchmark.name}
     found = resume.kept(options.out, machine) if options.resume else []
+    if not (options.resume or options.overwrite):
+        check_replaceable(options.out, benchmark.name)
     if resume.is_complete(found):
         return None, found
     done = benchmark.keep([record for record in found if record["kind"] != "end"])

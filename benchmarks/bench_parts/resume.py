@@ -15,6 +15,7 @@ _SAME = (
     "environment", "filesystem", "commit", "uncommitted_changes", "uncommitted_diff", "memory_limit_gib",
     "script_sha256",
 )  # fmt: skip
+_ANEW = "pass another --out, or --overwrite in the place of --resume"
 
 
 def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
@@ -33,15 +34,13 @@ def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
             f"--resume, but {folder} holds no results.jsonl; leave --resume out, or pass its --out"
         ) from None
     except ValueError as error:
-        raise UsageError(f"--resume: {error}; leave --resume out, or pass another --out") from None
+        raise UsageError(f"--resume: {error}; {_ANEW}") from None
     if records[0].get("benchmark") != machine.get("benchmark"):
         other = records[0].get("benchmark", "of another version")
-        raise UsageError(f"--resume: {folder} is of dtk bench {other}; leave --resume out, or pass another --out")
+        raise UsageError(f"--resume: {folder} is of dtk bench {other}; {_ANEW}")
     found = list(differences(records[0], json.loads(json.dumps(machine))))
     if found:
-        raise UsageError(
-            f"--resume: {folder} was measured with {'; '.join(found)}. Make them equal, or leave --resume out"
-        )
+        raise UsageError(f"--resume: {folder} was measured with {'; '.join(found)}. Make them equal, or {_ANEW}")
     return records
 
 
