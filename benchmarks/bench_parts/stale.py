@@ -13,11 +13,15 @@ REPORTS = ("report.md", "report.html")
 _FIGURE = re.compile(r"^!\[.*\]\(([^()/\s]+\.svg)\)$", re.MULTILINE)  # as bench_parts.markdown writes it
 
 
+def report_that_is_a_folder(out: Path) -> Path | None:
+    """Where a file of a result cannot be."""
+    return next((out / name for name in (NAME, *REPORTS) if (out / name).is_dir()), None)
+
+
 def clear_reports(out: Path) -> None:
     """Remove the report of the result in `out`, its plots too; without a result, nothing. Raises OSError."""
-    for path in (out / name for name in REPORTS):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, f"{path} is a folder")
+    if folder := report_that_is_a_folder(out):
+        raise IsADirectoryError(errno.EISDIR, f"{folder} is a folder")
     if (out / NAME).exists():
         report = out / REPORTS[0]
         text = report.read_text(encoding="utf-8", errors="replace") if report.exists() else ""

@@ -1,13 +1,14 @@
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from bench_parts import resume
 from bench_parts.arguments import Parser, UsageError, add_output
 from bench_parts.driver import Benchmark, main
+from bench_parts.elsewhere import CHECK
 from bench_parts.interrupt import Interrupted
 from bench_parts.records import NAME, RecordFile, read_records
 from bench_parts.rounds import next_round, whole_rounds
@@ -155,9 +156,7 @@ def test_a_signal_outside_the_measurement_is_one_line_and_128_and_its_number(tmp
 
 def test_a_result_of_another_benchmark_or_a_damaged_one(tmp_path):
     write(tmp_path, {**HEAD, "benchmark": "comm"}, block(0))
-    with pytest.raises(
-        UsageError, match="is of dtk bench comm; pass another --out, or --overwrite in the place"
-    ):
+    with pytest.raises(UsageError, match="is of dtk bench comm; pass another --out, or --overwrite in the place"):
         resume.kept(tmp_path, {**HEAD, "benchmark": "launch"})
     (tmp_path / NAME).write_text('{"kind": "machine"}\n{"kind": \n{}\n')
     with pytest.raises(UsageError, match=r"results.jsonl is damaged: a line is not JSON \(Expecting value\)"):
@@ -263,3 +262,57 @@ def test_going_on_and_beginning_anew_exclude_each_other():
     add_output(parser, "x")
     with pytest.raises(UsageError, match="--overwrite: not allowed with argument --resume"):
         parser.parse_args(["--resume", "--overwrite"])
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """As `dtk bench NAME --slurm` asks: for a machine with more cores, and nothing is to be started or written."""
+    monkeypatch.setenv(CHECK, '{"cores": 64, "gpus": 0}')
+
+
+def refuse(*given):
+    raise AssertionError("nothing is to be measured")
+
+
+@pytest.mark.parametrize(
+    ("left", "argv", "said"),
+    [
+        ([HEAD, block(0)], [], "holds an unfinished result of dtk bench made-up; --resume goes on"),
+        ([HEAD, block(0)], ["--resume"], ""),
+        ([HEAD, block(0)], ["--overwrite"], ""),
+        ([{**HEAD, "cores": 4, "torch": "3"}, block(0)], ["--resume"], ""),
+        (
+            [{**HEAD, "options": {"rounds": 9}}, block(0)],
+            ["--resume"],
+            "was measured with --models None, now mlp; --ro",
+        ),
+        ([{**HEAD, "benchmark": "comm"}, block(0)], ["--resume"], "is of dtk bench comm; pass another --out"),
+        ([HEAD, block(0), {"kind": "end", "status": "complete"}], [], ""),
+        ([], ["--resume"], "holds no results.jsonl"),
+        ([], [], ""),
+    ],
+)
+def test_what_is_in_out_is_found_before_the_queue(tmp_path, capsys, elsewhere, left, argv, said):
+    out = tmp_path / "out"
+    if left:
+        write(out, {"benchmark": "made-up", **left[0]}, *left[1:])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(made_up(out, refuse), argv) == (2 if said else 0)
+    told = capsys.readouterr()
+    assert said in told.err
+    assert said or json.loads(told.out)["out"] == str(out)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_an_out_whose_report_cannot_be_written_is_found_before_the_queue(tmp_path, capsys, elsewhere):
+    (tmp_path / "report.md").mkdir()
+    assert main(made_up(tmp_path, refuse), []) == 2
+    assert "report.md is a folder); pass another --out" in capsys.readouterr().err
+
+
+def test_what_a_library_that_is_missing_here_leaves_out_is_no_other_option(tmp_path, elsewhere):
+    """The job's environment may have it."""
+    write(tmp_path, {**HEAD, "benchmark": "checkpoint", "options": {"rounds": 3, "methods": ["a", "b"]}}, block(0))
+    now = {"options": {"rounds": 3, "methods": ["a"]}}
+    made = replace(made_up(tmp_path, refuse), name="checkpoint", describe=lambda options: now)
+    assert main(made, ["--resume"]) == 0
