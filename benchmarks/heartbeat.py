@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_parts import machine, markdown
+from bench_parts import machine, markdown, terminal
 from bench_parts.arguments import Parser, UsageError, add_output, usable_cores
 from bench_parts.driver import Benchmark, main
 from bench_parts.figures import Figure
@@ -26,7 +26,6 @@ from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.rounds import next_round, of_kind
 from bench_parts.statistics import Paired, Spread, ratios, status_of
-from bench_parts.terminal import Progress
 
 RANK = Path(__file__).with_name("_heartbeat_rank.py")
 TARGET = 0.005
@@ -102,6 +101,21 @@ def _records(process: Started, log: Path) -> Iterator[dict[str, Any]]:
             break
     if process.wait(0.0) != 0 or not seen:
         raise process.failure("the rank failed")
+
+
+class Progress(terminal.Progress):
+    """How many rounds are there."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self._rounds = options.rounds
+
+    def record(self, record: Record) -> None:
+        """Show what has come to its end."""
+        if record["kind"] == "setup":
+            self.update("a round of warm-up ...")
+        elif record["kind"] == "others" and record["round"]:
+            self.update(f"{record['round']} of {self._rounds} rounds")
 
 
 def keep(records: Records) -> Records:
@@ -220,9 +234,7 @@ def _interval(found: Mapping[str, Any]) -> str:
     return f"{found['ratio_low']:.4f} to {found['ratio_high']:.4f}"
 
 
-BENCHMARK = Benchmark(
-    "heartbeat", parse, describe, lambda options: Progress(), measure, render, summary, show, quantities, keep
-)
+BENCHMARK = Benchmark("heartbeat", parse, describe, Progress, measure, render, summary, show, quantities, keep)
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))
