@@ -31,6 +31,8 @@ RANK = Path(__file__).with_name("_heartbeat_rank.py")
 TARGET = 0.005
 """Of a step: what the heartbeat may add at most."""
 _LIMIT = 600.0  # seconds without a word of the rank
+_LONGEST_ROUND = _LIMIT / 2  # seconds
+_LONGEST_STEP_MS = 1000.0  # until such a step is found, hundreds of shorter ones are made
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Options:
     resume: bool = False
     overwrite: bool = False
 
+    @property
+    def round_seconds(self) -> float:
+        """How long a round takes if the steps are as long as asked for."""
+        return 2 * self.steps * self.step_ms / 1000
+
 
 def parse(argv: list[str]) -> Options:
     """Raises UsageError."""
@@ -58,7 +65,34 @@ def parse(argv: list[str]) -> Options:
     for name in ("rounds", "steps", "step_ms"):
         if getattr(given, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(given, name)} is not a positive number")
-    return Options(**vars(given))
+    options = Options(**vars(given))
+    if options.step_ms > _LONGEST_STEP_MS:
+        raise UsageError(
+            f"--step-ms {options.step_ms:g} is more than a second: finding such a step would take too long; "
+            f"pass at most {_LONGEST_STEP_MS:g}"
+        )
+    if options.round_seconds > _LONGEST_ROUND:
+        most = int(_LONGEST_ROUND * 1000 / 2 / options.step_ms)
+        raise UsageError(
+            f"one round would take {_clock(options.round_seconds)} (2 x {options.steps} steps of {options.step_ms:g} "
+            f"ms); pass at most --steps {most}, and more --rounds"
+        )
+    return options
+
+
+def _clock(seconds: float) -> str:
+    """`0:10:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def duration(options: Options) -> str:
+    """About how long all rounds take, in words; what comes before the first is not in it."""
+    seconds = options.rounds * options.round_seconds
+    for unit, size in (("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= 2 * size or (seconds >= size and unit == "minute"):
+            return markdown.count(round(seconds / size), unit)
+    return "a second"
 
 
 def describe(options: Options) -> Mapping[str, Any]:
@@ -72,7 +106,8 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
     first = next_round(done)
     if first > options.rounds:
         return
-    say(f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms ...")
+    rounds = f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms"
+    say(f"{rounds}, about {duration(options)} ...")
     words = [sys.executable, "-m", "dtk_launch", "launch", "--nproc", "1", "--device", "cpu", "--run-dir", "run"]
     words += [str(RANK), str(first), str(options.rounds), str(options.steps), str(options.step_ms)]
     with temporary_folder() as home:
@@ -165,6 +200,11 @@ def summary(records: Records) -> dict[str, Any]:
     }
 
 
+def as_json(records: Records) -> dict[str, Any]:
+    """How the run ended, and the numbers of the report."""
+    return {"status": status_of(records), **summary(records)}
+
+
 def render(records: Records) -> list[str | Figure]:
     """The report."""
     status, found = status_of(records), summary(records)
@@ -234,7 +274,7 @@ def _interval(found: Mapping[str, Any]) -> str:
     return f"{found['ratio_low']:.4f} to {found['ratio_high']:.4f}"
 
 
-BENCHMARK = Benchmark("heartbeat", parse, describe, Progress, measure, render, summary, show, quantities, keep)
+BENCHMARK = Benchmark("heartbeat", parse, describe, Progress, measure, render, as_json, show, quantities, keep)
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dtk_launch.errors import unknown
 from dtk_launch.facts import count_cores, count_gpus, installed_version
@@ -18,8 +19,30 @@ class UsageError(Exception):
     """The arguments do not fit each other or the machine. One message that says what to do."""
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would print the usage and exit."""
+    """Raises UsageError where argparse would print the usage and exit; says in words what int and float refuse."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", int, _whole)
+        self.register("type", float, _number)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError. Called by argparse."""

@@ -10,6 +10,7 @@ from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import RATIOS, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
+from bench_parts.statistics import status_of
 
 from . import answers, idle, starts
 from .prose import limits, method
@@ -55,6 +56,7 @@ def idle_shares(records: Records) -> dict[str, dict[str, tuple[float, float, flo
 def as_json(records: Records) -> dict[str, Any]:
     """All numbers as plain values."""
     return {
+        "status": status_of(records),
         "answers": compared(records, "answer", "seconds", answers.BASELINE),
         "first_line": compared(records, "start", "seconds", starts.BASELINE),
         "to_the_end": compared(records, "start", "total", starts.BASELINE),
