@@ -63,7 +63,7 @@ def parse(argv: list[str]) -> Options:
     add_output(parser, "heartbeat")
     given = parser.parse_args(argv)
     for name in ("rounds", "steps", "step_ms"):
-        if getattr(given, name) <= 0:
+        if not getattr(given, name) > 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(given, name)} is not a positive number")
     options = Options(**vars(given))
     if options.step_ms > _LONGEST_STEP_MS:

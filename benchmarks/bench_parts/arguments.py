@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,12 +27,9 @@ def _whole(text: str) -> int:
 
 def _number(text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 class Parser(argparse.ArgumentParser):
