@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_parts import machine, markdown
+from bench_parts import machine, markdown, terminal
 from bench_parts.arguments import Parser, UsageError, add_output, usable_cores
 from bench_parts.driver import Benchmark, main
 from bench_parts.figures import Figure
@@ -26,7 +26,6 @@ from bench_parts.quantities import Quantity
 from bench_parts.records import Record, Records
 from bench_parts.rounds import next_round, of_kind
 from bench_parts.statistics import FEWEST, Paired, Spread, ratios, status_of
-from bench_parts.terminal import Progress
 from bench_parts.work import Work, with_work
 
 RANK = Path(__file__).with_name("_heartbeat_rank.py")
@@ -34,6 +33,8 @@ TARGET = 0.005
 """Of a step: what the heartbeat may add at most."""
 WORK = (Work("step_ms"),)
 _LIMIT = 600.0  # seconds without a word of the rank
+_LONGEST_ROUND = _LIMIT / 2  # seconds
+_LONGEST_STEP_MS = 1000.0  # until such a step is found, hundreds of shorter ones are made
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Options:
     out: Path
     json: bool
     resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def round_seconds(self) -> float:
+        """How long a round takes if the steps are as long as asked for."""
+        return 2 * self.steps * self.step_ms / 1000
 
 
 def parse(argv: list[str]) -> Options:
@@ -58,9 +65,36 @@ def parse(argv: list[str]) -> Options:
     add_output(parser, "heartbeat")
     given = parser.parse_args(argv)
     for name in ("rounds", "steps", "step_ms"):
-        if getattr(given, name) <= 0:
+        if not getattr(given, name) > 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(given, name)} is not a positive number")
-    return Options(given.rounds, given.steps, given.step_ms, given.out, given.json, given.resume)
+    options = Options(**vars(given))
+    if options.step_ms > _LONGEST_STEP_MS:
+        raise UsageError(
+            f"--step-ms {options.step_ms:g} is more than a second: finding such a step would take too long; "
+            f"pass at most {_LONGEST_STEP_MS:g}"
+        )
+    if options.round_seconds > _LONGEST_ROUND:
+        most = int(_LONGEST_ROUND * 1000 / 2 / options.step_ms)
+        raise UsageError(
+            f"one round would take {_clock(options.round_seconds)} (2 x {options.steps} steps of {options.step_ms:g} "
+            f"ms); pass at most --steps {most}, and more --rounds"
+        )
+    return options
+
+
+def _clock(seconds: float) -> str:
+    """`0:10:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def duration(options: Options) -> str:
+    """About how long all rounds take, in words; what comes before the first is not in it."""
+    seconds = options.rounds * options.round_seconds
+    for unit, size in (("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= 2 * size or (seconds >= size and unit == "minute"):
+            return markdown.count(round(seconds / size), unit)
+    return "a second"
 
 
 def describe(options: Options) -> Mapping[str, Any]:
@@ -74,7 +108,8 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
     first = next_round(done)
     if first > options.rounds:
         return
-    say(f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms ...")
+    rounds = f"{options.rounds} rounds of 2 x {options.steps} steps of {options.step_ms:g} ms"
+    say(f"{rounds}, about {duration(options)} ...")
     words = [sys.executable, "-m", "dtk_launch", "launch", "--nproc", "1", "--device", "cpu", "--run-dir", "run"]
     words += [str(RANK), str(first), str(options.rounds), str(options.steps), str(options.step_ms)]
     with temporary_folder() as home:
@@ -103,6 +138,21 @@ def _records(process: Started, log: Path) -> Iterator[dict[str, Any]]:
             break
     if process.wait(0.0) != 0 or not seen:
         raise process.failure("the rank failed")
+
+
+class Progress(terminal.Progress):
+    """How many rounds are there."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self._rounds = options.rounds
+
+    def record(self, record: Record) -> None:
+        """Show what has come to its end."""
+        if record["kind"] == "setup":
+            self.update("a round of warm-up ...")
+        elif record["kind"] == "others" and record["round"]:
+            self.update(f"{record['round']} of {self._rounds} rounds")
 
 
 def keep(records: Records) -> Records:
@@ -152,6 +202,11 @@ def summary(records: Records) -> dict[str, Any]:
         "threads": next((record["threads"] for record in of_kind(records, "setup")), 1),
         "others_cores": None if others is None else asdict(others),
     }
+
+
+def as_json(records: Records) -> dict[str, Any]:
+    """How the run ended, and the numbers of the report."""
+    return {"status": status_of(records), **summary(records)}
 
 
 def render(records: Records) -> list[str | Figure]:
@@ -236,9 +291,7 @@ def _interval(found: Mapping[str, Any], name: str = "") -> str:
     return f"{name}{found['ratio_low']:.4f} to {found['ratio_high']:.4f}"
 
 
-BENCHMARK = Benchmark(
-    "heartbeat", parse, describe, lambda options: Progress(), measure, render, summary, show, quantities, keep
-)
+BENCHMARK = Benchmark("heartbeat", parse, describe, Progress, measure, render, as_json, show, quantities, keep)
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, sys.argv[1:]))

@@ -19,11 +19,10 @@ from bench_parts.arguments import Parser, UsageError, add_output, split_names, u
 from bench_parts.driver import Benchmark, main
 from bench_parts.records import Record, Records
 from bench_parts.rounds import of_kind
-from bench_parts.terminal import Progress
 from launch_parts import answers, idle, report, starts
+from launch_parts.progress import Progress
 
 PARTS = {"starts": starts.measure, "idle": idle.measure, "answers": answers.measure}
-_IDLE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Options:
     out: Path
     json: bool
     resume: bool = False
+    overwrite: bool = False
 
 
 def parse(argv: list[str]) -> Options:
@@ -46,9 +46,7 @@ def parse(argv: list[str]) -> Options:
     given = parser.parse_args(argv)
     if given.rounds < 2:
         raise UsageError(f"--rounds {given.rounds}: quartiles need 2 or more")
-    return Options(
-        given.rounds, split_names("--parts", "part", given.parts, PARTS), given.out, given.json, given.resume
-    )
+    return Options(**vars(given) | {"parts": split_names("--parts", "part", given.parts, PARTS)})
 
 
 def describe(options: Options) -> Mapping[str, Any]:
@@ -62,7 +60,7 @@ def measure(options: Options, add: Callable[[Record], None], say: Callable[[str]
     there = {_place(record) for record in done}
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts:
-            rounds = _IDLE_ROUNDS if part == "idle" else options.rounds
+            rounds = idle.ROUNDS if part == "idle" else options.rounds
             say(f"{part}: {rounds} rounds ...")
             for record in PARTS[part](Path(folder), rounds, lambda kind, name, number: (kind, name, number) in there):
                 add(record)
@@ -81,7 +79,7 @@ def _place(record: Record) -> tuple[str, str | None, int | None]:
 
 
 BENCHMARK = Benchmark(
-    "launch", parse, describe, lambda options: Progress(), measure, report.render, report.as_json, report.show,
+    "launch", parse, describe, Progress, measure, report.render, report.as_json, report.show,
     report.quantities, keep,
 )  # fmt: skip
 

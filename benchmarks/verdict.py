@@ -30,6 +30,7 @@ class Options:
     out: Path
     json: bool
     resume: bool = False
+    overwrite: bool = False
 
     def scenarios(self) -> list[Scenario]:
         """Those asked for."""
@@ -47,7 +48,7 @@ def parse(argv: list[str]) -> Options:
     given = parser.parse_args(argv)
     if given.seeds < 1:
         raise UsageError(f"--seeds {given.seeds} is not a positive number")
-    options = Options(given.seeds, given.only, given.out, given.json, given.resume)
+    options = Options(**vars(given))
     if not options.scenarios():
         raise UsageError(f"--only {given.only!r} is in no scenario's name; try --only cascade")
     return options

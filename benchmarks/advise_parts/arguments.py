@@ -72,6 +72,7 @@ class Options:
     out: Path
     json: bool
     resume: bool
+    overwrite: bool = False
 
     def threads(self, nproc: int) -> int:
         """Threads of each of so many ranks: all candidates use the same cores."""
@@ -164,6 +165,7 @@ def parse(
         out=given.out,
         json=given.json,
         resume=given.resume,
+        overwrite=given.overwrite,
     )
 
 

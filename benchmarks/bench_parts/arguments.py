@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dtk_launch.errors import unknown
 from dtk_launch.facts import count_cores, count_gpus, installed_version
@@ -18,8 +18,27 @@ class UsageError(Exception):
     """The arguments do not fit each other or the machine. One message that says what to do."""
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would print the usage and exit."""
+    """Raises UsageError where argparse would print the usage and exit; says in words what int and float refuse."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", int, _whole)
+        self.register("type", float, _number)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError. Called by argparse."""
@@ -30,7 +49,7 @@ def add_common(
     parser: argparse.ArgumentParser, name: str, nproc: str, rounds: int, rounds_of: str, *, devices: bool = True,
     several: bool = False,
 ) -> None:  # fmt: skip
-    """--nproc, --device, --rounds, --seed, --out, --resume and --json of `dtk bench NAME`.
+    """--nproc, --device, --rounds, --seed, --out, --resume, --overwrite and --json of `dtk bench NAME`.
 
     Args:
         nproc: what it is the number of.
@@ -52,15 +71,20 @@ def add_common(
 
 
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:
-    """--out, --resume and --json of `dtk bench NAME`."""
+    """--out, --resume, --overwrite and --json of `dtk bench NAME`."""
     parser.add_argument(
         "--out", type=_folder, default=Path(f"runs/bench-{name}"), metavar="DIR",
-        help="results.jsonl, report.md, report.html and its plots go here, over older ones (default: %(default)s)",
+        help="results.jsonl, report.md, report.html and its plots go here, over those of a complete run "
+        "(default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
+    unfinished = parser.add_mutually_exclusive_group()
+    unfinished.add_argument(
         "--resume", action="store_true",
         help="go on with the interrupted run in --out; the other options must be those it was started with",
     )  # fmt: skip
+    unfinished.add_argument(
+        "--overwrite", action="store_true", help="begin anew in the place of an interrupted run in --out"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 

@@ -26,10 +26,11 @@ from .processes import ProcessFailed
 from .publish import publish
 from .quantities import Quantity
 from .records import Record, RecordFile, Records, read_records
+from .replacing import check_replaceable
 from .terminal import Progress, say
 
 Options = Any
-"""Of a benchmark; all have `out`, a folder, `json` and `resume`, each a bool."""
+"""Of a benchmark; all have `out`, a folder, and `json`, `resume` and `overwrite`, each a bool."""
 
 
 def _all(records: Records) -> Records:
@@ -69,7 +70,9 @@ def main(benchmark: Benchmark, argv: list[str]) -> int:
             try:
                 options = benchmark.parse(argv)
                 if is_elsewhere():
-                    print(json.dumps(needs(options)))
+                    needed = needs(options)
+                    _found(benchmark, options)
+                    print(json.dumps(needed))
                     return 0
                 file, done = _open(benchmark, options)
             except UsageError as error:
@@ -88,12 +91,24 @@ def main(benchmark: Benchmark, argv: list[str]) -> int:
 
 def _open(benchmark: Benchmark, options: Options) -> tuple[RecordFile | None, Records]:
     """The file of records, None where nothing is left to measure, and the records that stand. Raises UsageError."""
-    machine = {**benchmark.describe(options), "benchmark": benchmark.name}
-    found = resume.kept(options.out, machine) if options.resume else []
+    machine, found = _found(benchmark, options)
     if resume.is_complete(found):
         return None, found
     done = benchmark.keep([record for record in found if record["kind"] != "end"])
     return RecordFile(options.out, done or [machine]), done
+
+
+def _found(benchmark: Benchmark, options: Options) -> tuple[Record, list[dict[str, Any]]]:
+    """The first record of this run, and those to go on with. Writes nothing. Raises UsageError for what is in the way.
+
+    For another machine than this, only the options are compared.
+    """
+    if not (options.resume or options.overwrite):
+        check_replaceable(options.out, benchmark.name)
+    if is_elsewhere() and not options.resume:
+        return {}, []
+    machine = {**benchmark.describe(options), "benchmark": benchmark.name}
+    return machine, resume.kept(options.out, machine, is_elsewhere()) if options.resume else []
 
 
 def _measure(benchmark: Benchmark, options: Options, file: RecordFile | None, done: Records) -> int:

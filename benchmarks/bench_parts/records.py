@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .arguments import UsageError
-
-NAME = "results.jsonl"
+from .stale import NAME, clear_reports
 
 Record = Mapping[str, Any]
 """One JSON object, with a `kind`."""
@@ -29,12 +29,14 @@ class RecordFile:
         new = folder / f"{NAME}.new"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "report.md").touch()
             self._file = open(new, "w", encoding="utf-8")  # noqa: SIM115  # closed in __exit__
             for record in first:
                 self.add(record)
+            clear_reports(folder)
             new.replace(folder / NAME)
         except OSError as error:
+            with suppress(OSError):
+                new.unlink()
             raise UsageError(f"cannot write to --out {folder} ({error.strerror}); pass another --out") from None
 
     def add(self, record: Record) -> None:

@@ -15,13 +15,17 @@ _SAME = (
     "environment", "filesystem", "commit", "uncommitted_changes", "uncommitted_diff", "memory_limit_gib",
     "script_sha256",
 )  # fmt: skip
+_INSTALLED = {"checkpoint": "methods", "overhead": "loops", "advise": "strategies"}
+"""Of a benchmark, the option from which a library that is not installed is left out."""
+_ANEW = "pass another --out, or --overwrite in the place of --resume"
 
 
-def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
+def kept(folder: Path, machine: Record, elsewhere: bool = False) -> list[dict[str, Any]]:
     """The records of the run in `folder`.
 
     Args:
         machine: the first record of a run with the options and on the machine of today.
+        elsewhere: whether it will be another machine and environment, so that only the options can be compared.
 
     Raises:
         UsageError: there is no such run, or it was made with other options, on another machine or of other code.
@@ -33,16 +37,23 @@ def kept(folder: Path, machine: Record) -> list[dict[str, Any]]:
             f"--resume, but {folder} holds no results.jsonl; leave --resume out, or pass its --out"
         ) from None
     except ValueError as error:
-        raise UsageError(f"--resume: {error}; leave --resume out, or pass another --out") from None
+        raise UsageError(f"--resume: {error}; {_ANEW}") from None
     if records[0].get("benchmark") != machine.get("benchmark"):
         other = records[0].get("benchmark", "of another version")
-        raise UsageError(f"--resume: {folder} is of dtk bench {other}; leave --resume out, or pass another --out")
-    found = list(differences(records[0], json.loads(json.dumps(machine))))
+        raise UsageError(f"--resume: {folder} is of dtk bench {other}; {_ANEW}")
+    then, now = records[0], json.loads(json.dumps(machine))
+    if elsewhere:
+        then, now = _options(then), _options(now)
+    found = list(differences(then, now))
     if found:
-        raise UsageError(
-            f"--resume: {folder} was measured with {'; '.join(found)}. Make them equal, or leave --resume out"
-        )
+        raise UsageError(f"--resume: {folder} was measured with {'; '.join(found)}. Make them equal, or {_ANEW}")
     return records
+
+
+def _options(machine: Record) -> Record:
+    """Those that do not depend on the libraries that are installed."""
+    varies = _INSTALLED.get(machine["benchmark"])
+    return {"options": {name: value for name, value in machine.get("options", {}).items() if name != varies}}
 
 
 def is_complete(records: Records) -> bool:

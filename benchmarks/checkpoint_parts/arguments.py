@@ -65,6 +65,7 @@ class Options:
     quick: bool
     json: bool
     resume: bool = False
+    overwrite: bool = False
 
     @property
     def threads(self) -> int:
@@ -138,7 +139,7 @@ def parse(
         cores=cores,
         **{
             name: getattr(given, name)
-            for name in ("rounds", "mib", "tensors", "settle", "out", "seed", "quick", "json", "resume")
+            for name in ("rounds", "mib", "tensors", "settle", "out", "seed", "quick", "json", "resume", "overwrite")
         },
         dir=given.dir.absolute(),
     )

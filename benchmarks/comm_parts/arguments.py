@@ -66,6 +66,7 @@ class Options:
     seed: int
     json: bool
     resume: bool
+    overwrite: bool = False
 
     @property
     def device(self) -> str:
@@ -158,6 +159,7 @@ def parse(
         seed=given.seed,
         json=given.json,
         resume=given.resume,
+        overwrite=given.overwrite,
     )
 
 

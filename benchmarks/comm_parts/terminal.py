@@ -11,8 +11,6 @@ from .arguments import Options
 from .summary import summarise
 from .tables import SCOPES
 
-_EVERY = 10  # rounds between two lines where they cannot be overwritten
-
 
 class Progress(terminal.Progress):
     """The number of the round under way."""
@@ -29,8 +27,7 @@ class Progress(terminal.Progress):
             self.update("checking results and warming up ...")
         elif record["kind"] == "block" and record["round"] != self._shown:
             self._shown = record["round"]
-            if self.live or self._shown == 1 or self._shown % _EVERY == 0:
-                self.update(f"round {self._shown} of {self._rounds}")
+            self.update(f"round {self._shown} of {self._rounds}")
 
 
 def show(records: Records) -> None:

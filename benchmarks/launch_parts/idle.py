@@ -17,6 +17,7 @@ from .starts import threads_of
 from .turns import Done
 
 RANKS = 8
+ROUNDS = 3
 SECONDS = 15.0
 SETTLE = 2.0
 """Seconds from the last rank's first line to the first look."""

@@ -10,7 +10,7 @@ from bench_parts.markdown import NOTHING, RATIOS, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
 from bench_parts.spreads import quartiles
-from bench_parts.statistics import Spread
+from bench_parts.statistics import Spread, status_of
 
 from . import answers, idle, starts
 from .prose import limits, method, rounds_of
@@ -47,13 +47,14 @@ def idle_shares(records: Records) -> dict[str, dict[str, Spread]]:
 
 def as_json(records: Records) -> dict[str, Any]:
     """All numbers as plain values: each a median and its two quartiles, which are None of a single round."""
-    return {
+    plain = {
         part: {
             name: {what: (spread.median, spread.low, spread.high) for what, spread in spreads.items()}
             for name, spreads in found.items()
         }
         for part, found in _numbers(records).items()
     }
+    return {"status": status_of(records), **plain}
 
 
 def _numbers(records: Records) -> dict[str, dict[str, dict[str, Spread]]]:

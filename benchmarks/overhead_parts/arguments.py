@@ -63,6 +63,7 @@ class Options:
     quick: bool
     json: bool
     resume: bool = False
+    overwrite: bool = False
 
     @property
     def threads(self) -> int:
@@ -134,6 +135,7 @@ def parse(
         quick=given.quick,
         json=given.json,
         resume=given.resume,
+        overwrite=given.overwrite,
     )
 
 

@@ -12,7 +12,6 @@ from .summary import LoopSummary, summarise
 from .tables import BASELINE, SAME_OPTIONS
 
 _RATIO = "{:.3f}".format
-_EVERY = 10  # rounds between two lines where they cannot be overwritten
 
 
 class Progress(terminal.Progress):
@@ -30,8 +29,7 @@ class Progress(terminal.Progress):
             self.update("warming up ...")
         elif record["kind"] == "block" and record["round"] != self._shown:
             self._shown = record["round"]
-            if self.live or self._shown % _EVERY == 0:
-                self.update(f"round {self._shown} of {self._rounds}" if self._shown else "a round of warm-up ...")
+            self.update(f"round {self._shown} of {self._rounds}" if self._shown else "a round of warm-up ...")
 
 
 def show(records: Records) -> None:

@@ -49,6 +49,7 @@ class Options:
     seed: int
     json: bool
     resume: bool
+    overwrite: bool = False
 
     def workloads(self) -> Iterator[Workload]:
         """In the order in which they are measured."""
@@ -140,6 +141,7 @@ def parse(argv: list[str], cores: int | None = None, gpus: int | None = None) ->
         seed=given.seed,
         json=given.json,
         resume=given.resume,
+        overwrite=given.overwrite,
     )
     _check_limit(options, free)
     return options

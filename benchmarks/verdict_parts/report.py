@@ -9,7 +9,7 @@ from bench_parts.figures import Bars, Figure, Value
 from bench_parts.markdown import NOTHING, machine_table, row, status
 from bench_parts.quantities import Quantity
 from bench_parts.records import Records
-from bench_parts.statistics import wilson
+from bench_parts.statistics import status_of, wilson
 from bench_parts.work import Work, with_work
 
 from .prose import limits, method
@@ -38,8 +38,8 @@ def runs_of(records: Records) -> list[Mapping[str, Any]]:
 
 
 def as_json(records: Records) -> dict[str, Any]:
-    """The table as plain values."""
-    return {
+    """How the run ended, and the table as plain values."""
+    return {"status": status_of(records)} | {
         name: {
             "runs": runs,
             **{

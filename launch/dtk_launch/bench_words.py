@@ -9,7 +9,7 @@ from dtk_launch.options import SubmitOptions, flag_of, option_fields
 WITH_SCRIPT = ("advise",)
 """Benchmarks that take a script: what stands behind it is its own."""
 SLURM = "--slurm"
-_SWITCHES = (SLURM, "--resume", "--json", "--help", "-h")
+_SWITCHES = (SLURM, "--resume", "--overwrite", "--json", "--help", "-h")
 
 
 def split_script(name: str, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

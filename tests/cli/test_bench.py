@@ -503,6 +503,8 @@ def test_an_interrupted_comm_run_goes_on_where_it_ended(tmp_path, mark):
     ("argv", "message"),
     [
         ("--nodes 2", "dtk bench comm: error: --nodes 2, but this is no allocation of SLURM; add --slurm"),
+        ("--resume --out no --slurm", "dtk: error: dtk bench comm: --resume, but no holds no results.jsonl"),
+        ("--resume --overwrite", "dtk bench comm: error: argument --overwrite: not allowed with argument --resume; "),
         ("--operations all-redcue --slurm", "dtk: error: dtk bench comm: unknown operation 'all-redcue'; known: "),
     ],
 )

@@ -1,6 +1,10 @@
 import heartbeat
+import pytest
+from bench_parts.arguments import UsageError
 from bench_parts.markdown import text
 from bench_parts.rounds import next_round
+from launch_parts import report as launch
+from verdict_parts import report as verdict
 
 from tests.unit.bench.machine_record import MACHINE
 
@@ -55,3 +59,39 @@ def test_a_round_that_was_cut_off_goes_with_what_was_seen_of_others():
 
 def test_nothing_measured_has_a_report():
     assert "heartbeat" in text(heartbeat.render([FIRST, {"kind": "end", "status": "failed"}]))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (
+            "--step-ms 1e9",
+            "--step-ms 1e+09 is more than a second: finding such a step would take too long; pass at most 1000",
+        ),
+        ("--step-ms nan", "--step-ms nan is not a positive number"),
+        ("--steps 99999999", "one round would take 277:46:40 (2 x 99999999 steps of 5 ms)"),
+        (
+            "--steps 300 --step-ms 1000",
+            "one round would take 0:10:00 (2 x 300 steps of 1000 ms); pass at most --steps 150",
+        ),
+        ("--step-ms five", "argument --step-ms: 'five' is not a number"),
+        ("--rounds 1e3", "argument --rounds: '1e3' is not a whole number"),
+        ("--rounds 0", "--rounds 0 is not a positive number"),
+    ],
+)
+def test_what_nobody_could_wait_for_is_refused(argv, said):
+    with pytest.raises(UsageError) as caught:
+        heartbeat.parse(argv.split())
+    assert str(caught.value).startswith(said)
+
+
+def test_how_long_it_takes_is_said_before():
+    assert heartbeat.duration(heartbeat.parse([])) == "1 minute"
+    assert heartbeat.duration(heartbeat.parse(["--rounds", "100000"])) == "28 hours"
+    assert heartbeat.duration(heartbeat.parse(["--rounds", "2", "--steps", "2"])) == "a second"
+
+
+def test_how_the_run_ended_is_in_the_json():
+    assert heartbeat.as_json(run()) == {"status": "complete", **heartbeat.summary(run())}
+    assert heartbeat.as_json([FIRST]) == {"status": "unfinished"}
+    assert launch.as_json([FIRST])["status"] == verdict.as_json([FIRST])["status"] == "unfinished"
