@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-_OF_ONE_HOST = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "squashfs"}
+_OF_ONE_HOST = {
+    *("ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "zfs", "f2fs", "jfs", "reiserfs", "vfat", "exfat", "fuseblk"),
+    *("tmpfs", "ramfs", "devtmpfs", "rootfs", "hugetlbfs", "overlay", "squashfs"),
+}
 
 
 def kind_of(folder: Path, mounts: Iterable[str]) -> str:
@@ -25,7 +28,12 @@ def of_one_host(folder: Path) -> str:
     """The type of the folder's file system, if it is one that other hosts do not share; '' if not, or not known."""
     try:
         with open("/proc/mounts", encoding="utf-8", errors="replace") as file:
-            kind = kind_of(folder, file)
+            kind = kind_of(folder.resolve(), file)
     except OSError:
         return ""
-    return kind if kind in _OF_ONE_HOST else ""
+    return kind if is_of_one_host(kind) else ""
+
+
+def is_of_one_host(kind: str) -> bool:
+    """Whether other hosts cannot have a file system of this type, too."""
+    return kind in _OF_ONE_HOST

@@ -1,9 +1,12 @@
-"""Any name can be printed, whatever the encoding of the terminal, file or pipe."""
+"""Any name can be printed, whatever the encoding of the terminal, file or pipe; and what if it takes nothing."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 _HANDLER = "dtk_launch.spell_out"
@@ -15,6 +18,25 @@ def never_fail() -> None:
     codecs.register_error(_HANDLER, spell_out)
     for stream in (sys.stdout, sys.stderr):
         spell_out_in(stream)
+
+
+@contextlib.contextmanager
+def written() -> Iterator[None]:
+    """What is printed to stdout in it is written when it ends.
+
+    Where a reader has left, leave quietly by SystemExit(141), as SIGPIPE would; where it cannot be written for another
+    reason, with a line and EX_IOERR (74).
+    """
+    try:
+        yield
+        if sys.stdout is not None:  # closed before Python began
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        if isinstance(error, BrokenPipeError):
+            sys.exit(128 + 13)
+        print(f"dtk: error: stdout cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(74)
 
 
 def spell_out_in(stream: TextIO | None) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from dtk_launch.errors import PlanError
 from dtk_launch.grace import AGENT_GRACE
 from dtk_launch.plan import Decision, LaunchPlan
+from dtk_launch.rendezvous import Topology
 from dtk_launch.resources import worker_path
 
 # torchrun takes the default of every flag from PET_<FLAG>. These would change what our flags mean, so they are refused.
@@ -57,15 +58,23 @@ def render(plan: LaunchPlan) -> Command:
     return Command((*plan.torchrun, *words, "--", *script), plan.env)
 
 
-def flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
-    """torchrun's flags and their values; None for a switch."""
-    topology, rendezvous = plan.topology, plan.topology.rendezvous
-    stop = plan.stop
+Flags = tuple[tuple[str, str | None], ...]
+"""torchrun's flags and their values; None for a switch."""
+
+
+def flags(plan: LaunchPlan) -> Flags:
+    """Those of a plan."""
+    return flags_of(plan.topology, plan.restart.max_restarts, plan.stop.agent_grace)
+
+
+def flags_of(topology: Topology, max_restarts: int = 0, agent_grace: int = AGENT_GRACE) -> Flags:
+    """Those of these ranks and nodes."""
+    rendezvous = topology.rendezvous
     common = (
         ("--nproc-per-node", str(topology.nproc)),
-        ("--max-restarts", str(plan.restart.max_restarts)),
+        ("--max-restarts", str(max_restarts)),
         ("--signals-to-handle", HANDLED),
-        *((("--shutdown-timeout", str(stop.agent_grace)),) if stop.agent_grace != AGENT_GRACE else ()),
+        *((("--shutdown-timeout", str(agent_grace)),) if agent_grace != AGENT_GRACE else ()),
     )
     if rendezvous is None:
         # --standalone on one node always: without it the port is a fixed one before torch 2.12.
@@ -85,27 +94,42 @@ def flags(plan: LaunchPlan) -> tuple[tuple[str, str | None], ...]:
     )
 
 
-def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
-    """The plan and a decision for each PET_* that torchrun will obey. Raises PlanError where one contradicts it."""
-    emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in flags(plan)}
-    if plan.topology.nodes == 1:
+def as_pet(topology: Topology, values: Flags) -> dict[str, str]:
+    """The PET_* that would ask for these flags of a launch, and what they would have to say."""
+    emitted = {"PET_" + flag[2:].upper().replace("-", "_"): value or "1" for flag, value in values}
+    if topology.nodes == 1:
         emitted |= {"PET_NNODES": "1", "PET_NODE_RANK": "0"}
-    elif plan.topology.node_rank is not None:
-        emitted["PET_NODE_RANK"] = str(plan.topology.node_rank)
-    environ = {**environ, **dict(plan.env)}  # --env is torchrun's environment too
-    obeyed = []
+    elif topology.node_rank is not None:
+        emitted["PET_NODE_RANK"] = str(topology.node_rank)
+    return emitted
+
+
+def refused_pet(environ: Mapping[str, str], emitted: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(name, why, what to do) of each PET_* with which a launch of these flags (`as_pet`) is refused."""
     for name, value in sorted(environ.items()):
         if not name.startswith("PET_"):
             continue
         if name in _NEVER and value not in ("", "0"):
-            raise PlanError(f"{name}={value} is set, and torchrun would obey it, but {_NEVER[name]}; unset {name}")
-        if name in emitted and value not in (emitted[name], f"{emitted[name]}:{emitted[name]}"):
+            yield name, f"{name}={value} is set, and torchrun would obey it, but {_NEVER[name]}", f"unset {name}"
+        elif name in emitted and value not in (emitted[name], f"{emitted[name]}:{emitted[name]}"):
             flag = "--" + name[4:].lower().replace("_", "-")
-            raise PlanError(
-                f"{name}={value} contradicts {flag} {emitted[name]} of this plan; unset {name}, or ask for the same"
-            )
-        if name in _FORMS and not re.fullmatch(_FORMS[name], value):
-            raise PlanError(f"{name}={value!r} is set, and torchrun would obey it, but cannot read it; unset {name}")
+            why = f"{name}={value} contradicts {flag} {emitted[name]} of this plan"
+            yield name, why, f"unset {name}, or ask for the same"
+        elif name in _FORMS and not re.fullmatch(_FORMS[name], value):
+            why = f"{name}={value!r} is set, and torchrun would obey it, but cannot read it"
+            yield name, why, f"unset {name}"
+
+
+def check_pet(plan: LaunchPlan, environ: Mapping[str, str]) -> LaunchPlan:
+    """The plan and a decision for each PET_* that torchrun will obey. Raises PlanError where one contradicts it."""
+    emitted = as_pet(plan.topology, flags(plan))
+    environ = {**environ, **dict(plan.env)}  # --env is torchrun's environment too
+    for _, why, fix in refused_pet(environ, emitted):
+        raise PlanError(f"{why}; {fix}")
+    obeyed = []
+    for name, value in sorted(environ.items()):
+        if not name.startswith("PET_"):
+            continue
         if name not in emitted and name not in _NEVER:
             obeyed.append(Decision(name, value, f"environment {name}", "torchrun obeys it; unset it if it is a stray"))
     if "PYTHON_EXEC" in environ:

@@ -70,6 +70,28 @@ def test_seeded_warnings_and_an_all_reduce(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def with_torch(folder, text):
+    """A PYTHONPATH on which torch is a package of this text."""
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch/__init__.py").write_text(text)
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "said"),
+    [
+        (" | true; exit ${PIPESTATUS[0]}", 141, ""),
+        (" > /dev/full", 74, "dtk: error: stdout cannot be written: No space left on device\n"),
+        (" --json >&-", 1, ""),
+    ],
+)
+def test_a_stdout_that_cannot_be_written_is_no_problem_of_the_machine(tmp_path, to, code, said):
+    environ = os.environ | {"PYTHONPATH": with_torch(tmp_path, "raise ImportError")}
+    shell = ["bash", "-c", f"{shlex.join([DTK, 'doctor', '--no-run'])}{to}"]
+    done = subprocess.run(shell, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
 def test_an_all_reduce_that_takes_too_long_is_ended(tmp_path):
     done = doctor(tmp_path, "--timeout", "300ms")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -102,7 +124,7 @@ def test_a_signal_while_it_runs_leaves_nothing(tmp_path):
     ("environ", "said"),
     [
         ({"GLOO_SOCKET_IFNAME": "ib9"}, ("and there is no ib9 here", "failed in join")),
-        ({"PET_NNODES": "5"}, ("dtk: error: PET_NNODES=5 contradicts",)),
+        ({"PET_NNODES": "5"}, ("PET_NNODES=5 contradicts --nnodes 1 of a plain dtk launch", "ok       all-reduce")),
         ({"LD_PRELOAD": "/no/such.so", "OMP_NUM_THREADS": "x"}, ("OMP_NUM_THREADS='x' is no number",)),
     ],
 )
@@ -125,10 +147,8 @@ def test_seeded_problems(tmp_path, environ, said):
 )
 def test_a_torch_that_cannot_be_imported(tmp_path, torch, said):
     """torchrun does not start either: no rank can tell."""
-    (tmp_path / "path/torch").mkdir(parents=True)
-    (tmp_path / "path/torch/__init__.py").write_text(torch)
+    path = with_torch(tmp_path / "path", torch)
     (tmp_path / "here").mkdir()
-    path = os.pathsep.join(filter(None, (str(tmp_path / "path"), os.environ.get("PYTHONPATH", ""))))
     done = doctor(tmp_path / "here", "--json", PYTHONPATH=path)
     assert done.returncode == 1, done.stdout + done.stderr
     (about,) = [one for one in json.loads(done.stdout)["findings"] if one["check"] == "versions"]

@@ -17,6 +17,7 @@ from dtk_launch.doctor.findings import Finding
 from dtk_launch.doctor.judging import Examined, cannot_meet, judge, ranks_of, with_torch
 from dtk_launch.doctor.node import NodeFacts, look
 from dtk_launch.doctor.over_nodes import Nodes, for_srun, others_of, python_words, srun_words
+from dtk_launch.doctor.pet import without_refused
 from dtk_launch.doctor.place import Place, place
 from dtk_launch.doctor.variables import probe
 
@@ -63,7 +64,8 @@ def _here(options: CheckupOptions, where: Place, environ: Mapping[str, str], tel
     tell(f"all-reduce over {nproc} rank{'s' * (nproc > 1)} ...")
     kept = {name: value for name, value in environ.items() if name not in _OF_A_STEP}
     command = (*python_words(), *_launch(where.folder, nproc, options.timeout))
-    said = allreduce.run(command, where.folder, _for_ranks(kept, where), options.timeout, False)
+    own = without_refused(_for_ranks(kept, where), 1, nproc)
+    said = allreduce.run(command, where.folder, own, options.timeout, False)
     if allreduce.tells_nothing_of_torch(said):
         asked = replace(facts[node].versions, asked=ask_torch())
         seen = replace(seen, facts={node: replace(facts[node], versions=asked)})
@@ -92,7 +94,8 @@ def _over_nodes(
             *srun_words(environ, len(nodes), where.folder), *python_words(),
             *_launch(where.folder, nproc, options.timeout),
         )  # fmt: skip
-        ranks = allreduce.run(command, where.folder, _for_ranks(for_srun(environ), where), options.timeout, True)
+        own = without_refused(_for_ranks(for_srun(environ), where), len(nodes), nproc)
+        ranks = allreduce.run(command, where.folder, own, options.timeout, True)
         if allreduce.tells_nothing_of_torch(ranks):
             again, _ = group.look(True)
             seen = replace(seen, facts={node: _asked(one, again.get(node)) for node, one in facts.items()})

@@ -30,13 +30,14 @@ def doctor(run_dir: str, nproc: str | None, no_run: bool, timeout: str, strict: 
     between them, and whether they see each other and the same folder; at the node of one that is not this host, too.
 
     Changes nothing, and leaves nothing behind. Exit code: 0 nothing found that breaks a run, 1 something will, 2 bad
-    input.
+    input, 74 stdout cannot be written.
     """
     from dtk_launch.doctor import report
     from dtk_launch.doctor.checkup import CheckupOptions, ended_by, examine, say
     from dtk_launch.doctor.findings import exit_code
     from dtk_launch.durations import parse_seconds
     from dtk_launch.given import check_value
+    from dtk_launch.streams import written
     from dtk_launch.values import parse_nproc
 
     check_value("run_dir", run_dir, "flag --run-dir")
@@ -46,8 +47,6 @@ def doctor(run_dir: str, nproc: str | None, no_run: bool, timeout: str, strict: 
     )
     with ended_by(signal.SIGTERM, signal.SIGHUP):
         seen, findings = examine(options, os.environ, say)
-    if as_json:
-        print(report.as_json(seen, findings, strict))
-    else:
-        report.show(seen, findings, strict)
+    with written():
+        print(report.as_json(seen, findings, strict) if as_json else report.text(seen, findings, strict))
     sys.exit(exit_code(findings, strict))

@@ -51,7 +51,9 @@ def judge(seen: Examined) -> list[Finding]:
     elif facts:
         found += filesystem.judge_remote(seen.run_dir, seen.nodes[0], seen.unseen)
         found += clock.judge_stamps(next(iter(facts.values())).filesystem.ahead)
-    found += variables.judge(seen.variables, _addresses(facts))
+    fewest = min((one.gpus.visible for one in facts.values()), default=0)
+    planned = seen.asked_nproc or max(1, fewest)
+    found += variables.judge(seen.variables, _addresses(facts), len(seen.nodes), planned)
     networks = {one.network.hostname: one.network for one in facts.values()}
     hosts = [facts[node].network.hostname for node in seen.nodes if node in facts]
     if seen.said is not None:

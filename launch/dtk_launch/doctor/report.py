@@ -1,4 +1,4 @@
-"""Findings as text and as JSON. Pure, but for printing."""
+"""Findings as text and as JSON. Pure, but for a look at the terminal."""
 
 from __future__ import annotations
 
@@ -65,19 +65,21 @@ def heading(seen: Examined) -> str:
     return f"dtk doctor on {nodes}, run directories in {seen.run_dir}"
 
 
-def show(seen: Examined, findings: Sequence[Finding], strict: bool) -> None:
-    """Print the text; in colours on a terminal alone."""
+def text(seen: Examined, findings: Sequence[Finding], strict: bool) -> str:
+    """What is printed; in colours on a terminal alone."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(heading(seen)))
-    for level, line in lines(findings, len(seen.nodes) > 1):
-        text = Text(line)
-        if level:
-            text.stylize(_COLOURS[level], 0, len(level))
-        console.print(text)
-    console.print(Text(verdict(findings, strict)))
+    with console.capture() as shown:
+        console.print(Text(heading(seen)))
+        for level, line in lines(findings, len(seen.nodes) > 1):
+            row = Text(line)
+            if level:
+                row.stylize(_COLOURS[level], 0, len(level))
+            console.print(row)
+        console.print(Text(verdict(findings, strict)))
+    return shown.get().rstrip("\n")
 
 
 def as_json(seen: Examined, findings: Sequence[Finding], strict: bool) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from dtk_launch.allocation import expand
+from dtk_launch.doctor import pet
 from dtk_launch.doctor.findings import Finding
 from dtk_launch.doctor.ports import is_port
 from dtk_launch.errors import PlanError
@@ -96,20 +97,15 @@ def _of_job(master: str, addresses: Collection[str], listed: str) -> bool | None
     return False if all(known) else None
 
 
-def judge(facts: Variables, of_nodes: Collection[str] = ()) -> Iterator[Finding]:
-    """`of_nodes`: addresses that the examined nodes are seen to have."""
+def judge(facts: Variables, of_nodes: Collection[str] = (), nodes: int = 1, nproc: int = 1) -> Iterator[Finding]:
+    """`of_nodes`: addresses that the `nodes` examined are seen to have; `nproc`: ranks on each, of a launch."""
     found = [*_judge_numbers(facts), *_judge_ranks(facts), *_judge_address(facts, of_nodes), *_judge_port(facts)]
-    if not found:
+    refused = list(pet.judge(dict(facts.values), nodes, nproc))
+    if not found and all(finding.level == "note" for finding in refused):
         shown = " ".join(f"{name}={value}" for name, value in facts.values if not name.startswith("PET_"))
         by = f" (under {facts.launcher})" if facts.launcher else ""
         found.append(Finding(CHECK, "ok", f"{shown}{by}" if shown else "no RANK, WORLD_SIZE or MASTER_ADDR is set"))
-    yield from found
-    if torchruns := [(name, value) for name, value in facts.values if name.startswith("PET_")]:
-        yield Finding(
-            CHECK, "note", f"{' '.join(f'{name}={value}' for name, value in torchruns)}",
-            f"torchrun takes {'it' if len(torchruns) == 1 else 'each'} for its option of that name; dtk launch refuses "
-            "what contradicts its own", f"unset {' '.join(name for name, _ in torchruns)}",
-        )  # fmt: skip
+    yield from (*found, *refused)
 
 
 def _judge_numbers(facts: Variables) -> Iterator[Finding]:

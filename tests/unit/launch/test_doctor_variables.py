@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from dtk_launch.doctor.pet import without_refused
 from dtk_launch.doctor.variables import judge, probe
 
 BOTH = {"RANK": "3", "WORLD_SIZE": "8"}
@@ -98,5 +99,24 @@ def test_the_shell_of_salloc_is_no_rank():
 
 def test_a_world_of_one_and_what_torchrun_obeys_are_notes():
     assert [finding.level for finding in found(MEETING | {"RANK": "0", "WORLD_SIZE": "1"})] == ["note"]
-    ok, note = found({"PET_NNODES": "2"})
-    assert (ok.level, note.level, note.what) == ("ok", "note", "PET_NNODES=2")
+    ok, note = found({"PET_LOG_DIR": "/logs", "PET_NNODES": "1"})
+    assert (ok.level, note.level, note.what) == ("ok", "note", "PET_LOG_DIR=/logs PET_NNODES=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nodes", "said"),
+    [
+        ("PET_NPROC_PER_NODE", "9", 1, "PET_NPROC_PER_NODE=9 contradicts --nproc-per-node 4 of a plain dtk launch"),
+        ("PET_NNODES", "2", 1, "PET_NNODES=2 contradicts --nnodes 1 of a plain dtk launch"),
+        ("PET_RDZV_ENDPOINT", "n1:1", 2, "PET_RDZV_ENDPOINT=n1:1 is set, and dtk launch has one for each job or node"),
+        ("PET_NODE_RANK", "0", 2, "PET_NODE_RANK=0 is set, and dtk launch has one for each job or node"),
+        ("PET_NO_PYTHON", "1", 1, "PET_NO_PYTHON=1 is set, and torchrun would obey it, but the ranks run Python"),
+        ("PET_TEE", "9", 1, "PET_TEE='9' is set, and torchrun would obey it, but cannot read it"),
+    ],
+)
+def test_a_default_of_torchrun_that_dtk_launch_refuses(name, value, nodes, said):
+    (finding,) = judge(probe({name: value}), (), nodes, 4)
+    assert (finding.level, finding.what) == ("problem", said)
+    assert finding.fix.startswith(f"unset {name}")
+    kept = {"PET_MAX_RESTARTS": "0", "PET_LOG_DIR": "/logs", "X": "1"}
+    assert without_refused(kept | {name: value}, nodes, 4) == kept
