@@ -15,7 +15,7 @@ from tests.unit.bench.test_launch_report import LAUNCH, idle, others, run, start
 
 REPORTS = Path(__file__).parents[3] / "benchmarks" / "reports"
 FOLDERS = ["checkpoint", "comm-cpu", "heartbeat", "launch", "overhead", "throughput-cpu", "verdict"]
-ADVISE = {"target": "mlp", "words": [], "size": "small", "batch_is": "global", "batches": [64], "gpus": 0,
+ADVISE = {"target": "mlp", "strategies": ["single", "ddp"], "nproc": 2, "words": [], "size": "small", "batch_is": "global", "batches": [64], "gpus": 0,
           "device": "cpu", "precision": "auto", "rounds": 2, "warmup": 5, "steps": 30, "seconds": 30.0}  # fmt: skip
 NOTHING = "Nothing was measured."
 INTERRUPTED = {"kind": "end", "status": "interrupted"}
@@ -57,7 +57,7 @@ def test_the_report_of_a_result_with_nothing_in_it_is_no_result(tmp_path, capsys
     assert NOTHING in (tmp_path / "report.md").read_text()
     assert report.main([str(tmp_path), "--json"]) == 2
     shown = capsys.readouterr()
-    assert json.loads(shown.out) == {}
+    assert json.loads(shown.out) == {"status": "unfinished"}
     assert NOTHING in shown.err
 
 
