@@ -15,8 +15,11 @@ from tests.unit.bench.test_launch_report import LAUNCH, idle, others, run, start
 
 REPORTS = Path(__file__).parents[3] / "benchmarks" / "reports"
 FOLDERS = ["checkpoint", "comm-cpu", "heartbeat", "launch", "overhead", "throughput-cpu", "verdict"]
-ADVISE = {"target": "mlp", "strategies": ["single", "ddp"], "nproc": 2, "words": [], "size": "small", "batch_is": "global", "batches": [64], "gpus": 0,
-          "device": "cpu", "precision": "auto", "rounds": 2, "warmup": 5, "steps": 30, "seconds": 30.0}  # fmt: skip
+ADVISE = {
+    "target": "mlp", "words": [], "size": "small", "strategies": ["single", "ddp"], "nproc": 2, "batch_is": "global",
+    "batches": [64], "gpus": 0, "device": "cpu", "precision": "auto", "rounds": 2, "warmup": 5, "steps": 30,
+    "seconds": 30.0,
+}  # fmt: skip
 NOTHING = "Nothing was measured."
 INTERRUPTED = {"kind": "end", "status": "interrupted"}
 
