@@ -259,9 +259,9 @@ class Runtime(Decisions):
         with self.group.watched("rt.gather"):
             return torch.cat(self.group.all_gather(tensor if tensor.ndim else tensor.reshape(1)))
 
-    def print(self, text: str) -> None:
-        """Print a line, once."""
-        self.progress.line(text)
+    def print(self, *values: object, sep: str = " ") -> None:
+        """Print a line as `print` does, once: on rank 0."""
+        self.progress.line(sep.join(map(str, values)))
 
     def close(self, failed: bool = False) -> None:
         """End loader workers and the process group; `failed` if a peer may be gone. `with` does this."""

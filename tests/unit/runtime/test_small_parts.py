@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple, cast
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from dist_toolkit.checkpoint.catalog import Committed
 from dist_toolkit.checkpoint.manifest import Manifest
 from dist_toolkit.checkpoint.retention import Retention, retention_from
 from dist_toolkit.errors import ConfigError
+from dist_toolkit.runtime import Runtime
 from dist_toolkit.strategies.micro_batches import split_batch
 from dist_toolkit.strategies.request import BatchWeight
 from dist_toolkit.strategies.state import strip_wrappers
@@ -151,3 +153,11 @@ import dist_toolkit, dist_toolkit.world, dist_toolkit.errors
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_rt_print_joins_its_values_as_print_does() -> None:
+    lines: list[str] = []
+    rt = SimpleNamespace(progress=SimpleNamespace(line=lines.append))
+    Runtime.print(cast("Runtime", rt), "epoch", 2)
+    Runtime.print(cast("Runtime", rt), 1, 2, sep="/")
+    assert lines == ["epoch 2", "1/2"]
