@@ -1,0 +1,1 @@
+"""What several examples share: data that every machine has, and the options of good practice."""
