@@ -1,4 +1,4 @@
-"""Handwritten digits with a small network on one device, as tutorials of PyTorch have it. The first of four: docs/road.md.
+"""Handwritten digits with a small network on one device, as PyTorch's tutorials do it. The first of four: docs/road.md.
 
 python examples/road_1_one_device.py
 
@@ -8,7 +8,6 @@ Killed at any moment and started again, it goes on from its last whole epoch.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -27,11 +26,11 @@ def mlp(pixels: int) -> nn.Module:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs/road/one_device.pt"))
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the training data (default: 20)")
+    parser.add_argument("--batch-size", type=int, default=96, help="samples of a step (default: 96)")
+    parser.add_argument("--lr", type=float, default=3e-3, help="learning rate (default: 0.003)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data order and dropout (default: 0)")
+    parser.add_argument("--checkpoint", type=Path, default=Path("runs", Path(__file__).stem + ".pt"))
     images.add_options(parser)
     return parser.parse_args()
 
@@ -63,12 +62,11 @@ def main() -> None:
             loss.backward()
             optimizer.step()
 
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
         args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         unfinished = args.checkpoint.with_suffix(".tmp")
-        torch.save(
-            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}, unfinished
-        )
-        os.replace(unfinished, args.checkpoint)  # a kill leaves the old one or the new one
+        torch.save(state, unfinished)
+        unfinished.replace(args.checkpoint)  # whoever is killed leaves the old file or the new one, both whole
 
     model.eval()
     correct = 0

@@ -1,6 +1,6 @@
 """The same with DistributedDataParallel by hand: a process for each GPU. The third of four: docs/road.md.
 
-dtk launch --nproc 2 examples/road_3_ddp.py      (or torchrun --nproc-per-node 2)
+dtk launch --nproc 2 examples/road_3_ddp.py      (or: torchrun --nproc-per-node 2 examples/road_3_ddp.py)
 
 Killed at any moment and started again, it goes on from its last whole epoch.
 """
@@ -29,32 +29,34 @@ def mlp(pixels: int) -> nn.Module:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs/road/ddp.pt"))
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the training data (default: 20)")
+    parser.add_argument("--batch-size", type=int, default=96, help="samples of a step over all ranks (default: 96)")
+    parser.add_argument("--lr", type=float, default=3e-3, help="learning rate (default: 0.003)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data order and dropout (default: 0)")
+    parser.add_argument("--checkpoint", type=Path, default=Path("runs", Path(__file__).stem + ".pt"))
     images.add_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(args.seed)
+    if rank > 0:
+        dist.barrier()  # rank 0 is first: it alone downloads
     train_set, test_set = images.open_images(args)
+    if rank == 0:
+        dist.barrier()
     sampler = DistributedSampler(train_set, seed=args.seed, drop_last=True)
     train = DataLoader(train_set, args.batch_size // ranks, sampler=sampler, drop_last=True)
-    test = DataLoader(test_set, 512, sampler=range(rank, len(test_set), ranks))  # each sample on one rank, none twice
+    test = DataLoader(test_set, 512, sampler=range(rank, len(test_set), ranks))  # each sample on one rank, once
 
     model = mlp(train_set[0][0].numel()).to(device)
-    parallel = DistributedDataParallel(model)  # rank 0's weights; gradients are averaged while backward runs
+    parallel = DistributedDataParallel(model)  # weights are rank 0's; gradients are averaged while backward runs
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
 
     first = 0
@@ -65,8 +67,8 @@ def main() -> None:
         first = state["epochs"]
 
     for epoch in range(first, args.epochs):
-        sampler.set_epoch(epoch)  # without it every epoch has the order of the first
-        torch.manual_seed(args.seed + epoch * ranks + rank)  # dropout, another on each rank
+        sampler.set_epoch(epoch)  # without it all epochs have the order of the first
+        torch.manual_seed((args.seed + epoch) * ranks + rank)  # dropout is of the epoch, and another on each rank
         model.train()
         for image, label in train:
             loss = F.cross_entropy(parallel(image.to(device)), label.to(device))
@@ -74,14 +76,12 @@ def main() -> None:
             loss.backward()
             optimizer.step()
 
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
         if rank == 0:
             args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             unfinished = args.checkpoint.with_suffix(".tmp")
-            torch.save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}, unfinished
-            )
-            os.replace(unfinished, args.checkpoint)  # a kill leaves the old one or the new one
-        dist.barrier()  # no rank is an epoch ahead of what is saved
+            torch.save(state, unfinished)
+            unfinished.replace(args.checkpoint)  # whoever is killed leaves the old file or the new one, both whole
 
     model.eval()
     correct = torch.zeros((), device=device)

@@ -1,1 +1,1 @@
-"""What several examples share: data that every machine has, and the options of good practice."""
+"""What several examples share: data that need no network, and the options of training."""
