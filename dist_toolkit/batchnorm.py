@@ -55,7 +55,7 @@ class SyncBatchNorm(_BatchNorm):
         return self._normalised(input)
 
     def _normalised(self, input: torch.Tensor) -> torch.Tensor:
-        """On a CPU: by two sums over ranks, each with a gradient: of the values, then of the squares about their mean."""
+        """By two sums over ranks, each with a gradient: of the values, then of the squares about their mean."""
         self._check_input_dim(input)
         self._check_non_zero_input_channels(input)
         others = [0, *range(2, input.ndim)]

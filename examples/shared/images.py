@@ -35,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", choices=["digits", *KNOWN], default="digits", help="default: scikit-learn's digits")
     group.add_argument("--root", type=Path, default=Path("data"), help="where torchvision's data are (default: data)")
     group.add_argument("--download", action="store_true", help="fetch them if they are not there")
+    group.add_argument("--limit", type=int, metavar="N", help="train on the first N samples only")
 
 
 def open_images(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
@@ -43,8 +44,17 @@ def open_images(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     Raises:
         SystemExit: 2, with a line on stderr: the data set is not there.
     """
-    if args.data == "digits":
-        return _digits()
+    train, test = _digits() if args.data == "digits" else _of_torchvision(args)
+    return (Subset(train, range(min(args.limit, len(train)))) if args.limit else train), test
+
+
+def hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
+    """Nine tenths to train on; every tenth sample to decide with, such as when to stop."""
+    numbers = range(len(data))
+    return Subset(data, [n for n in numbers if n % 10 != 9]), Subset(data, [n for n in numbers if n % 10 == 9])
+
+
+def _of_torchvision(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     from torchvision import datasets, transforms
 
     known, to_tensor = getattr(datasets, KNOWN[args.data]), transforms.ToTensor()
@@ -55,12 +65,6 @@ def open_images(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
         print(f"no {args.data} in {args.root} ({why}); pass --download, or the --root that holds it", file=sys.stderr)
         raise SystemExit(2) from None
     return train, test
-
-
-def hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
-    """Nine tenths to train on; every tenth sample to decide with, such as when to stop."""
-    numbers = range(len(data))
-    return Subset(data, [n for n in numbers if n % 10 != 9]), Subset(data, [n for n in numbers if n % 10 == 9])
 
 
 def _digits() -> tuple[Dataset, Dataset]:

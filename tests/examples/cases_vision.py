@@ -4,7 +4,7 @@ from tests.examples.running import Case
 
 ACCURACY = r"test accuracy ([01]\.\d{3})"
 FOUR = ("--epochs", "12")
-SMALL = ("--side", "8", "--epochs", "1", "--save-every", "6", "--sync-batchnorm", "--accumulate", "2")
+SMALL = ("--limit", "640", "--side", "8", "--epochs", "1", "--save-every", "3", "--sync-batchnorm", "--accumulate", "2")
 
 CASES = [
     Case("road_1_one_device.py", FOUR, ACCURACY, 0.93, modes=("alone",), file="runs/road_1_one_device.pt"),
