@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 KNOWN = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -69,8 +70,6 @@ def _of_torchvision(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
 
 def _digits() -> tuple[Dataset, Dataset]:
     """1,797 digits of 8 x 8 pixels: four fifths to train on, every fifth to test with."""
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     images = torch.tensor(digits.images / 16.0, dtype=torch.float32).unsqueeze(1)
     labels = torch.tensor(digits.target)
