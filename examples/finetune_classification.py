@@ -44,11 +44,11 @@ def parse_args() -> argparse.Namespace:
     add("--hub", metavar="ID", help="a data set of the Hugging Face hub with text and label, such as stanfordnlp/imdb")
     add("--packages", type=int, default=len(source.PACKAGES), help="to tell apart (default: %(default)s)")
     add("--lines", type=int, default=8, help="of a piece of source (default: %(default)s)")
-    add("--samples", type=int, default=1600, metavar="N", help="to train on, at most (default: %(default)s)")
-    add("--held-out", type=int, default=400, metavar="N", help="to test with, at most (default: %(default)s)")
-    add("--tokens", type=int, default=64, help="of a sample, at most (default: %(default)s)")
+    add("--samples", type=int, default=960, metavar="N", help="to train on, at most (default: %(default)s)")
+    add("--held-out", type=int, default=320, metavar="N", help="to test with, at most (default: %(default)s)")
+    add("--tokens", type=int, default=48, help="of a sample, at most (default: %(default)s)")
     practice.add_options(
-        parser, epochs=2, optimizer="adamw", lr=2e-4, warmup=0.1, weight_decay=0.01, clip_grad=1.0, global_batch_size=32
+        parser, epochs=1, optimizer="adamw", lr=3e-4, warmup=0.1, weight_decay=0.01, clip_grad=1.0, global_batch_size=32
     )
     pretrained.add_options(parser)
     return parser.parse_args()

@@ -62,21 +62,21 @@ def parse_args() -> argparse.Namespace:
         "--model", metavar="ID", help="a folder, or an id of the Hugging Face hub such as google/byt5-small"
     )
     parser.add_argument("--layers", type=int, default=2, help="of encoder and decoder each (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=128, help="default: %(default)s")
+    parser.add_argument("--width", type=int, default=64, help="default: %(default)s")
     add = parser.add_argument_group("data").add_argument
-    add("--numbers", type=int, default=5000, metavar="N", help="those below N (default: %(default)s)")
+    add("--numbers", type=int, default=1000, metavar="N", help="those below N (default: %(default)s)")
     add("--hub", metavar="ID", help="a data set of the Hugging Face hub, such as Helsinki-NLP/opus_books:de-en")
     add("--source", default="de", help="its language to translate from (default: %(default)s)")
     add("--target", default="en", help="its language to translate to (default: %(default)s)")
     practice.add_options(
         parser,
-        epochs=12,
+        epochs=30,
         optimizer="adamw",
-        lr=2e-3,
+        lr=3e-3,
         warmup=0.1,
         weight_decay=0.01,
         clip_grad=1.0,
-        global_batch_size=64,
+        global_batch_size=32,
     )
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """GPT-2 from random weights: causal language modelling of the source of Python's standard library, in packed rows.
 
-dtk launch --nproc 2 --precision bf16 examples/language_gpt2.py
+dtk launch --nproc 2 examples/language_gpt2.py
 
 `python examples/language_gpt2.py` is the same program on one process. Started again, it goes on where it was.
 """

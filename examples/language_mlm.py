@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="of a sample (default: %(default)s)")
     practice.add_options(
         parser,
-        epochs=4,
+        epochs=3,
         optimizer="adamw",
         lr=2e-3,
         warmup=0.1,
