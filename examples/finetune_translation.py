@@ -108,7 +108,7 @@ def main() -> None:
                     wanted = tokenizer.batch_decode(labels.clamp(min=0), skip_special_tokens=True)
                     for text, truth in zip(texts, wanted, strict=True):
                         exact.update(text == truth)
-                        mine += torch.tensor(bleu.counts(text.split(), truth.split()))
+                        mine += torch.tensor(bleu.counts(bleu.words(text), bleu.words(truth)))
             score = bleu.bleu(rt.gather(mine[None]).sum(0).tolist())
             return f"{exact.compute():.4f} of unseen texts translated exactly, BLEU {score:.2f}"
 

@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
         clip_grad=1.0,
         global_batch_size=32,
     )
-    text.add_options(parser, files=40)
+    text.add_options(parser, files=20)
     return parser.parse_args()
 
 

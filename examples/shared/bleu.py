@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 ORDERS = 4
 
 
+def words(text: str) -> list[str]:
+    """Words and punctuation marks, each one by itself: twenty-one has three."""
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
 def counts(told: Sequence[str], true: Sequence[str]) -> list[int]:
-    """Of one translation in words and its one reference: 10 numbers, to be summed over all of them.
+    """Of one translation and its one reference, in words: 10 numbers, to be summed over all of them.
 
     Words told and words true; then, for n-grams of 1 to 4 words, how many match and how many are told.
     """

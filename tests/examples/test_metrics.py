@@ -12,7 +12,7 @@ from tests.examples.running import Case, start
 pytestmark = [pytest.mark.cli, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("example", cases_language.CASES, ids=lambda case: f"{case.name}-{case.result.split(':')[0]}")
+@pytest.mark.parametrize("example", cases_language.CASES, ids=lambda case: case.name)
 def test_two_ranks_and_one_process_print_the_same_number(example: Case, tmp_path: Path) -> None:
     """The run of two ranks, started again on one process: there is nothing left to train, and it evaluates."""
     code, of_two, err = start(example, "ddp", tmp_path).finish()

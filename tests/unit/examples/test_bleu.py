@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shared.bleu import bleu, counts
+from shared.bleu import bleu, counts, words
 
 TEXTS = st.lists(st.lists(st.sampled_from("abc"), min_size=4, max_size=10), min_size=1, max_size=5)
 
@@ -20,6 +20,10 @@ def test_a_word_counts_as_often_as_it_is_in_the_reference() -> None:
     """The example of Papineni et al. (2002), section 2.1: a modified unigram precision of 2/7."""
     found = counts(["the", "the", "the", "the", "the", "the", "the"], ["the", "cat", "is", "on", "the", "mat"])
     assert found[:4] == [7, 6, 2, 7]
+
+
+def test_punctuation_marks_are_words() -> None:
+    assert words("Nine hundred twenty-one.") == ["Nine", "hundred", "twenty", "-", "one", "."]
 
 
 def test_by_hand() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shared import ending, hub, pretrained
+from shared import ending, pretrained
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
