@@ -64,13 +64,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=2, help="of encoder and decoder each (default: %(default)s)")
     parser.add_argument("--width", type=int, default=64, help="default: %(default)s")
     add = parser.add_argument_group("data").add_argument
-    add("--numbers", type=int, default=1000, metavar="N", help="those below N (default: %(default)s)")
+    add("--numbers", type=int, default=5000, metavar="N", help="those below N (default: %(default)s)")
     add("--hub", metavar="ID", help="a data set of the Hugging Face hub, such as Helsinki-NLP/opus_books:de-en")
     add("--source", default="de", help="its language to translate from (default: %(default)s)")
     add("--target", default="en", help="its language to translate to (default: %(default)s)")
     practice.add_options(
         parser,
-        epochs=30,
+        epochs=6,
         optimizer="adamw",
         lr=3e-3,
         warmup=0.1,
