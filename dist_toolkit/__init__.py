@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dist_toolkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from dist_toolkit.batchnorm import sync_batchnorm as sync_batchnorm
     from dist_toolkit.checkpoint import Checkpointer as Checkpointer
     from dist_toolkit.data import GlobalOrder as GlobalOrder
     from dist_toolkit.data import Loader as Loader
@@ -48,6 +49,7 @@ _HOMES = {
     "Single": "dist_toolkit.strategies.single",
     "World": "dist_toolkit.world",
     "init": "dist_toolkit.runtime",
+    "sync_batchnorm": "dist_toolkit.batchnorm",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "Single",
     "World",
     "init",
+    "sync_batchnorm",
 ]
 
 

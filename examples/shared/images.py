@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 KNOWN = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -35,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", choices=["digits", *KNOWN], default="digits", help="default: scikit-learn's digits")
     group.add_argument("--root", type=Path, default=Path("data"), help="where torchvision's data are (default: data)")
     group.add_argument("--download", action="store_true", help="fetch them if they are not there")
+    group.add_argument("--limit", type=int, metavar="N", help="train on the first N samples only")
 
 
 def open_images(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
@@ -43,8 +45,17 @@ def open_images(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     Raises:
         SystemExit: 2, with a line on stderr: the data set is not there.
     """
-    if args.data == "digits":
-        return _digits()
+    train, test = _digits() if args.data == "digits" else _of_torchvision(args)
+    return (Subset(train, range(min(args.limit, len(train)))) if args.limit else train), test
+
+
+def hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
+    """Nine tenths to train on; every tenth sample to decide with, such as when to stop."""
+    numbers = range(len(data))
+    return Subset(data, [n for n in numbers if n % 10 != 9]), Subset(data, [n for n in numbers if n % 10 == 9])
+
+
+def _of_torchvision(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     from torchvision import datasets, transforms
 
     known, to_tensor = getattr(datasets, KNOWN[args.data]), transforms.ToTensor()
@@ -57,16 +68,8 @@ def open_images(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     return train, test
 
 
-def hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
-    """Nine tenths to train on; every tenth sample to decide with, such as when to stop."""
-    numbers = range(len(data))
-    return Subset(data, [n for n in numbers if n % 10 != 9]), Subset(data, [n for n in numbers if n % 10 == 9])
-
-
 def _digits() -> tuple[Dataset, Dataset]:
     """1,797 digits of 8 x 8 pixels: four fifths to train on, every fifth to test with."""
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     images = torch.tensor(digits.images / 16.0, dtype=torch.float32).unsqueeze(1)
     labels = torch.tensor(digits.target)

@@ -102,6 +102,7 @@ PAGES = [
     pytest.param("strategies", "ddp", r"ddp: accuracy (0\.9|1\.0)", marks=pytest.mark.slow),
     pytest.param("strategies", "fsdp", r"fsdp: accuracy (0\.9|1\.0)", marks=pytest.mark.slow),
     ("data", "ddp", r"place in the data: \{"),
+    ("road", "ddp", r"20 steps an epoch, 48 different .*\n.* 10 steps an epoch, 96 different"),
     ("saving", "ddp", r"left at step [1-9]\d+, went back to 50, now at 60; best \d"),
 ]
 

@@ -1,6 +1,8 @@
-"""The folder of the examples is where their scripts find `shared`."""
+"""The folder of the examples is importable, as it is for the scripts in it."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
+EXAMPLES = str(Path(__file__).parents[3] / "examples")
+if EXAMPLES not in sys.path:
+    sys.path.insert(0, EXAMPLES)

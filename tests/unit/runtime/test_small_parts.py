@@ -137,7 +137,7 @@ def test_wrappers_are_stripped_from_names(name: str, own: str) -> None:
 def test_public_names_are_these() -> None:
     assert sorted(dist_toolkit.__all__) == [
         "Checkpointer", "DDP", "DataParallel", "DeepSpeed", "DesyncError", "DistToolkitError", "EMA", "Engine", "FSDP",
-        "GlobalOrder", "Loader", "PeerError", "Preempted", "Runtime", "Single", "World", "init",
+        "GlobalOrder", "Loader", "PeerError", "Preempted", "Runtime", "Single", "World", "init", "sync_batchnorm",
     ]  # fmt: skip
     assert all(getattr(dist_toolkit, name) is not None for name in dist_toolkit.__all__)
     with pytest.raises(AttributeError, match="no attribute 'initialise'"):
