@@ -48,13 +48,13 @@ def snippets(lines: int, packages: list[str]) -> list[tuple[str, int]]:
 
 
 def tagged(words: int, packages: list[str]) -> list[tuple[list[str], list[str]]]:
-    """Rows of `words` words of the source, and their labels."""
-    rows = []
+    """Rows of `words` words of the source and their labels, where one word in eight or more belongs to an entity."""
+    rows: list[tuple[list[str], list[str]]] = []
     for _, text in modules(packages):
         found, labels = labelled(text)
         starts = range(0, len(found) - words + 1, words)
         rows += [(found[start : start + words], labels[start : start + words]) for start in starts]
-    return rows
+    return [row for row in rows if row[1].count("O") <= words * 7 / 8]
 
 
 def labelled(text: str) -> tuple[list[str], list[str]]:
