@@ -40,8 +40,9 @@ class BestModel:
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         """The state of the current step has been evaluated."""
-        if self.name in metrics:
-            self._value = (self._trainer.state.global_step, float(metrics[self.name]))
+        name = self.name
+        if name is not None and name in metrics:
+            self._value = (self._trainer.state.global_step, float(metrics[name]))
 
     def saved_now(self) -> dict[str, float]:
         """What is known of the state that is about to be saved."""

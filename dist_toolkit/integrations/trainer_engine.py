@@ -59,7 +59,7 @@ class TrainerEngine(EngineState):
                 module.reshard()
 
 
-def trainer_engine(trainer: Any, group: Group, alone: bool = False) -> TrainerEngine:
+def trainer_engine(trainer: Any, group: Group, alone: bool = False) -> Any:
     """The engine of a Trainer whose model has been prepared; `alone`: without what belongs to it beside its state."""
     return TrainerEngine(trainer, group, alone)
 

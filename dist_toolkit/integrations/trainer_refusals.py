@@ -30,8 +30,8 @@ def refuse_what_cannot_be_kept(trainer: Any) -> None:
     missing = [name for name in SEAMS if not hasattr(trainer, name)]
     if missing:
         raise ConfigError(
-            f"the Trainer of transformers {transformers.__version__} has no {missing[0]}, which exact checkpoints need; "
-            f"install transformers {_SINCE} or later"
+            f"the Trainer of transformers {transformers.__version__} has no {missing[0]}, which exact checkpoints "
+            f"need; install transformers {_SINCE} or later"
         )
     for reason in _reasons(trainer, trainer.args):
         raise ConfigError(reason)
@@ -61,7 +61,7 @@ def _reasons(trainer: Any, args: Any) -> Iterator[str]:
         yield "parallelism_config (tensor, context or sequence parallelism) is not kept by these checkpoints; drop it"
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if trainer.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) != 2:
-        yield "FSDP version 1 lays its weights out in its own way; use version 2 (FSDP_VERSION=2, as dtk launch sets it)"
+        yield "FSDP version 1 lays weights out in its own way; use version 2 (FSDP_VERSION=2, as dtk launch sets it)"
 
 
 def _of_arguments(args: Any) -> Iterator[str]:

@@ -17,15 +17,19 @@ from transformers import TrainingArguments as Arguments
 from dist_toolkit.integrations.transformers import attach
 
 USUAL = {"max_steps": 9, "save_steps": 2, "logging_steps": 3, "eval_strategy": "steps", "eval_steps": 2}
+BY_EPOCHS = {"num_train_epochs": 3, "eval_strategy": "epoch", "logging_strategy": "epoch"}
+THE_WORST = {  # stops after three evaluations that were better than the first
+    "metric_for_best_model": "loss", "greater_is_better": True, "load_best_model_at_end": True, "save_total_limit": 1,
+}  # fmt: skip
 SCENARIOS = {
     "accumulation": (USUAL | {"gradient_accumulation_steps": 3}, 7),
     "bf16": (USUAL | {"bf16": True, "gradient_accumulation_steps": 2}, 7),
     "workers": (USUAL | {"dataloader_num_workers": 2}, 5),
     "by length": (USUAL | {"train_sampling_strategy": "group_by_length", "length_column_name": "input_ids"}, 7),
-    "epochs": ({"num_train_epochs": 3, "save_strategy": "epoch", "eval_strategy": "epoch", "logging_strategy": "epoch"}, 7),
-    "steps and epochs": ({"num_train_epochs": 3, "save_steps": 5, "eval_strategy": "epoch", "logging_strategy": "epoch"}, 6),
+    "epochs": (BY_EPOCHS | {"save_strategy": "epoch"}, 7),
+    "steps and epochs": (BY_EPOCHS | {"save_steps": 5}, 6),
     "eval on start": (USUAL | {"eval_on_start": True, "lr_scheduler_type": "cosine", "logging_first_step": True}, 3),
-    "early stopping": (USUAL | {"learning_rate": 0.5, "max_steps": 20, "metric_for_best_model": "loss", "load_best_model_at_end": True, "save_total_limit": 1}, 5),
+    "early stopping": (USUAL | THE_WORST | {"max_steps": 20, "learning_rate": 0.01}, 5),
     "plateau": (USUAL | {"lr_scheduler_type": "reduce_lr_on_plateau", "optim": "adafactor"}, 5),
     "sgd": (USUAL | {"optim": "sgd", "optim_args": "momentum=0.9"}, 5),
 }  # fmt: skip
