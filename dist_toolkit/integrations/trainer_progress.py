@@ -18,6 +18,11 @@ _KEPT = (
 )  # fmt: skip
 """Of TrainerState; the rest follows from TrainingArguments."""
 
+_OTHER = (
+    "its place in the data is counted in steps, so this epoch sees other samples than it would have; keep the product "
+    "of per_device_train_batch_size, gradient_accumulation_steps and ranks to go on exactly"
+)
+
 DUE = ("should_log", "should_evaluate", "should_save")
 
 
@@ -82,11 +87,13 @@ class Progress:
         self.moment = Moment(**state["moment"])
         for name, value in state["state"].items():
             setattr(trainer.state, name, value)
+        if state["batch"] != self.batch and self._group.world.is_main:
+            _LOG.warning("a step of this run had %d samples and has %d now: %s", state["batch"], self.batch, _OTHER)
         here = self._callbacks()
         for name, saved in state["callbacks"].items():
-            if len(here.get(name, ())) != len(saved) and self._group.world.is_main:
-                _LOG.warning("the checkpoint has the state of %d %s, the Trainer %d", len(saved), name,
-                             len(here.get(name, ())))  # fmt: skip
+            given = len(here.get(name, ()))
+            if given != len(saved) and self._group.world.is_main:
+                _LOG.warning("the checkpoint has the state of %d %s, the Trainer has %d", len(saved), name, given)
             for callback, attributes in zip(here.get(name, ()), saved, strict=False):
                 for key, value in attributes.items():
                     setattr(callback, key, value)

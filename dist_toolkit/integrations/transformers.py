@@ -12,10 +12,8 @@ docs/decisions/0028-trainer-checkpoints.md says why it is done this way.
 from __future__ import annotations
 
 import inspect
-import logging
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,10 @@ from dist_toolkit.integrations.trainer_data import give_batches_their_numbers
 from dist_toolkit.integrations.trainer_engine import trainer_engine
 from dist_toolkit.integrations.trainer_progress import DUE, Moment, Progress
 from dist_toolkit.integrations.trainer_refusals import refuse_what_cannot_be_kept
-from dist_toolkit.runtime import Runtime, init
+from dist_toolkit.integrations.trainer_runtime import open_runtime
+from dist_toolkit.runtime import Runtime
 
-_LOG = logging.getLogger("dist_toolkit")
-
-_RESTORED = "<dist_toolkit>"
-"""Where the Trainer asks for the folder to resume from."""
+_RESTORED = "<dist_toolkit>"  # where the Trainer asks for the folder to resume from
 
 
 def attach(
@@ -102,7 +98,7 @@ class TrainerCheckpoints:
             )
         if trial is not None:
             self.hyperparameter_search()
-        with self._runtime():
+        with open_runtime(self._trainer) as self._rt:
             return self._theirs["train"](None, None, *args, **kw)
 
     def hyperparameter_search(self, *args: Any, **kw: Any) -> Any:
@@ -132,7 +128,6 @@ class TrainerCheckpoints:
         restored = self._checkpointer.restore()
         self._resumed = self._to_begin = restored is not None
         if restored is not None:
-            self._warn_of_another_batch()
             self._random = seeding.capture(self._rt.device)
             self._began -= self._progress.moment.seconds
             place = self._progress.place(self._trainer.args.gradient_accumulation_steps)
@@ -203,28 +198,6 @@ class TrainerCheckpoints:
 
     # Private.
 
-    @contextmanager
-    def _runtime(self) -> Iterator[None]:
-        """A runtime over the ranks that Accelerate has joined; it leaves the generators as they are."""
-        args = self._trainer.args
-        with seeding.preserved(args.device):
-            # without the guard: it knows nothing of the collectives of Accelerate, and would blame the wrong ones
-            rt = init(seed=args.seed, device=args.device.type, desync_guard=False)
-        with rt:
-            if (rt.world.world_size, rt.device) != (args.world_size, args.device) and rt.device.type != "cpu":
-                raise ConfigError(
-                    f"the Trainer has {args.world_size} ranks and computes on {args.device}, the launcher started "
-                    f"{rt.world.world_size} and this one is for {rt.device}"
-                )
-            if rt.world.world_size != args.world_size:
-                raise ConfigError(
-                    f"the launcher started {rt.world.world_size} ranks, the Trainer counts {args.world_size}; with "
-                    "deepspeed on CPUs pass TrainingArguments(ddp_backend='gloo')"
-                )
-            self._rt = rt
-            rt.stop_requested()  # from here on signals are noted
-            yield
-
     def _open_checkpointer(self, steps_per_epoch: int) -> None:
         trainer, rt = self._trainer, self._rt
         batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
@@ -274,13 +247,3 @@ class TrainerCheckpoints:
             trainer.control = handler.on_epoch_end(trainer.args, trainer.state, trainer.control)
             again()
         self._random = seeding.capture(self._rt.device)
-
-    def _warn_of_another_batch(self) -> None:
-        saved = self._progress.saved or {}
-        before, now = saved["batch"], self._progress.batch
-        if before != now and self._rt.is_main:
-            _LOG.warning(
-                "a step of this run had %d samples and has %d now: the place in the epoch is by steps, so some samples "
-                "come twice or not at all in this epoch; keep per_device_train_batch_size x "
-                "gradient_accumulation_steps x ranks to go on exactly", before, now,
-            )  # fmt: skip
