@@ -25,9 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output-dir", default="runs/hf", help="of the Trainer (default: %(default)s)")
     parser.add_argument("--hub", metavar="ID", help="a data set of the Hugging Face hub with a column `text`")
     parser.add_argument("--files", type=int, default=40, help="of the standard library (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=200, help="of the optimizer (default: %(default)s)")
-    parser.add_argument("--save-every", type=int, default=50, metavar="STEPS", help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="of a rank (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=120, help="of the optimizer (default: %(default)s)")
+    parser.add_argument("--save-every", type=int, default=40, metavar="STEPS", help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="of a rank (default: %(default)s)")
     parser.add_argument("--width", type=int, default=128, help="of the model (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=2, help="of the model (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: %(default)s)")
@@ -73,7 +73,8 @@ def main() -> None:
     held_out, train = pieces[::50], [piece for number, piece in enumerate(pieces) if number % 50]
     trainer = Trainer(model, arguments, train_dataset=train, eval_dataset=held_out[:100])
     attach(trainer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) is not None)
+    saved = Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir) is not None
+    trainer.train(resume_from_checkpoint=saved)
     loss = trainer.evaluate()["eval_loss"]
     if trainer.is_world_process_zero():
         print(f"loss {loss:.3f} a byte after {trainer.state.global_step} steps")
