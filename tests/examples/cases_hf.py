@@ -1,4 +1,4 @@
-"""Small runs of the Trainer's script with exact checkpoints; test_hf.py has the two that import nothing of this package."""
+"""Small runs of the Trainer's script with exact checkpoints; test_hf.py has the others."""
 
 from tests.examples.running import Case
 

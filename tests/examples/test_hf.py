@@ -15,7 +15,9 @@ ON_CPUS = ROOT / "tests" / "cli" / "other_libraries" / "on_cpus.py"
 SCRIPTS = ("hf_trainer.py", "hf_accelerate.py")
 SMALL = ("--steps", "20", "--save-every", "10", "--files", "4", "--batch-size", "4", "--width", "32", "--lr", "1e-2")
 STRATEGIES = {
-    "fsdp": ("--strategy", "fsdp", "--fsdp-wrap", "GPT2Block", "--env", "ACCELERATE_TORCH_DEVICE=cpu", ON_CPUS, "--split"),
+    "fsdp": (
+        "--strategy", "fsdp", "--fsdp-wrap", "GPT2Block", "--env", "ACCELERATE_TORCH_DEVICE=cpu", ON_CPUS, "--split",
+    ),
     "zero1": ("--strategy", "deepspeed", "--zero-stage", "1", "--precision", "fp32", "--device", "cpu", ON_CPUS),
     "zero3": ("--strategy", "deepspeed", "--zero-stage", "3", "--precision", "fp32", "--device", "cpu", ON_CPUS),
 }  # fmt: skip

@@ -82,6 +82,14 @@ def test_broken_off_and_resumed_it_is_the_same_run(tmp_path):
     assert best["step"] == 8  # of 20: it stopped early, also after it was resumed
 
 
+def test_what_cannot_be_kept_is_refused(tmp_path):
+    (said,) = Run(tmp_path / "x", "refused.py", ranks=1).result()
+    for name, words in said.items():
+        assert words is not None, name
+        assert name in words
+    assert "install transformers 5.3 or later" in said["_run_epoch"]
+
+
 @pytest.mark.slow
 def test_every_scenario(tmp_path):
     found = Run(tmp_path / "x", "scenarios.py", str(tmp_path / "runs"), ranks=1).result()
