@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from dist_toolkit.data.fetch import Samples, SeededCollate, own_generators, seed_cpu
 from dist_toolkit.seeding import derive
@@ -102,7 +102,8 @@ def give_batches_their_numbers(loader: Any, seed: int, rank: int) -> bool:
     """
     inner = getattr(loader, "base_dataloader", loader)
     batches = getattr(inner, "batch_sampler", None)
-    if batches is None or not hasattr(inner.dataset, "__getitem__") or type(loader).__name__ == "DataLoaderDispatcher":
+    streamed = isinstance(inner.dataset, IterableDataset) or not hasattr(inner.dataset, "__getitem__")
+    if batches is None or streamed or type(loader).__name__ == "DataLoaderDispatcher":
         return False
     # torch's loader refuses these once it is made, for the sake of what it has derived from them: nothing, here
     vars(inner)["batch_sampler"] = NumberedBatches(batches, seed, rank)

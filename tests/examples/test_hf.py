@@ -1,8 +1,10 @@
 """Scripts of the Trainer and of Accelerate that import nothing of this package, under each strategy."""
 
 import difflib
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,16 @@ STRATEGIES = {
 }  # fmt: skip
 
 no_gpu = pytest.mark.skipif(Path("/proc/driver/nvidia/gpus").is_dir(), reason="for machines without a GPU")
+
+
+@pytest.fixture
+def two_gpus(tmp_path):
+    """A folder for PATH, whose nvidia-smi lists two GPUs."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho GPU 0: made up\necho GPU 1: made up\n")
+    program.chmod(0o755)
+    return program.parent
 
 
 def run(folder, script, *options, steps=20, path=""):
@@ -61,16 +73,44 @@ def test_under_ddp_it_learns(tmp_path, script):
 
 
 @pytest.mark.cli
+def test_the_exact_one_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """Its newest checkpoint is taken away, as if it had been killed before that save."""
+    options = ("--strategy", "ddp", "--device", "cpu", "--run-dir", "run")
+    whole = run(tmp_path, "hf_trainer_exact.py", *options)
+    assert whole < 4.6
+    newest = tmp_path / "run" / "checkpoints" / "step-00000020"
+    before = tensors(newest)
+    shutil.rmtree(newest)
+    assert run(tmp_path, "hf_trainer_exact.py", *options) == whole
+    assert tensors(newest) == before
+
+
+def tensors(folder):
+    """Digests of all that a checkpoint holds of weights, optimizer and generators."""
+    body = json.loads((folder / "manifest.json").read_text())["body"]
+    return {name: [chunk[5] for chunk in entry["chunks"]] for name, entry in body["tensors"].items()}
+
+
+@pytest.mark.cli
 @pytest.mark.slow
 @no_gpu
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_under_other_strategies_it_learns_and_goes_on(tmp_path, script, strategy):
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho GPU 0: made up\necho GPU 1: made up\n")
-    program.chmod(0o755)
-    path = program.parent if strategy == "fsdp" else ""
+def test_under_other_strategies_it_learns_and_goes_on(tmp_path, two_gpus, script, strategy):
+    path = two_gpus if strategy == "fsdp" else ""
     first = run(tmp_path, script, *STRATEGIES[strategy], path=path)
     assert first < 4.8
     assert run(tmp_path, script, *STRATEGIES[strategy], steps=30, path=path) < first
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+@no_gpu
+def test_the_exact_one_under_fsdp(tmp_path, two_gpus):
+    options = ("--run-dir", "run", *STRATEGIES["fsdp"])
+    whole = run(tmp_path, "hf_trainer_exact.py", *options, path=two_gpus)
+    newest = tmp_path / "run" / "checkpoints" / "step-00000020"
+    before = tensors(newest)
+    shutil.rmtree(newest)
+    assert run(tmp_path, "hf_trainer_exact.py", *options, path=two_gpus) == whole
+    assert tensors(newest) == before
