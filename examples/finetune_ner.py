@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     add("--held-out", type=int, default=320, metavar="N", help="to test with, at most (default: %(default)s)")
     add("--tokens", type=int, default=96, help="of a sample, at most (default: %(default)s)")
     practice.add_options(
-        parser, epochs=1, optimizer="adamw", lr=5e-4, warmup=0.1, weight_decay=0.01, clip_grad=1.0, global_batch_size=32
+        parser, epochs=1, optimizer="adamw", lr=1e-3, warmup=0.1, weight_decay=0.01, clip_grad=1.0, global_batch_size=32
     )
     pretrained.add_options(parser)
     return parser.parse_args()

@@ -46,19 +46,19 @@ def real_loss_and_penalty(
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--epochs", type=int, default=15, help="passes over the training data (default: %(default)s)")
+    add("--epochs", type=int, default=10, help="passes over the training data (default: %(default)s)")
     add("--global-batch-size", type=int, default=32, help="images of a step over all ranks (default: %(default)s)")
-    add("--side", type=int, default=8, help="of the images: 4 times a power of 2 (default: %(default)s)")
-    add("--width", type=int, default=32, help="channels (default: %(default)s)")
-    add("--lr", type=float, default=3e-3, help="of both players; Adam with betas 0 and 0.99 (default: %(default)s)")
+    add("--side", type=int, default=16, help="of the images: 4 times a power of 2 (default: %(default)s)")
+    add("--width", type=int, default=24, help="channels (default: %(default)s)")
+    add("--lr", type=float, default=2e-3, help="of both players; Adam with betas 0 and 0.99 (default: %(default)s)")
     add("--mixing", type=float, default=0.9, help="share of samples with two styles (default: %(default)s)")
-    add("--penalty", type=float, default=1.0, help="weight of the gradient penalty (default: %(default)s)")
+    add("--penalty", type=float, default=0.2, help="weight of the gradient penalty (default: %(default)s)")
     add("--near", type=float, default=0.1, help="size of the noise that it is measured with (default: %(default)s)")
     add("--decay", type=float, default=0.99, help="of the averaged generator, which is shown (default: %(default)s)")
     add("--seed", type=int, default=0, help="of weights, noise and data order (default: 0)")
     add("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints (default: %(default)s)")
     add(
-        "--grid-every", type=int, default=220, metavar="N", help="steps between grids of samples (default: %(default)s)"
+        "--grid-every", type=int, default=110, metavar="N", help="steps between grids of samples (default: %(default)s)"
     )
     add("--samples", type=int, default=512, metavar="N", help="images whose distance is told (default: %(default)s)")
     images.add_options(parser)
