@@ -26,7 +26,7 @@ def test_labels(text: str, expected: str) -> None:
 
 
 def test_rows_of_the_library_have_all_labels() -> None:
-    rows = tagged(16, PACKAGES[3:4])
+    rows = tagged(16, PACKAGES[:1])
     assert len(rows) > 50
     assert all(len(words) == len(labels) == 16 for words, labels in rows)
     assert {label for _, labels in rows for label in labels} <= set(LABELS)

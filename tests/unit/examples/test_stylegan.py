@@ -57,11 +57,11 @@ def test_mixing_takes_the_second_style_from_the_crossover_on() -> None:
     z, other = torch.randn(2, 3, STYLE)
     never, always = torch.full((3,), len(generator.layers)), torch.zeros(3, dtype=torch.long)
     with torch.no_grad():
-        assert torch.equal(generator(z, other, never), generator(z, z, never))
-        assert torch.equal(generator(z, other, always), generator(other, other, never))
+        assert torch.allclose(generator(z, other, never), generator(z, z, never), atol=1e-5)
+        assert torch.allclose(generator(z, other, always), generator(other, other, never), atol=1e-5)
         middle = generator(z, other, torch.ones(3, dtype=torch.long))
-        assert not torch.equal(middle, generator(z, z, never))
-        assert not torch.equal(middle, generator(other, other, never))
+        assert not torch.allclose(middle, generator(z, z, never), atol=1e-3)
+        assert not torch.allclose(middle, generator(other, other, never), atol=1e-3)
 
 
 def test_the_discriminator_sees_how_much_a_batch_differs() -> None:
