@@ -37,6 +37,7 @@ def advise(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+@pytest.mark.slow
 def test_a_plain_loop_without_a_process_group_is_ended_after_some_steps(tmp_path):
     (tmp_path / "plain.py").write_text(PLAIN)
     words = ["--nproc", "2", "--rounds", "1", "--warmup", "2", "--steps", "9", "--batch", "8"]

@@ -89,6 +89,11 @@ def follow(shell: Shell, page: str) -> int:
     return len(typed)
 
 
+def test_the_first_page_is_true(tmp_path: Path) -> None:
+    assert follow(Shell(tmp_path), "1-first-launch") > 5
+
+
+@pytest.mark.slow
 def test_the_pages_before_the_cluster_and_the_last_are_true(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     for page in ("1-first-launch", "2-data", "3-strategies", "4-checkpoints", "6-when-it-fails"):

@@ -148,6 +148,7 @@ def test_a_hang_is_named_while_the_run_goes_on_and_so_is_its_end(start, dtk, unt
     assert (gone.returncode, "this run is over: script: stopped: by SIGTERM" in gone.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_what_only_takes_long_is_no_hang(start):
     seed = """
 evaluate(1)

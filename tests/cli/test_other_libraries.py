@@ -58,6 +58,7 @@ AS_IF = ("--env", "ACCELERATE_TORCH_DEVICE=cpu", "on_cpus.py", "--split")
 
 
 @no_gpu
+@pytest.mark.slow
 def test_trainer_under_fsdp(launch, two_gpus):
     options = ("--strategy", "fsdp", "--precision", "bf16", "--fsdp-wrap", "BertLayer")
     for seen in launch(*options, *AS_IF, *TRAINER, path=two_gpus):

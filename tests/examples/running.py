@@ -86,10 +86,15 @@ class Run:
         assert self.finish()[0] != 0, "it ended before it was killed: make the run longer"
 
 
+def environment() -> dict[str, str]:
+    """Of an example: nothing of another run, one thread, no GPU."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DTK_", "PET_", "OMP_"))}
+    return env | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def start(case: Case, mode: str, folder: Path) -> Run:
     """Start the example in `folder`, where its run directory is `run`; a later start there goes on from it."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("DTK_", "PET_", "OMP_"))}
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random", "CUDA_VISIBLE_DEVICES": ""}
+    env = environment()
     words: list[Any] = [EXAMPLES / case.script, *case.args]
     if mode == "alone":
         words = [sys.executable, *words]

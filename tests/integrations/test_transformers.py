@@ -73,6 +73,7 @@ def damage(folder):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_broken_off_and_resumed_it_is_the_same_run(tmp_path):
     found = Run(tmp_path / "x", "scenarios.py", str(tmp_path / "runs"), *FAST).result()
     assert [one["name"] for one in found] == [*FAST]
@@ -98,6 +99,7 @@ def test_every_scenario(tmp_path):
         assert one["parts"] == one["whole"], one["name"]
 
 
+@pytest.mark.slow
 def test_preempted_and_damaged_it_is_the_same_run(tmp_path):
     """One run that a signal stops (75), whose newest checkpoint is then damaged, against one that nothing disturbs."""
     run = Run(tmp_path / "parts", "pretrain.py", *USUAL, "--slow", "0.1")

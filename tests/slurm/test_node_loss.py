@@ -106,6 +106,7 @@ class Run:
         return job
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_fewer_nodes_and_two_writers_do_not_meet(cluster, tmp_path):
     shrinks = Run(cluster, tmp_path, "shrinks", "--nodes", "1:2", "--max-restarts", "3")
     split = Run(cluster, tmp_path, "split", "--nodes", "1", pause=0.7)
