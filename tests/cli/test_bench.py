@@ -193,6 +193,7 @@ def test_the_largest_batch_below_a_limit(tmp_path, mark):
 
 @needs_two_cores
 @needs_proc
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path, mark):
     process = start([*TINY, "--rounds", "9999", "--block-seconds", "0.05", "--out", "out"], mark, tmp_path)
     wait_for_blocks(process, tmp_path / "out", 6)

@@ -287,6 +287,7 @@ def write_mnist(root: Path, samples: int) -> None:
             (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(data))
 
 
+@pytest.mark.slow
 def test_mnist_is_read_and_never_fetched_unasked(tmp_path: Path) -> None:
     write_mnist(tmp_path / "data", 200)
     (tmp_path / "other").mkdir()

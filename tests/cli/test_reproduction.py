@@ -131,6 +131,7 @@ def test_the_table_that_the_page_shows_is_what_explain_says(dtk, tmp_path):
     assert dtk("submit", "--profile", "cluster", "--dry-run", "train.py").returncode == 0
 
 
+@pytest.mark.slow
 def test_what_init_writes_runs(dtk, tmp_path):
     made = dtk("init", "mine")
     assert made.returncode == 0, made.stderr

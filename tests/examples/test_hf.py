@@ -73,6 +73,7 @@ def test_under_ddp_it_learns(tmp_path, script):
 
 
 @pytest.mark.cli
+@pytest.mark.slow
 def test_the_exact_one_goes_on_as_if_it_had_not_stopped(tmp_path):
     """Its newest checkpoint is taken away, as if it had been killed before that save."""
     options = ("--strategy", "ddp", "--device", "cpu", "--run-dir", "run")

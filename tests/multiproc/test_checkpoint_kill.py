@@ -19,7 +19,7 @@ SECOND = {"next step": (2, 20.0), "same step again": (1, 20.0)}
     ("second", "ranks"),
     [
         pytest.param(SECOND["next step"], 1, id="next step-1"),
-        pytest.param(SECOND["next step"], 2, id="next step-2"),
+        pytest.param(SECOND["next step"], 2, id="next step-2", marks=pytest.mark.slow),
         pytest.param(SECOND["same step again"], 1, id="same step again-1"),
         pytest.param(SECOND["same step again"], 2, id="same step again-2", marks=pytest.mark.slow),
     ],

@@ -20,7 +20,7 @@ from dist_toolkit.storage import LocalStorage
 from dist_toolkit.strategies import Strategy
 from dist_toolkit.testing import run_ranks
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.multiproc, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "strategies-and-checkpoints.md"
 ADAM = partial(torch.optim.AdamW, lr=0.01)

@@ -251,6 +251,7 @@ def save_large(root: str, step: int, killed_rank: int | None) -> list[int]:
     return [-1 if found is None else found, *values]
 
 
+@pytest.mark.slow
 def test_kill_between_two_parts_of_an_upload(s3: S3Server) -> None:
     root = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     assert run_ranks(save_large, 2, root, 1, None) == [[-1, 1]] * 2

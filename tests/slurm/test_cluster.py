@@ -102,6 +102,7 @@ def test_fake_gpus_come_out_as_cuda_visible_devices(make_cluster):
     assert out == "0,1\n"
 
 
+@pytest.mark.slow
 def test_a_node_that_lost_its_power_or_crashed_is_noticed_and_comes_back(make_cluster):
     with make_cluster(NODES=3, SLURMD_TIMEOUT=3) as own:
         own.power("stop", "n2")

@@ -131,6 +131,7 @@ def test_a_job_that_runs_and_jobs_that_wait_for_it(cluster, dtk):
     assert re.match(rf"job {waits}: completed after .* on n\[1-2\]\nrun waits: ended\n", dtk("status", "waits").stdout)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_which_one_run_fails(cluster, dtk):
     array = dtk.submit("many", HELLO, "--sweep", "word=it's so", "--sweep", "code=0,3")
     for task in (0, 1):
