@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, Subset, TensorDataset
+
+from shared.ending import refuse
 
 KNOWN = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 CLASSES = 10
@@ -63,8 +64,7 @@ def _of_torchvision(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
         train, test = (known(args.root, train, to_tensor, download=args.download) for train in (True, False))
     except (RuntimeError, OSError) as error:
         why = str(error).splitlines()[0]
-        print(f"no {args.data} in {args.root} ({why}); pass --download, or the --root that holds it", file=sys.stderr)
-        raise SystemExit(2) from None
+        refuse(f"no {args.data} in {args.root} ({why}); pass --download, or the --root that holds it")
     return train, test
 
 
